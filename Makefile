@@ -1,0 +1,54 @@
+# make demo    set up .venv, build the extension, answer a question with two models
+# make test    the same set-up, then the test suite
+# make check   all that CI runs: lint, types, tests (slow ones too), C++ tests, the wheel
+#
+# PYTHON       the interpreter that .venv is made from         make demo PYTHON=python3.12
+# TORCH_INDEX  a package index to take torch from; without a GPU this one saves gigabytes:
+#              make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f)
+
+.PHONY: demo test test-slow ctest lint wheel-check check clean
+
+demo: $(VENV)/.installed
+	$(BIN)/steer generate --pair demo --problem math:3 --compare
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -m slow
+
+ctest: $(VENV)/.dev
+	cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	cmake --build build/cmake --parallel
+	ctest --test-dir build/cmake --output-on-failure
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel-check: $(VENV)/.dev
+	PYTHON=$(abspath $(BIN)/python) tests/wheel_smoke.sh
+
+check: lint test test-slow ctest wheel-check
+
+$(VENV)/.installed: $(SOURCES)
+	@echo "Setting up $(VENV): torch first, then the extension (a minute or two)."
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(PIP) "setuptools>=77" ninja numpy
+	$(PIP) --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) --no-build-isolation -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf build dist $(VENV) *.egg-info steer_kernels/*.so

@@ -1,0 +1,96 @@
+"""Routed decoding: a small and a large language model write one answer together."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .calibration import Calibration
+    from .errors import BrokenModelError, SteerError
+    from .pair import Pair
+    from .policies import (
+        POLICIES,
+        AlwaysLarge,
+        AlwaysSmall,
+        FirstTokenEntropy,
+        Policy,
+        RandomShare,
+        SteerOnline,
+        StepStart,
+        parse_policy,
+    )
+    from .router import Done, HandOver, RoutedOutput, RoutedStream, Router, StepClosed, TextDelta
+    from .signals import SIGNALS, Signal, get_signal
+    from .trace import Step, Trace
+
+# Where each public name lives. They are imported when first asked for: torch and transformers take
+# seconds, for which `steer --help` and a mistyped option should not have to wait.
+_HOME = {
+    "calibration": ["Calibration"],
+    "errors": ["BrokenModelError", "SteerError"],
+    "pair": ["Pair"],
+    "policies": [
+        "POLICIES",
+        "AlwaysLarge",
+        "AlwaysSmall",
+        "FirstTokenEntropy",
+        "Policy",
+        "RandomShare",
+        "SteerOnline",
+        "StepStart",
+        "parse_policy",
+    ],
+    "router": [
+        "Done",
+        "HandOver",
+        "RoutedOutput",
+        "RoutedStream",
+        "Router",
+        "StepClosed",
+        "TextDelta",
+    ],
+    "signals": ["SIGNALS", "Signal", "get_signal"],
+    "trace": ["Step", "Trace"],
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "POLICIES",
+    "SIGNALS",
+    "AlwaysLarge",
+    "AlwaysSmall",
+    "BrokenModelError",
+    "Calibration",
+    "Done",
+    "FirstTokenEntropy",
+    "HandOver",
+    "Pair",
+    "Policy",
+    "RandomShare",
+    "RoutedOutput",
+    "RoutedStream",
+    "Router",
+    "Signal",
+    "SteerError",
+    "SteerOnline",
+    "Step",
+    "StepClosed",
+    "StepStart",
+    "TextDelta",
+    "Trace",
+    "get_signal",
+    "parse_policy",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULE[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,120 @@
+"""A calibration: what the scores of a pair look like, saved so that a single answer can be judged.
+
+STEER fits its mixture to a cohort of traces. A single question has no cohort, so the online router
+takes the mixtures of a calibration run, one for each source (who wrote the step) and step-index
+bin, for scores drift down with the index. That is this project's online mode, not the paper's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from .errors import SteerError
+from .mixture import TwoGaussians
+from .pair import Pair
+from .transcript import WRITERS, Writer
+
+VERSION = 1
+LAST_BIN = 4
+
+
+def index_bin(index: int) -> int:
+    """Step-index bin: 0, 1, 2, 3, and 4 for all later ones."""
+    return min(index, LAST_BIN)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Mixtures of the step scores of one pair under one signal.
+
+    Attributes:
+        pair: fingerprint of the pair.
+        signal: name of the signal whose confidences were fitted.
+        fits: for each source, mixtures by step-index bin; -1 is that of all steps together, the
+            stand-in where a bin could not be fitted. None is a source without any.
+        counts: how many steps were fitted, likewise.
+        settings: how the scores were gathered, for the reader.
+    """
+
+    pair: str
+    signal: str
+    fits: Mapping[Writer, Mapping[int, TwoGaussians]]
+    counts: Mapping[Writer, Mapping[int, int]]
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    def posterior(self, writer: Writer, index: int, confidence: float) -> float | None:
+        """Probability that a step is a confident one; None where no mixture could be fitted."""
+        fits = self.fits[writer]
+        mixture = fits.get(index_bin(index), fits.get(-1))
+        return None if mixture is None else mixture.posterior(confidence)
+
+    def check(self, pair: Pair, source: str = "") -> None:
+        """Refuses a calibration that was made for another pair.
+
+        Raises:
+            SteerError: the fingerprints differ.
+        """
+        if self.pair != pair.fingerprint:
+            where = f"calibration {source!r}" if source else "the calibration"
+            raise SteerError(
+                f"{where} was made for another pair ({self.pair}, this one is "
+                f"{pair.fingerprint}): make one with `steer calibrate`"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Writes JSON through a temporary file and a rename."""
+        record = {
+            "version": VERSION,
+            "pair": self.pair,
+            "signal": self.signal,
+            "settings": dict(self.settings),
+            "counts": {w: {str(b): n for b, n in self.counts[w].items()} for w in WRITERS},
+            "fits": {w: {str(b): asdict(m) for b, m in self.fits[w].items()} for w in WRITERS},
+        }
+        write_whole(Path(path), json.dumps(record, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            SteerError: no such file, or not a calibration.
+        """
+        try:
+            record = json.loads(Path(path).read_text(encoding="utf-8"))
+            if record["version"] != VERSION:
+                raise ValueError(f"version {record['version']}, expected {VERSION}")
+            return cls(
+                pair=record["pair"],
+                signal=record["signal"],
+                fits={
+                    w: {int(b): TwoGaussians(**m) for b, m in record["fits"][w].items()}
+                    for w in WRITERS
+                },
+                counts={
+                    w: {int(b): int(n) for b, n in record["counts"][w].items()} for w in WRITERS
+                },
+                settings=record["settings"],
+            )
+        except OSError as error:
+            raise SteerError(f"cannot read calibration {str(path)!r}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SteerError(
+                f"{str(path)!r} is not a calibration ({type(error).__name__}: {error}): "
+                "make one with `steer calibrate`"
+            ) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,141 @@
+"""What a routed answer costs, in four figures that are always given side by side.
+
+1. FLOPs as the papers count them: 2 N for each generated token, discarded ones included, N being
+   the parameters of the model that wrote it. Prefill is free in this count.
+2. FLOPs processed: every token that went through a model, prompt, hand-over and discarded ones
+   alike, with attention. A forward pass over n tokens after p cached ones costs
+   2 n N_body + 2 N_head + 4 sum over layers of H d (keys attended); the head sees one position.
+3. Bytes read: the weights once a forward pass, and the cached keys and values once.
+4. Seconds on the wall.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes of a decoder that its cost depends on.
+
+    Attributes:
+        parameters: all parameters N, a tied embedding counted once.
+        body: weights of the matrix products before the head (the embedding table is no product).
+        head: weights of the language-model head, hidden size times rows.
+        query_width: heads times head size, H d.
+        kv_width: key-value heads times head size.
+        windows: for each layer, how many keys a token may attend to; None is all of them.
+        weight_bytes: bytes of one weight, as loaded; cached keys and values have the same size.
+    """
+
+    parameters: int
+    body: int
+    head: int
+    query_width: int
+    kv_width: int
+    windows: tuple[int | None, ...]
+    weight_bytes: int
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> ModelShape:
+        """Reads the sizes off a loaded causal language model."""
+        config = model.config.get_text_config(decoder=True)
+        heads = config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+        kv_heads = getattr(config, "num_key_value_heads", None) or heads
+        decoder = model.get_decoder()
+        head = model.get_output_embeddings()
+        body = sum(
+            m.weight.numel()
+            for m in decoder.modules()
+            if isinstance(m, (nn.Linear, Conv1D)) and m is not head
+        )
+        return cls(
+            parameters=model.num_parameters(),
+            body=body,
+            head=head.weight.numel(),
+            query_width=heads * head_dim,
+            kv_width=kv_heads * head_dim,
+            windows=_windows(config),
+            weight_bytes=model.dtype.itemsize,
+        )
+
+    def attended(self, new: int, past: int) -> int:
+        """Query-key pairs over all layers when ``new`` tokens follow ``past`` cached ones."""
+        return sum(_causal_pairs(new, past, window) for window in self.windows)
+
+    def flops(self, new: int, past: int) -> int:
+        """FLOPs of one forward pass that returns the logits of its last position only."""
+        products = 2 * new * self.body + 2 * self.head
+        return products + 4 * self.query_width * self.attended(new, past)
+
+    def bytes_read(self, new: int, past: int) -> int:
+        """Bytes of weights and of cached keys and values that one forward pass has to read."""
+        cached = sum(past if w is None else min(past, w) for w in self.windows)
+        return self.weight_bytes * (self.body + self.head + 2 * self.kv_width * cached)
+
+
+def _windows(config: object) -> tuple[int | None, ...]:
+    layers: int = config.num_hidden_layers  # type: ignore[attr-defined]
+    window: int | None = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        # Mistral-type configs name no kinds and slide in every layer; Qwen2 has a switch.
+        slides = window is not None and getattr(config, "use_sliding_window", True)
+        return (window if slides else None,) * layers
+    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+
+
+def _causal_pairs(new: int, past: int, window: int | None) -> int:
+    """Sum over i = past+1 .. past+new of min(i, window)."""
+    end = past + new
+    if window is None:
+        return (end * (end + 1) - past * (past + 1)) // 2
+    growing = min(end, window)
+    ramp = (growing * (growing + 1) - past * (past + 1)) // 2 if past < window else 0
+    return ramp + window * (end - max(past, growing))
+
+
+@dataclass
+class Usage:
+    """Counts of what one model did. ``written`` includes ``discarded``."""
+
+    written: int = 0
+    discarded: int = 0
+    forwards: int = 0
+    processed: int = 0
+    flops: int = 0
+    bytes_read: int = 0
+
+    def add_forward(self, shape: ModelShape, new: int, past: int) -> None:
+        self.forwards += 1
+        self.processed += new
+        self.flops += shape.flops(new, past)
+        self.bytes_read += shape.bytes_read(new, past)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The four figures, and how the tokens and steps are shared out.
+
+    ``large_token_share`` and ``large_step_share`` are over what was kept; ``flops_paper`` and the
+    rest are over everything that was done.
+    """
+
+    flops_paper: float
+    flops_processed: float
+    bytes_read: float
+    seconds: float
+    small: Usage
+    large: Usage
+    large_token_share: float
+    large_step_share: float
+    hand_overs: int
+    discarded_tokens: int
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)

@@ -1,0 +1,11 @@
+"""One family of errors: every message says what is wrong, with which value, and the way out."""
+
+from __future__ import annotations
+
+
+class SteerError(ValueError):
+    """Bad input or a broken model; the message is one sentence fit to be shown to a user."""
+
+
+class BrokenModelError(SteerError):
+    """A model returned logits from which no token can be chosen (NaN, or nothing finite)."""

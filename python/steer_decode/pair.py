@@ -1,0 +1,208 @@
+"""A small and a large model that share a vocabulary, checked before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from .cost import ModelShape
+from .errors import SteerError
+from .lane import check_cache_support
+from .steps import StepBoundary
+from .transcript import WRITERS, Writer
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two causal language models and the one tokenizer that serves both.
+
+    Raises:
+        SteerError: the tokenizers differ, or a model's cache cannot be rolled back.
+    """
+
+    small: PreTrainedModel
+    large: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    large_tokenizer: PreTrainedTokenizerBase | None = None
+
+    def __post_init__(self) -> None:
+        if self.large_tokenizer is not None:
+            check_same_vocabulary(self.tokenizer, self.large_tokenizer)
+        for name in WRITERS:
+            check_cache_support(self.model(name), name)
+            self.model(name).eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        small: str | Path,
+        large: str | Path,
+        *,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        **kwargs: Any,
+    ) -> Pair:
+        """Loads both models by hub id or path.
+
+        Args:
+            small, large: anything that ``AutoModelForCausalLM.from_pretrained`` takes.
+            dtype: of both models; by default the checkpoint's on a GPU and float32 on a CPU.
+            device: of both models; by default the GPU where there is one.
+            kwargs: handed on to ``from_pretrained`` of models and tokenizers.
+
+        Raises:
+            SteerError: an id or path that cannot be loaded, or tokenizers that differ.
+        """
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if dtype is None:
+            dtype = "auto" if torch.device(device).type == "cuda" else torch.float32
+        tokenizers = [_load(AutoTokenizer, "small", small, **kwargs)]
+        tokenizers.append(_load(AutoTokenizer, "large", large, **kwargs))
+        check_same_vocabulary(*tokenizers)
+        models = [
+            _load(AutoModelForCausalLM, name, source, dtype=dtype, **kwargs).to(device)
+            for name, source in (("small", small), ("large", large))
+        ]
+        return cls(models[0], models[1], tokenizers[0], tokenizers[1])
+
+    def model(self, writer: Writer) -> PreTrainedModel:
+        return self.small if writer == "small" else self.large
+
+    @cached_property
+    def shapes(self) -> dict[Writer, ModelShape]:
+        return {name: ModelShape.of(self.model(name)) for name in WRITERS}
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """Ids that both models and the tokenizer know; padding rows of the heads lie beyond."""
+        rows = [self.model(n).get_input_embeddings().weight.shape[0] for n in WRITERS]
+        return min(*rows, max(self.tokenizer.get_vocab().values()) + 1)
+
+    @cached_property
+    def max_length(self) -> int:
+        """Longest transcript, prompt included, that both models have positions for."""
+        limits = []
+        for name in WRITERS:
+            config = self.model(name).config.get_text_config(decoder=True)
+            limits.append(getattr(config, "max_position_embeddings", None) or 2**31)
+        return min(limits)
+
+    @cached_property
+    def eos_ids(self) -> frozenset[int]:
+        """Ids that end an answer: those of both generation configs and of the tokenizer."""
+        ids: set[int] = set()
+        for source in (self.small.generation_config, self.large.generation_config, self.tokenizer):
+            eos = getattr(source, "eos_token_id", None)
+            ids.update([eos] if isinstance(eos, int) else eos or [])
+        return frozenset(ids)
+
+    @cached_property
+    def boundary(self) -> StepBoundary:
+        return StepBoundary(self.tokenizer, self.vocab_size)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names this pair in a calibration: architecture, sizes and a sample of the weights.
+
+        Paths and dtypes do not enter it: scores of the same weights in bf16 are the same scores.
+        """
+        digest = hashlib.sha256()
+        for name in WRITERS:
+            model = self.model(name)
+            sizes = {"type": model.config.model_type, "parameters": self.shapes[name].parameters}
+            digest.update(json.dumps(sizes, sort_keys=True).encode())
+            for weight in model.parameters():
+                sample = weight.detach().flatten()[:: max(1, weight.numel() // 16)][:16]
+                digest.update(sample.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def encode(self, prompt: str | Sequence[dict[str, str]], chat: bool | None = None) -> list[int]:
+        """Prompt ids of a text or of chat messages.
+
+        Args:
+            prompt: a text, or messages ``[{"role": ..., "content": ...}, ...]``.
+            chat: put a text through the chat template as one user message; by default where
+                the tokenizer has a template.
+
+        Raises:
+            SteerError: the prompt is empty, too long, or needs a template that is missing.
+        """
+        template = getattr(self.tokenizer, "chat_template", None)
+        if isinstance(prompt, str):
+            if not prompt.strip():
+                raise SteerError("prompt is empty: give the question that is to be answered")
+            if chat is None:
+                chat = template is not None
+            if not chat:
+                ids = list(self.tokenizer(prompt)["input_ids"])
+                return self._checked(ids)
+            prompt = [{"role": "user", "content": prompt}]
+        if not prompt:
+            raise SteerError("messages are empty: give at least one message")
+        if template is None:
+            raise SteerError("the tokenizer has no chat template: give the prompt as a text")
+        text = self.tokenizer.apply_chat_template(
+            list(prompt), add_generation_prompt=True, tokenize=False
+        )
+        return self._checked(list(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+    def _checked(self, ids: list[int]) -> list[int]:
+        if not ids:
+            raise SteerError("prompt has no tokens: give the question that is to be answered")
+        if len(ids) >= self.max_length:
+            raise SteerError(
+                f"prompt is {len(ids)} tokens long, but the context of this pair holds "
+                f"{self.max_length}, answer included: shorten the prompt"
+            )
+        foreign = [i for i in ids if i >= self.vocab_size]
+        if foreign:
+            raise SteerError(
+                f"prompt holds token id {foreign[0]}, but the models know ids below "
+                f"{self.vocab_size} only: remove that special token from the prompt"
+            )
+        return ids
+
+
+def check_same_vocabulary(small: PreTrainedTokenizerBase, large: PreTrainedTokenizerBase) -> None:
+    """Compares two tokenizers by content, id by id.
+
+    Raises:
+        SteerError: they differ; the message names the first id that does.
+    """
+    ours = {i: token for token, i in small.get_vocab().items()}
+    theirs = {i: token for token, i in large.get_vocab().items()}
+    if ours == theirs:
+        return
+    first = min(i for i in ours.keys() | theirs.keys() if ours.get(i) != theirs.get(i))
+    words = [repr(ids[first]) if first in ids else "nothing" for ids in (ours, theirs)]
+    raise SteerError(
+        f"the tokenizers differ: id {first} is {words[0]} in the small model's ({len(ours)} tokens)"
+        f" and {words[1]} in the large model's ({len(theirs)} tokens); token ids travel between "
+        "the models, so choose two models of one family"
+    )
+
+
+def _load(auto: Any, name: str, source: str | Path, **kwargs: Any) -> Any:
+    try:
+        return auto.from_pretrained(str(source), **kwargs)
+    except (OSError, ValueError, KeyError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else type(error).__name__
+        raise SteerError(
+            f"cannot load the {name} model {str(source)!r}: {reason} "
+            "(give a folder with a model in it, or a hub id that can be reached)"
+        ) from error

@@ -1,0 +1,66 @@
+"""What a policy is: it says who writes, before a step, after a step, or both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final, Literal
+
+from steer_kernels import LogitStats
+
+from ..pair import Pair
+from ..signals import SIGNALS, Signal
+from ..trace import Step
+from ..transcript import Writer
+
+Redo = Literal["redo"]
+REDO: Final = "redo"
+
+
+@dataclass(frozen=True)
+class StepStart:
+    """What is known before a step is written.
+
+    Attributes:
+        index: of the step, from 0.
+        writer: who writes it unless the policy says otherwise; "small" at the first.
+        seed: of this conversation, for policies that draw.
+        stats: statistics of the small model's next-token logits, one row; None unless the policy
+            looks ahead.
+    """
+
+    index: int
+    writer: Writer
+    seed: int
+    stats: LogitStats | None
+
+
+class Policy:
+    """Base of all routers; a subclass overrides ``before_step``, ``after_step``, or both.
+
+    Attributes:
+        name: what the command line and the tables call it.
+        signal: what is read off each token's logits; a step's score is its mean.
+        looks_ahead: the small model's next-token logits are wanted before each step. They cost
+            a prefill of what the large model wrote, and are reused if the small model goes on.
+    """
+
+    name: ClassVar[str] = "custom"
+    signal: Signal = SIGNALS["max-logit"]
+    looks_ahead: bool = False
+
+    def check(self, pair: Pair) -> None:
+        """Raises :class:`SteerError` where this policy cannot serve ``pair``."""
+
+    def before_step(self, start: StepStart) -> Writer:
+        """Who writes the step that is about to begin."""
+        return start.writer
+
+    def after_step(self, step: Step) -> Writer | Redo:
+        """Who writes the next step, or ``"redo"``: take this one back, the other model writes it.
+
+        A step that was written again cannot be taken back a second time.
+        """
+        return step.writer
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,52 @@
+"""Controls: one model alone, and chance. No router is worth much that chance at its cost beats."""
+
+from __future__ import annotations
+
+import random
+from typing import ClassVar
+
+from ..errors import SteerError
+from ..signals import Signal, get_signal
+from ..transcript import Writer
+from .base import Policy, StepStart
+
+
+class AlwaysSmall(Policy):
+    """The small model alone."""
+
+    name: ClassVar[str] = "small"
+
+    def before_step(self, start: StepStart) -> Writer:
+        return "small"
+
+
+class AlwaysLarge(Policy):
+    """The large model alone."""
+
+    name: ClassVar[str] = "large"
+
+    def before_step(self, start: StepStart) -> Writer:
+        return "large"
+
+
+class RandomShare(Policy):
+    """Each step goes to the large model with probability ``share``, on its own coin.
+
+    The coin of a step is a function of the conversation's seed and of the step's index, so that
+    two shares are nested: what the large model writes at 0.3 it also writes at 0.5.
+    """
+
+    name: ClassVar[str] = "random"
+
+    def __init__(self, share: float = 0.5, signal: str | Signal = "max-logit") -> None:
+        if not 0 <= share <= 1:
+            raise SteerError(f"share must lie in [0, 1], got {share}")
+        self.share = share
+        self.signal = get_signal(signal)
+
+    def before_step(self, start: StepStart) -> Writer:
+        coin = random.Random(f"{start.seed}:{start.index}").random()
+        return "large" if coin < self.share else "small"
+
+    def __str__(self) -> str:
+        return f"random:share={self.share:g}"

@@ -1,0 +1,44 @@
+"""GlimpRouter (arXiv 2601.05110): the entropy of a step's first token decides who writes the step.
+
+Before each step the small model reads the transcript to its end and gives the distribution of the
+next token. Above the threshold the large model writes the step; otherwise the small model goes on
+from those same logits. Faithful: signal, moment and rule. Ours: any signal may stand in for the
+entropy (margin, say), and steps are "\\n\\n"-delimited as everywhere here.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ..errors import SteerError
+from ..signals import Signal, get_signal
+from ..transcript import Writer
+from .base import Policy, StepStart
+
+
+class FirstTokenEntropy(Policy):
+    """Large model where the small model's first token of the step is unsure.
+
+    Args:
+        threshold: in the signal's own unit (nats for entropy). A step goes to the large model where
+            the signal is on the unsure side of it: entropy above, any other signal below.
+        signal: name of a signal, or a :class:`Signal`.
+    """
+
+    name: ClassVar[str] = "first-token"
+    looks_ahead = True
+
+    def __init__(self, threshold: float = 0.5, signal: str | Signal = "entropy") -> None:
+        if threshold != threshold:
+            raise SteerError(f"threshold must be a number, got {threshold}")
+        self.threshold = threshold
+        self.signal = get_signal(signal)
+
+    def before_step(self, start: StepStart) -> Writer:
+        assert start.stats is not None
+        value = float(self.signal.read(start.stats)[0])
+        sure = self.signal.confidence(value) >= self.signal.confidence(self.threshold)
+        return "small" if sure else "large"
+
+    def __str__(self) -> str:
+        return f"first-token:threshold={self.threshold:g}:signal={self.signal.name}"

@@ -1,0 +1,89 @@
+"""STEER for one answer at a time (after arXiv 2511.06190): the step just written judges the next.
+
+Faithful: the step's score is the mean maximum logit of its writer; the posterior of the confident
+component is compared with gamma; the small model writes step 0 and an unconfident step 0 is taken
+back and written again by the large model, the only discard; steps of the large model are judged by
+its own logits in fits of their own. Ours: the mixtures come from a calibration run by step-index
+bin, since one question has no cohort; or a plain threshold stands in for the posterior.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ..calibration import Calibration
+from ..errors import SteerError
+from ..pair import Pair
+from ..signals import Signal, get_signal
+from ..trace import Step
+from ..transcript import Writer
+from .base import REDO, Policy, Redo
+
+
+class SteerOnline(Policy):
+    """Small model after a confident step, large model after an unconfident one.
+
+    Args:
+        calibration: mixtures of this pair, or a path to them. The signal is the calibration's.
+        gamma: least posterior of a confident step, in [0, 1].
+        threshold: instead of a calibration, the least score of a confident step, in the signal's
+            own unit (the greatest, where lower is surer).
+        large_threshold: likewise for steps of the large model, whose logits have a scale of their
+            own; by default ``threshold``.
+        signal: what is averaged, with a threshold.
+
+    Raises:
+        SteerError: neither or both of calibration and threshold, or a value out of its range.
+    """
+
+    name: ClassVar[str] = "steer"
+
+    def __init__(
+        self,
+        calibration: Calibration | str | None = None,
+        gamma: float = 0.6,
+        threshold: float | None = None,
+        large_threshold: float | None = None,
+        signal: str | Signal = "max-logit",
+    ) -> None:
+        if (calibration is None) == (threshold is None):
+            raise SteerError(
+                "steer needs either a calibration (make one with `steer calibrate`) or a threshold"
+            )
+        if not 0 <= gamma <= 1:
+            raise SteerError(f"gamma must lie in [0, 1], got {gamma}")
+        for name, value in (("threshold", threshold), ("large_threshold", large_threshold)):
+            if value is not None and value != value:
+                raise SteerError(f"{name} must be a number, got {value}")
+        self._source = calibration if isinstance(calibration, str) else ""
+        self.calibration = (
+            Calibration.load(calibration) if isinstance(calibration, str) else calibration
+        )
+        self.gamma = gamma
+        self.threshold = threshold
+        self.large_threshold = threshold if large_threshold is None else large_threshold
+        self.signal = get_signal(self.calibration.signal if self.calibration else signal)
+
+    def check(self, pair: Pair) -> None:
+        if self.calibration is not None:
+            self.calibration.check(pair, self._source)
+
+    def after_step(self, step: Step) -> Writer | Redo:
+        if self._confident(step):
+            return "small"
+        return REDO if step.index == 0 and step.writer == "small" else "large"
+
+    def _confident(self, step: Step) -> bool:
+        confidence = self.signal.confidence(step.score)
+        if self.calibration is not None:
+            step.posterior = self.calibration.posterior(step.writer, step.index, confidence)
+            # Without a fit nothing vouches for the step.
+            return step.posterior is not None and step.posterior >= self.gamma
+        limit = self.threshold if step.writer == "small" else self.large_threshold
+        assert limit is not None
+        return confidence >= self.signal.confidence(limit)
+
+    def __str__(self) -> str:
+        if self.calibration is not None:
+            return f"steer:gamma={self.gamma:g}"
+        return f"steer:threshold={self.threshold:g}:signal={self.signal.name}"

@@ -1,0 +1,59 @@
+"""Signals: from the statistics of a token's logits to one number that tells how sure a model is.
+
+A signal is read from raw logits, before temperature, penalties and masks. The score of a step is
+the mean of its tokens' signals. Each signal keeps its natural unit and direction; policies compare
+*confidences*, for which higher is always surer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from steer_kernels import LogitStats
+
+from .errors import SteerError
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A named function from :class:`LogitStats` of B rows to a float tensor [B].
+
+    ``higher_is_surer`` says which way it points: true for the maximum logit, false for entropy.
+    """
+
+    name: str
+    read: Callable[[LogitStats], Tensor]
+    higher_is_surer: bool = True
+
+    def confidence(self, value: float) -> float:
+        """``value`` turned so that higher is surer."""
+        return value if self.higher_is_surer else -value
+
+
+SIGNALS: dict[str, Signal] = {
+    signal.name: signal
+    for signal in (
+        Signal("max-logit", lambda stats: stats.max_logit),
+        Signal("max-prob", lambda stats: stats.max_prob),
+        Signal("entropy", lambda stats: stats.entropy, higher_is_surer=False),
+        Signal("margin", lambda stats: stats.margin),
+    )
+}
+
+
+def get_signal(signal: str | Signal | Callable[[LogitStats], Tensor]) -> Signal:
+    """A signal by name, as it is, or from the user's own function (higher is surer).
+
+    Raises:
+        SteerError: the name is unknown; the message lists those that exist.
+    """
+    if isinstance(signal, Signal):
+        return signal
+    if callable(signal):
+        return Signal(getattr(signal, "__name__", "custom"), signal)
+    if signal not in SIGNALS:
+        raise SteerError(f"unknown signal {signal!r}: choose from {', '.join(SIGNALS)}")
+    return SIGNALS[signal]

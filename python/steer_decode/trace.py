@@ -1,0 +1,82 @@
+"""What happened, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from .transcript import Writer
+
+
+@dataclass
+class Step:
+    """One step of an answer, kept or discarded.
+
+    Attributes:
+        index: position among the kept steps, from 0; a discarded step shares its successor's.
+        writer: the model that wrote it.
+        token_ids, text: what was written, delimiter included.
+        values: the signal of each token, in the signal's own unit.
+        score: mean of ``values``.
+        before: the signal of the small model's next token, read before the step, where the
+            policy looks ahead.
+        posterior: probability that the step is a confident one, where the policy fits a mixture.
+        prefilled: tokens of the other model (or of the prompt) that the writer read to begin.
+        probed: tokens that the small model read only to be asked before a step of the large one.
+        discarded: taken back and written again by the other model.
+        closed: ended by the delimiter or by the end of the answer, not cut off.
+        milliseconds: from the look before the step to its last token.
+    """
+
+    index: int
+    writer: Writer
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    values: list[float] = field(default_factory=list)
+    before: float | None = None
+    posterior: float | None = None
+    prefilled: int = 0
+    probed: int = 0
+    discarded: bool = False
+    closed: bool = False
+    milliseconds: float = 0.0
+
+    @property
+    def score(self) -> float:
+        """Mean signal over the tokens; NaN for an empty step."""
+        return sum(self.values) / len(self.values) if self.values else float("nan")
+
+    def to_dict(self) -> dict[str, object]:
+        record = asdict(self)
+        record["score"] = self.score if self.values else None
+        return record
+
+
+@dataclass
+class Trace:
+    """All steps of one answer in the order in which they were written, with how it was made."""
+
+    policy: str
+    signal: str
+    prompt_ids: list[int]
+    steps: list[Step] = field(default_factory=list)
+    stop_reason: str = ""
+
+    @property
+    def kept(self) -> list[Step]:
+        return [step for step in self.steps if not step.discarded]
+
+    @property
+    def hand_overs(self) -> int:
+        """Times that the writing passed from one model to the other, a step taken back included."""
+        pairs = zip(self.steps, self.steps[1:], strict=False)
+        return sum(a.writer != b.writer for a, b in pairs)
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "policy": self.policy,
+            "signal": self.signal,
+            "stop_reason": self.stop_reason,
+            "hand_overs": self.hand_overs,
+            "prompt_ids": self.prompt_ids,
+            "steps": [step.to_dict() for step in self.steps],
+        }

@@ -1,0 +1,86 @@
+"""A pair is checked by content before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from steer_decode import Pair, SteerError
+from steer_decode.pair import check_same_vocabulary
+from tiny import VOCABULARY, make_model, make_pair, make_tokenizer, prompt_text, save_pair
+
+
+def test_loads_from_folders_in_float32_on_a_cpu(tmp_path: Path) -> None:
+    pair = Pair.from_pretrained(*save_pair(tmp_path), device="cpu")
+    assert pair.small.dtype == pair.large.dtype == torch.float32
+    assert pair.vocab_size == len(VOCABULARY)
+    assert pair.eos_ids == {1}
+    assert pair.max_length == 512
+
+
+def test_an_unknown_path_is_one_sentence(tmp_path: Path) -> None:
+    small, _ = save_pair(tmp_path)
+    with pytest.raises(SteerError, match=r"cannot load the large model .*nowhere") as caught:
+        Pair.from_pretrained(small, tmp_path / "nowhere")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_first_difference_between_tokenizers_is_named() -> None:
+    words = list(VOCABULARY)
+    words[20], words[21] = words[21], words[20]
+    with pytest.raises(SteerError, match=rf"id 20 is '{VOCABULARY[20]}' .* and '{words[20]}'"):
+        check_same_vocabulary(make_tokenizer(), make_tokenizer(words))
+    with pytest.raises(SteerError, match=rf"id {len(VOCABULARY)} is nothing .* and 'more'"):
+        check_same_vocabulary(make_tokenizer(), make_tokenizer([*VOCABULARY, "more"]))
+
+
+def test_heads_of_different_size_are_no_difference() -> None:
+    pair = make_pair("qwen2")
+    assert pair.small.config.vocab_size != pair.large.config.vocab_size
+    check_same_vocabulary(pair.tokenizer, make_tokenizer())
+    assert pair.vocab_size == len(VOCABULARY)
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n"])
+def test_an_empty_prompt_is_refused(prompt: str) -> None:
+    with pytest.raises(SteerError, match="prompt is empty"):
+        make_pair("llama").encode(prompt)
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths() -> None:
+    pair = make_pair("llama", positions=16)
+    with pytest.raises(SteerError, match=r"prompt is \d\d tokens long, .* holds 16"):
+        pair.encode(prompt_text(0, length=30))
+
+
+def test_messages_need_a_template() -> None:
+    pair = make_pair("llama")
+    messages = [{"role": "user", "content": "w1 w2"}]
+    with pytest.raises(SteerError, match="no chat template"):
+        pair.encode(messages)
+    pair.tokenizer.chat_template = (
+        "w9{{ messages[0]['content'] }}{% if add_generation_prompt %}w8{% endif %}"
+    )
+    ids = pair.encode(messages)
+    assert pair.tokenizer.decode(ids) == "w9w1 w2w8"
+    assert pair.encode("w1 w2") == ids  # a text is one user message where there is a template
+    assert pair.tokenizer.decode(pair.encode("w1 w2", chat=False)) == "w1 w2"
+
+
+def test_the_fingerprint_is_of_the_weights_not_of_path_or_dtype(tmp_path: Path) -> None:
+    pair = make_pair("qwen2", 0)
+    assert pair.fingerprint == make_pair("qwen2", 0).fingerprint
+    assert pair.fingerprint != make_pair("qwen2", 5).fingerprint
+    swapped = Pair(pair.large, pair.small, pair.tokenizer)
+    assert pair.fingerprint != swapped.fingerprint
+    folders = save_pair(tmp_path, "qwen2", 0)
+    loaded = Pair.from_pretrained(*folders, dtype=torch.bfloat16, device="cpu")
+    assert loaded.fingerprint == pair.fingerprint
+
+
+def test_stateful_models_are_refused_by_name() -> None:
+    model = make_model("qwen2", 0)
+    model.config.layer_types = ["linear_attention", "full_attention"]
+    with pytest.raises(SteerError, match=r"large model .* linear_attention"):
+        Pair(make_model("qwen2", 1), model, make_tokenizer())

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Builds the wheel, installs it into an empty virtual environment, and uses it there from outside
+# the source tree. PYTHON: the interpreter that builds (it needs torch, setuptools and ninja).
+set -euo pipefail
+python=${PYTHON:-python3}
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+"$python" -m pip --disable-pip-version-check wheel -q --no-deps --no-build-isolation -w "$work" "$root"
+wheel=$(echo "$work"/*.whl)
+echo "built $(basename "$wheel"), $(du -k "$wheel" | cut -f1) kB"
+case $wheel in *cp310-abi3*) ;; *) echo "not a cp310-abi3 wheel" >&2; exit 1 ;; esac
+
+"$python" -m venv "$work/venv"
+"$work/venv/bin/python" -m pip --disable-pip-version-check install -q -c "$root/constraints.txt" "$wheel"
+cd "$work"
+"$work/venv/bin/python" -W error::RuntimeWarning - <<'PY'
+import steer_kernels
+import torch
+
+assert "site-packages" in steer_kernels.__file__, steer_kernels.__file__
+stats = steer_kernels.logit_stats(torch.tensor([[0.0, 2.0, 1.0]]), k=2)
+assert stats.topk_ids.tolist() == [[1, 2]], stats
+print(steer_kernels.build_info())
+PY
+"$work/venv/bin/steer" generate --pair demo --problem math:3
+echo "wheel smoke test passed"
