@@ -11,6 +11,7 @@ import pytest
 import reference_loop as ref
 import torch
 from steer_decode import (
+    SIGNALS,
     AlwaysLarge,
     AlwaysSmall,
     BrokenModelError,
@@ -24,10 +25,13 @@ from steer_decode import (
     Router,
     SteerError,
     SteerOnline,
+    Step,
     StepClosed,
     TextDelta,
 )
 from steer_decode.mixture import TwoGaussians
+from steer_decode.policies import Redo
+from steer_decode.transcript import Writer
 from tiny import FAMILIES, make_pair, prompt_ids
 
 LIMIT = 60
@@ -62,6 +66,19 @@ def posterior_reference(mixtures: dict[str, TwoGaussians], gamma: float) -> ref.
     return after
 
 
+class WeakestToken(Policy):
+    """A user's own policy: takes back any step of the small model that holds a doubtful token."""
+
+    signal = SIGNALS["max-logit"]
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+
+    def after_step(self, step: Step) -> Writer | Redo:
+        doubtful = min(step.values) < self.threshold
+        return "redo" if step.writer == "small" and doubtful else "small"
+
+
 def routers(pair: Pair, seed: int) -> dict[str, tuple[Policy, ref.Before, ref.After]]:
     """Every built-in router, beside its rule written out anew."""
     level = _usual_max_logit(pair, seed)
@@ -77,6 +94,10 @@ def routers(pair: Pair, seed: int) -> dict[str, tuple[Policy, ref.Before, ref.Af
     def first_token(index: int, writer: str, logits: torch.Tensor) -> str:
         return "large" if ref.entropy(logits) > nats else "small"
 
+    def weakest(index: int, step: ref.RefStep) -> str:
+        doubtful = min(step.max_logits) < level - 2
+        return "redo" if step.writer == "small" and doubtful else "small"
+
     def coin(index: int, writer: str, logits: torch.Tensor) -> str:
         return "large" if random.Random(f"{seed}:{index}").random() < 0.5 else "small"
 
@@ -91,6 +112,7 @@ def routers(pair: Pair, seed: int) -> dict[str, tuple[Policy, ref.Before, ref.Af
         ),
         "first-token": (FirstTokenEntropy(threshold=nats), first_token, keep),
         "random": (RandomShare(0.5), coin, keep),
+        "custom": (WeakestToken(level - 2), stay, weakest),
     }
 
 
@@ -119,7 +141,7 @@ def _given_ids(pair: Pair, ids: list[int]) -> Iterator[None]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    "name", ["small", "large", "threshold", "posterior", "first-token", "random"]
+    "name", ["small", "large", "threshold", "posterior", "first-token", "random", "custom"]
 )
 def test_greedy_equals_recomputation_from_scratch(family: str, name: str) -> None:
     handed_over = discarded = 0
@@ -135,7 +157,7 @@ def test_greedy_equals_recomputation_from_scratch(family: str, name: str) -> Non
         discarded += out.cost.discarded_tokens
     # The comparison is worth something only where there was something to get wrong.
     assert (handed_over > 0) == (name not in ("small", "large"))
-    assert (discarded > 0) == (name in ("threshold", "posterior"))
+    assert (discarded > 0) == (name in ("threshold", "posterior", "custom"))
 
 
 @contextmanager
