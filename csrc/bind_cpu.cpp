@@ -1,0 +1,156 @@
+// The extension module steer_kernels._C: operator schemas and CPU kernels.
+//
+// Built on the LibTorch stable ABI (torch/csrc/stable, torch/headeronly) and the limited Python
+// API, so one binary serves every torch from 2.10 and every CPython from 3.10. Loading the module
+// registers the operators; its few Python functions report and choose the instruction set.
+#include <Python.h>
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/version.h>
+
+#include <exception>
+#include <optional>
+#include <tuple>
+
+#include "cpu/logit_stats.h"
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+steer::DType checked_dtype(const Tensor& logits) {
+  switch (logits.scalar_type()) {
+    case ScalarType::Float: return steer::DType::kFloat32;
+    case ScalarType::BFloat16: return steer::DType::kBFloat16;
+    case ScalarType::Half: return steer::DType::kFloat16;
+    default:
+      STD_TORCH_CHECK(false, "logits must be float32, bfloat16 or float16, got scalar type ",
+                      torch::headeronly::toString(logits.scalar_type()));
+  }
+}
+
+// Also reached through torch.ops, past the checks in Python, so everything is checked here.
+steer::LogitStatsParams checked_params(const Tensor& logits, int64_t k,
+                                       std::optional<int64_t> vocab_size) {
+  STD_TORCH_CHECK(logits.dim() == 2, "logits must have shape [batch, vocabulary], got ",
+                  logits.dim(), " dimension(s)");
+  const int64_t columns = logits.size(1);
+  STD_TORCH_CHECK(columns >= 1, "logits must have at least one column, got 0");
+  STD_TORCH_CHECK(columns == 1 || logits.stride(1) == 1,
+                  "logits must be contiguous in its last dimension, got stride ",
+                  logits.stride(1));
+  const int64_t vocab = vocab_size.value_or(columns);
+  STD_TORCH_CHECK(vocab >= 1 && vocab <= columns, "vocab_size must be in 1..", columns, ", got ",
+                  vocab);
+  const int64_t k_limit = std::min<int64_t>(vocab, steer::kMaxTopK);
+  STD_TORCH_CHECK(k >= 1 && k <= k_limit, "k must be in 1..", k_limit, ", got ", k);
+
+  steer::LogitStatsParams params;
+  params.dtype = checked_dtype(logits);
+  params.logits = logits.const_data_ptr();
+  params.rows = logits.size(0);
+  params.row_stride = logits.stride(0);
+  params.vocab = vocab;
+  params.k = static_cast<int>(k);
+  return params;
+}
+
+Tensor allocate(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType dtype) {
+  return torch::stable::new_empty(like, shape, dtype);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> logit_stats(
+    Tensor logits, int64_t k, std::optional<int64_t> vocab_size) {
+  steer::LogitStatsParams params = checked_params(logits, k, vocab_size);
+  const int64_t rows = params.rows;
+  Tensor max_logit = allocate(logits, {rows}, ScalarType::Float);
+  Tensor lse = allocate(logits, {rows}, ScalarType::Float);
+  Tensor entropy = allocate(logits, {rows}, ScalarType::Float);
+  Tensor topk_logits = allocate(logits, {rows, k}, ScalarType::Float);
+  Tensor topk_ids = allocate(logits, {rows, k}, ScalarType::Long);
+  Tensor valid = allocate(logits, {rows}, ScalarType::Bool);
+  params.max_logit = static_cast<float*>(max_logit.mutable_data_ptr());
+  params.lse = static_cast<float*>(lse.mutable_data_ptr());
+  params.entropy = static_cast<float*>(entropy.mutable_data_ptr());
+  params.topk_logits = static_cast<float*>(topk_logits.mutable_data_ptr());
+  params.topk_ids = static_cast<int64_t*>(topk_ids.mutable_data_ptr());
+  params.valid = static_cast<bool*>(valid.mutable_data_ptr());
+  steer::logit_stats_cpu(
+      params, [](int64_t count, int64_t grain, const steer::RangeBody& body) {
+        torch::stable::parallel_for(0, count, grain, body);
+      });
+  return {max_logit, lse, entropy, topk_logits, topk_ids, valid};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(steer_kernels, library) {
+  library.def(
+      "logit_stats(Tensor logits, int k=8, int? vocab_size=None) -> (Tensor max_logit, "
+      "Tensor lse, Tensor entropy, Tensor topk_logits, Tensor topk_ids, Tensor valid)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(steer_kernels, CPU, library) {
+  library.impl("logit_stats", TORCH_BOX(&logit_stats));
+}
+
+namespace {
+
+PyObject* cpu_isa(PyObject*, PyObject*) {
+  try {
+    return PyUnicode_FromString(steer::isa_name(steer::current_isa()));
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+    return nullptr;
+  }
+}
+
+PyObject* set_cpu_isa(PyObject*, PyObject* args) {
+  const char* name = nullptr;
+  if (!PyArg_ParseTuple(args, "s", &name)) return nullptr;
+  try {
+    steer::set_isa(name);
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+    return nullptr;
+  }
+  Py_RETURN_NONE;
+}
+
+PyObject* supported_cpu_isas(PyObject*, PyObject*) {
+  PyObject* names = PyList_New(0);
+  if (names == nullptr) return nullptr;
+  for (steer::Isa isa : steer::supported_isas()) {
+    PyObject* name = PyUnicode_FromString(steer::isa_name(isa));
+    const int failed = name == nullptr ? -1 : PyList_Append(names, name);
+    Py_XDECREF(name);
+    if (failed != 0) {
+      Py_DECREF(names);
+      return nullptr;
+    }
+  }
+  return names;
+}
+
+PyObject* build_info(PyObject*, PyObject*) {
+  return Py_BuildValue("{s:s,s:s}", "compiler", __VERSION__, "torch_headers", TORCH_VERSION);
+}
+
+PyMethodDef methods[] = {
+    {"cpu_isa", cpu_isa, METH_NOARGS, "Name of the instruction set in use."},
+    {"set_cpu_isa", set_cpu_isa, METH_VARARGS, "Use this instruction set; '' for the default."},
+    {"supported_cpu_isas", supported_cpu_isas, METH_NOARGS, "Names, the best one last."},
+    {"build_info", build_info, METH_NOARGS, "Compiler and torch headers of this binary."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", "Operators of steer_kernels.", 0, methods,
+                      nullptr, nullptr, nullptr, nullptr};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__C(void) { return PyModule_Create(&module); }

@@ -1,0 +1,90 @@
+#include "cpu/isa.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+
+#if STEER_X86_KERNELS
+#include <cpuid.h>
+#endif
+
+namespace steer {
+namespace {
+
+constexpr int kUnset = -1;
+std::atomic<int> selected{kUnset};
+
+#if STEER_X86_KERNELS
+bool has_f16c() {  // __builtin_cpu_supports knows this name in recent compilers only
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
+
+bool is_supported(Isa isa) {
+  if (isa == Isa::kPortable) return true;
+#if STEER_X86_KERNELS
+  const bool avx2 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+  return isa == Isa::kAvx2 ? avx2 : avx2 && __builtin_cpu_supports("avx512f");
+#else
+  return false;
+#endif
+}
+
+std::string supported_names() {
+  std::string names;
+  for (Isa isa : supported_isas()) names += (names.empty() ? "" : ", ") + std::string(isa_name(isa));
+  return names;
+}
+
+Isa parse(const std::string& name, const std::string& where) {
+  for (Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
+    if (name != isa_name(isa)) continue;
+    if (is_supported(isa)) return isa;
+    throw std::invalid_argument(where + " asks for '" + name +
+                                "', which this machine or build does not have; it has: " +
+                                supported_names());
+  }
+  throw std::invalid_argument(where + " is '" + name +
+                              "', which is not one of portable, avx2, avx512");
+}
+
+Isa default_isa() {
+  const char* wanted = std::getenv("STEER_CPU_ISA");
+  if (wanted != nullptr && *wanted != '\0') return parse(wanted, "STEER_CPU_ISA");
+  return supported_isas().back();
+}
+
+}  // namespace
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::kAvx2: return "avx2";
+    case Isa::kAvx512: return "avx512";
+    default: return "portable";
+  }
+}
+
+std::vector<Isa> supported_isas() {
+  std::vector<Isa> isas;
+  for (Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512})
+    if (is_supported(isa)) isas.push_back(isa);
+  return isas;
+}
+
+Isa current_isa() {
+  int isa = selected.load(std::memory_order_relaxed);
+  if (isa == kUnset) {  // racing threads compute and store the same value
+    isa = static_cast<int>(default_isa());
+    selected.store(isa, std::memory_order_relaxed);
+  }
+  return static_cast<Isa>(isa);
+}
+
+void set_isa(const std::string& name) {
+  selected.store(name.empty() ? kUnset : static_cast<int>(parse(name, "the requested CPU ISA")),
+                 std::memory_order_relaxed);
+}
+
+}  // namespace steer

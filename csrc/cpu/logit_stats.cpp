@@ -1,0 +1,101 @@
+// logit_stats, CPU driver: split, reduce, merge.
+//
+// Mathematics: per row, m = max x, S = sum exp(x-m), T = sum (x-m) exp(x-m), and the k largest
+//   elements; lse = m + log S, entropy = log S - T/S (core/softmax_accumulator.h).
+// Data movement: every row is cut into tiles of kTile columns. A tile is read from memory once, by
+//   its maximum pass, and from L1 by the exponential and the top-k pass (logit_stats_tile.h).
+// Bytes: vocab * sizeof(dtype) per row, plus about 24 bytes of scratch per tile.
+// Synchronisation: two parallel loops and the barrier between them. Tiles are independent tasks,
+//   so the vocabulary of a single row is shared by the threads too. The second loop merges the
+//   tiles of each row in column order. As neither tile borders nor order depend on the number of
+//   threads or on other rows, results are bitwise the same for any of them.
+#include "cpu/logit_stats.h"
+
+#include <limits>
+
+namespace steer {
+namespace {
+
+// Columns below which starting a thread costs more than it brings (a few microseconds of work).
+constexpr int64_t kGrainColumns = 4 * kTile;
+
+ReduceTasks reduce_tasks_for(Isa isa) {
+#if STEER_X86_KERNELS
+  if (isa == Isa::kAvx512) return logit_stats_tasks_avx512;
+  if (isa == Isa::kAvx2) return logit_stats_tasks_avx2;
+#endif
+  (void)isa;
+  return logit_stats_tasks_portable;
+}
+
+void write_invalid_row(const LogitStatsParams& params, int64_t row) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  params.max_logit[row] = params.lse[row] = params.entropy[row] = nan;
+  params.valid[row] = false;
+  for (int i = 0; i < params.k; ++i) {
+    params.topk_logits[row * params.k + i] = nan;
+    params.topk_ids[row * params.k + i] = i;  // in range, so that a gather by id stays safe
+  }
+}
+
+void finish_row(const LogitStatsParams& params, const LogitStatsWorkspace& work, int64_t row) {
+  SoftmaxAccumulator total;
+  TopKQueue queue(params.k);
+  const int64_t first = row * work.tiles_per_row;
+  for (int64_t task = first; task < first + work.tiles_per_row; ++task) {
+    total.merge(work.partials[task]);
+    for (int i = 0; i < work.counts[task]; ++i)
+      queue.push(work.values[task * work.k + i], work.ids[task * work.k + i]);
+  }
+  if (!total.valid()) {
+    write_invalid_row(params, row);
+    return;
+  }
+  params.max_logit[row] = queue.value(0);  // equal to total.max, with the sign of its own zero
+  params.lse[row] = static_cast<float>(total.lse());
+  params.entropy[row] = static_cast<float>(total.entropy());
+  params.valid[row] = true;
+  for (int i = 0; i < params.k; ++i) {
+    params.topk_logits[row * params.k + i] = queue.value(i);
+    params.topk_ids[row * params.k + i] = queue.id(i);
+  }
+}
+
+}  // namespace
+
+LogitStatsWorkspace::LogitStatsWorkspace(const LogitStatsParams& params)
+    : tiles_per_row((params.vocab + kTile - 1) / kTile),
+      tasks(params.rows * tiles_per_row),
+      k(params.k),
+      partials(tasks),
+      counts(tasks, 0),
+      values(new float[tasks * k]),
+      ids(new int64_t[tasks * k]) {}
+
+void LogitStatsWorkspace::store(int64_t task, const TopKQueue& queue) {
+  counts[task] = queue.size();
+  for (int i = 0; i < queue.size(); ++i) {
+    values[task * k + i] = queue.value(i);
+    ids[task * k + i] = queue.id(i);
+  }
+}
+
+void serial_for(int64_t count, int64_t /*grain*/, const RangeBody& body) {
+  if (count > 0) body(0, count);
+}
+
+void logit_stats_cpu(const LogitStatsParams& params, const ParallelFor& parallel_for) {
+  const ReduceTasks reduce_tasks = reduce_tasks_for(current_isa());
+  if (params.rows == 0) return;
+  LogitStatsWorkspace work(params);
+  const int64_t task_columns = std::min(params.vocab, kTile);
+  const int64_t grain = std::max<int64_t>(1, kGrainColumns / task_columns);
+  parallel_for(work.tasks, grain, [&](int64_t begin, int64_t end) {
+    reduce_tasks(params, work, begin, end);
+  });
+  parallel_for(params.rows, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) finish_row(params, work, row);
+  });
+}
+
+}  // namespace steer

@@ -1,0 +1,43 @@
+// logit_stats for AVX2, FMA and F16C; see logit_stats_tile.h for the algorithm.
+//
+// The target is switched on by pragma, below all shared headers, instead of by a compiler flag for
+// the file: inline functions of those headers stay compiled for the baseline, so the linker cannot
+// give a copy with the wrong instructions to code that runs on every machine.
+#include "cpu/logit_stats.h"
+
+#if STEER_X86_KERNELS
+
+#include <immintrin.h>
+
+#include <cstring>
+#include <limits>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#endif
+
+namespace steer {
+namespace {
+#include "cpu/simd_avx2.h"
+#include "cpu/vec_exp.h"
+
+#include "cpu/logit_stats_tile.h"
+}  // namespace
+
+void logit_stats_tasks_avx2(const LogitStatsParams& params, LogitStatsWorkspace& work,
+                               int64_t begin, int64_t end) {
+  reduce_tasks_of_dtype(params, work, begin, end);
+}
+
+}  // namespace steer
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif  // STEER_X86_KERNELS

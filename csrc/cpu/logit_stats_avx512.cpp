@@ -1,0 +1,45 @@
+// logit_stats for AVX-512F; see logit_stats_tile.h for the algorithm.
+//
+// The target is switched on by pragma, below all shared headers, instead of by a compiler flag for
+// the file: inline functions of those headers stay compiled for the baseline, so the linker cannot
+// give a copy with the wrong instructions to code that runs on every machine.
+#include "cpu/logit_stats.h"
+
+#if STEER_X86_KERNELS
+
+#include <immintrin.h>
+
+#include <cstring>
+#include <limits>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx2,fma,f16c"))), apply_to = function)
+#else
+// GCC PR 105593: its own AVX-512 intrinsics set this warning off.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx2,fma,f16c")
+#endif
+
+namespace steer {
+namespace {
+#include "cpu/simd_avx512.h"
+#include "cpu/vec_exp.h"
+
+#include "cpu/logit_stats_tile.h"
+}  // namespace
+
+void logit_stats_tasks_avx512(const LogitStatsParams& params, LogitStatsWorkspace& work,
+                                 int64_t begin, int64_t end) {
+  reduce_tasks_of_dtype(params, work, begin, end);
+}
+
+}  // namespace steer
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif  // STEER_X86_KERNELS

@@ -1,0 +1,29 @@
+"""Kernels for confidence-routed decoding.
+
+>>> import torch, steer_kernels
+>>> stats = steer_kernels.logit_stats(torch.randn(2, 32000), k=8)
+>>> stats.entropy, stats.max_prob, stats.topk_ids
+
+Importing this package needs torch only: no GPU, no triton, no transformers. Where the C++ extension
+is missing or does not load, one warning says so and the operators run on the float64 torch
+reference instead.
+"""
+
+from steer_kernels._extension import (
+    __version__,
+    build_info,
+    cpu_isa,
+    set_cpu_isa,
+    supported_cpu_isas,
+)
+from steer_kernels.ops.logit_stats import LogitStats, logit_stats
+
+__all__ = [
+    "LogitStats",
+    "__version__",
+    "build_info",
+    "cpu_isa",
+    "logit_stats",
+    "set_cpu_isa",
+    "supported_cpu_isas",
+]

@@ -1,0 +1,1 @@
+"""One module per operator: its docstring, its checks, its dispatch and its fake implementation."""

@@ -1,0 +1,223 @@
+"""`logit_stats`: confidence figures of next-token logits from one read of the logits buffer."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from steer_kernels import reference
+from steer_kernels._extension import extension
+
+MAX_K = 64
+
+_NAME = "steer_kernels::logit_stats"
+_SCHEMA = (
+    "(Tensor logits, int k=8, int? vocab_size=None) -> (Tensor max_logit, Tensor lse, "
+    "Tensor entropy, Tensor topk_logits, Tensor topk_ids, Tensor valid)"
+)
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_DEVICES = ("cpu", "cuda", "meta")
+
+
+class LogitStats(NamedTuple):
+    """What `logit_stats` returns: six tensors on the device of the logits, B rows each.
+
+    Fields:
+        max_logit: [B] float32, the largest logit.
+        lse: [B] float32, log-sum-exp.
+        entropy: [B] float32, Shannon entropy of the softmax in nats.
+        topk_logits: [B, k] float32, the largest logits in descending order.
+        topk_ids: [B, k] int64, their columns; equal logits in ascending order of column.
+        valid: [B] bool, False for a row with a NaN or without any element above -inf. Such a row
+            has NaN in all float fields and ids 0..k-1.
+
+    The properties are computed from these fields without another read of the logits. They are as
+    exact as a float32 `lse` allows: at logits around 1e4 the spacing of float32 is 1e-3, which is
+    then the relative error of a probability. `entropy` and `logit_margin` do not lose precision
+    that way.
+    """
+
+    max_logit: Tensor
+    lse: Tensor
+    entropy: Tensor
+    topk_logits: Tensor
+    topk_ids: Tensor
+    valid: Tensor
+
+    @property
+    def topk_logprobs(self) -> Tensor:
+        """[B, k] float32, natural log-probabilities of the top-k tokens.
+
+        Where the largest logit is +inf, the n elements that equal it share the probability: each
+        has log-probability -log n, which is minus the entropy, and the rest have -inf.
+        """
+        infinite = (self.max_logit == torch.inf)[:, None]
+        at_max = self.topk_logits == torch.inf
+        shared = torch.where(at_max, -self.entropy[:, None], -torch.inf)
+        return torch.where(infinite, shared, self.topk_logits - self.lse[:, None])
+
+    @property
+    def max_prob(self) -> Tensor:
+        """[B] float32, probability of the likeliest token."""
+        return self.topk_logprobs[:, 0].exp()
+
+    @property
+    def margin(self) -> Tensor:
+        """[B] float32, probability of the likeliest token minus that of the second.
+
+        Raises:
+            ValueError: the statistics were made with k=1.
+        """
+        self._need_two("margin")
+        probs = self.topk_logprobs[:, :2].exp()
+        return probs[:, 0] - probs[:, 1]
+
+    @property
+    def logit_margin(self) -> Tensor:
+        """[B] float32, largest logit minus second largest; 0 where both are +inf.
+
+        Raises:
+            ValueError: the statistics were made with k=1.
+        """
+        self._need_two("logit_margin")
+        first, second = self.topk_logits[:, 0], self.topk_logits[:, 1]
+        return torch.where(first == second, 0.0, first - second)
+
+    def _need_two(self, what: str) -> None:
+        k = self.topk_logits.shape[1]
+        if k < 2:
+            raise ValueError(
+                f"{what} needs the two largest logits: call logit_stats with k >= 2, got k={k}"
+            )
+
+
+def logit_stats(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> LogitStats:
+    """Maximum, log-sum-exp, entropy and the k largest logits of every row.
+
+    All of it comes from one read of the buffer, in the dtype it has; sums are kept in float32 (CPU:
+    float32 lanes over at most 4096 columns, added up in float64). With m = max x,
+    S = sum exp(x - m) and T = sum (x - m) exp(x - m):
+
+        lse = m + log S          entropy = log S - T / S
+
+    which is the usual -sum p log p with x - m in place of log p + log S; unlike lse - E[x] it has
+    no cancellation, so a shift of all logits does not change it.
+
+    - Columns from `vocab_size` on (a padded head) never win and never count, whatever they hold.
+    - -inf elements contribute nothing. A maximum of +inf shares the probability among the
+      elements that equal it: one +inf is one-hot, with entropy 0 and lse +inf.
+    - A row with a NaN, or with nothing above -inf, is flagged in `valid`, has NaN in the float
+      outputs and ids 0..k-1, and leaves the other rows alone.
+    - The top k are exact, ordered by (value descending, column ascending). -0.0 equals +0.0.
+    - On the CPU a row gives bitwise the same result alone, in any batch and on any number of
+      threads.
+    - No gradient flows through the result.
+
+    Args:
+        logits: [B, V] float32, bfloat16 or float16 on the CPU or a CUDA device. Any V >= 1, row
+            stride and storage offset; the last dimension must be contiguous. B may be 0.
+        k: how many of the largest logits to return, 1 to 64 and at most `vocab_size`.
+        vocab_size: number of columns that are tokens, 1 to V; V by default.
+
+    Returns:
+        `LogitStats`.
+
+    Raises:
+        TypeError: `logits` is no tensor or has another dtype; `k` or `vocab_size` is no int.
+        ValueError: another rank, layout, device or stride, or a value out of range.
+    """
+    _check(logits, k, vocab_size)
+    if logits.requires_grad:
+        logits = logits.detach()
+    return LogitStats(*torch.ops.steer_kernels.logit_stats(logits, k, vocab_size))
+
+
+def _check(logits: Tensor, k: int, vocab_size: int | None) -> None:
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"logits must be a torch.Tensor, got {type(logits).__name__}")
+    if logits.layout != torch.strided:
+        raise ValueError(f"logits must be a dense tensor, got layout {logits.layout}")
+    if logits.ndim != 2:
+        raise ValueError(f"logits must have shape [B, V], got {list(logits.shape)}")
+    if logits.dtype not in _DTYPES:
+        raise TypeError(f"logits must be float32, bfloat16 or float16, got {logits.dtype}")
+    if logits.device.type not in _DEVICES:
+        raise ValueError(f"logits must be on the CPU or a CUDA device, got {logits.device}")
+    columns = logits.shape[1]
+    if columns < 1:
+        raise ValueError(f"logits must have at least one column, got shape {list(logits.shape)}")
+    if columns > 1 and logits.stride(1) != 1:
+        raise ValueError(
+            "logits must be contiguous in the last dimension, got strides "
+            f"{list(logits.stride())}; call .contiguous() first"
+        )
+    if vocab_size is None:
+        vocab_size = columns
+    elif not _is_int(vocab_size):
+        raise TypeError(f"vocab_size must be an int or None, got {vocab_size!r}")
+    elif not 1 <= vocab_size <= columns:
+        raise ValueError(f"vocab_size must be in 1..{columns} (columns), got {vocab_size}")
+    if not _is_int(k):
+        raise TypeError(f"k must be an int, got {k!r}")
+    if not 1 <= k <= MAX_K:
+        raise ValueError(f"k must be in 1..{MAX_K}, got {k}")
+    if k > vocab_size:
+        raise ValueError(f"k must be at most vocab_size={vocab_size}, got {k}")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool)
+
+
+def _fake(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> reference.Stats:
+    rows = logits.shape[0]
+    return (
+        logits.new_empty(rows, dtype=torch.float32),
+        logits.new_empty(rows, dtype=torch.float32),
+        logits.new_empty(rows, dtype=torch.float32),
+        logits.new_empty((rows, k), dtype=torch.float32),
+        logits.new_empty((rows, k), dtype=torch.int64),
+        logits.new_empty(rows, dtype=torch.bool),
+    )
+
+
+def _cpu_fallback(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> reference.Stats:
+    """Stands in for the C++ kernel. Checks too: torch.ops can be called past `logit_stats`."""
+    _check(logits, k, vocab_size)
+    return reference.logit_stats(logits, k, vocab_size)
+
+
+@functools.cache
+def _triton_kernel() -> Callable[[Tensor, int, int], reference.Stats] | None:
+    """The Triton kernel, imported when the first CUDA tensor comes; None without triton."""
+    try:
+        from steer_kernels.triton.logit_stats import logit_stats_triton
+    except ImportError as error:
+        warnings.warn(
+            f"logit_stats on CUDA tensors runs on the much slower torch reference, as the Triton "
+            f"kernel cannot be imported ({error}).",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return logit_stats_triton
+
+
+def _cuda(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> reference.Stats:
+    _check(logits, k, vocab_size)
+    kernel = _triton_kernel()
+    if kernel is None:
+        return reference.logit_stats(logits, k, vocab_size)
+    return kernel(logits, k, logits.shape[1] if vocab_size is None else vocab_size)
+
+
+if extension is None:
+    torch.library.define(_NAME, _SCHEMA)
+    torch.library.impl(_NAME, "cpu", _cpu_fallback)
+torch.library.impl(_NAME, "cuda", _cuda)
+torch.library.register_fake(_NAME, _fake)

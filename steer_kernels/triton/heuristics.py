@@ -1,0 +1,37 @@
+"""Policy of the Triton kernels: tile shapes and how many programs share a row.
+
+Sums belong to tiles of a fixed size and are merged in the order of the tiles, and the top-k is
+exact: so the split of a row cannot change a result, and may follow the batch and the machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TILE = 2048  # columns that share one (m, S, T); fixed, because the bits of the sums follow it
+# 128 threads of 16 columns each: two (16-bit) or four (fp32) 128-bit loads in flight per thread.
+LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
+MAX_SPLITS = 128  # bounds the candidates that the last program of a row reads again
+PROGRAMS_PER_SM = 4
+
+
+@dataclass(frozen=True)
+class RowSplit:
+    """How a row is cut: `splits` programs of up to `tiles_per_split` tiles, none without a tile."""
+
+    tiles: int
+    tiles_per_split: int
+    splits: int
+
+
+def list_size(k: int) -> int:
+    """Slots of a running top-k list: the next power of two, at least 16."""
+    return max(16, 1 << (k - 1).bit_length())
+
+
+def split_rows(rows: int, vocab_size: int, sm_count: int) -> RowSplit:
+    """Cut `rows` rows into about PROGRAMS_PER_SM programs per multiprocessor."""
+    tiles = -(-vocab_size // TILE)
+    wanted = -(-PROGRAMS_PER_SM * sm_count // max(rows, 1))
+    tiles_per_split = -(-tiles // min(wanted, MAX_SPLITS, tiles))
+    return RowSplit(tiles, tiles_per_split, -(-tiles // tiles_per_split))

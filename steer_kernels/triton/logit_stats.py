@@ -1,0 +1,271 @@
+"""Max logit, log-sum-exp, entropy and the exact top-k of every row, from one read of the logits.
+
+Mathematics  Per tile: m = max x, S = sum exp(x - m), T = sum (x - m) exp(x - m). Tiles merge by
+             moving them to the common maximum M: S' = w S, T' = w (T + (m - M) S), w = exp(m - M).
+             lse = M + log S, entropy = log S - T / S: a shift of the row cancels. Top-k: topk.py.
+Movement     A row is cut into tiles of 2048 columns, dealt to `splits` programs. A tile is read
+             once, in 128-bit loads, also where the row starts off 16 bytes: the loads are
+             aligned, and the words are shifted in registers. Tiles at a ragged edge (the last of a
+             row, the first if it starts off 16 bytes) are loaded by element, under a mask.
+Bytes        Read rows * vocab_size * itemsize; written per row 12 a tile, 8 * list size a program.
+Order        A thread owns columns, not addresses; sums are kept per tile and merged in the order of
+             the tiles: the bits of a row depend on its values, not on its neighbours, its alignment
+             or `splits`.
+Sync         One launch, and no program waits. Each adds one to its row's counter (acquire-release);
+             the one that finds itself the last merges the row and puts the counter back to zero.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from steer_kernels.triton.heuristics import LAUNCH, TILE, RowSplit, list_size, split_rows
+from steer_kernels.triton.topk import (
+    empty_list,
+    insert_tile,
+    kth_bits,
+    merge_lists,
+    ordered_bits,
+    store_ordered,
+)
+
+MERGE_TILES = tl.constexpr(128)  # tiles merged at a time, in ascending order
+
+# ---- device: loading a tile as fp32 [GROUPS, VEC] --------------------------------------------
+
+
+@triton.jit
+def _funnel(low, high, bits):
+    """The 64 bits that start `bits` (0 to 63) above the bottom of high:low."""
+    return (low >> bits) | ((high << 1) << (63 - bits))
+
+
+@triton.jit
+def _load_wide(start, skew, GROUPS: tl.constexpr, VEC: tl.constexpr):
+    """VEC columns (16 bytes) per group from `start`, which lies `skew` elements above 16 bytes."""
+    base = (start - skew).to(tl.pointer_type(tl.uint64), bitcast=True)
+    pairs = tl.arange(0, GROUPS)[:, None] * 2 + tl.arange(0, 2)[None, :]
+    words = tl.multiple_of(base, 16) + pairs
+    w0, w1 = tl.split(tl.load(words))
+    if skew != 0:
+        w2, w3 = tl.split(tl.load(words + 2))  # the neighbour's vector: from L1, not from memory
+        shift = skew * (128 // VEC)
+        bits = (shift & 63).to(tl.uint64)
+        upper = shift >= 64
+        a, b, c = tl.where(upper, w1, w0), tl.where(upper, w2, w1), tl.where(upper, w3, w2)
+        w0, w1 = _funnel(a, b, bits), _funnel(b, c, bits)
+    pair = tl.join(w0, w1)
+    x = tl.join(pair.to(tl.uint32), (pair >> 32).to(tl.uint32))
+    if VEC == 8:
+        x = tl.join(x.to(tl.uint16), (x >> 16).to(tl.uint16))
+    return tl.reshape(x, (GROUPS, VEC)).to(start.dtype.element_ty, bitcast=True).to(tl.float32)
+
+
+@triton.jit
+def _load_tile(row, tile, skew, vocab_size, TILE: tl.constexpr, VEC: tl.constexpr):
+    """Columns and values of a tile, -inf beyond the vocabulary. Reads nothing outside the row."""
+    GROUPS: tl.constexpr = TILE // VEC
+    cols = tile * TILE + tl.arange(0, GROUPS)[:, None] * VEC + tl.arange(0, VEC)[None, :]
+    below = (tile > 0) | (skew == 0)
+    above = (tile + 1) * TILE + tl.where(skew == 0, 0, VEC - skew) <= vocab_size
+    if below & above:
+        x = _load_wide(row + tile * TILE, skew, GROUPS, VEC)
+    else:
+        x = tl.load(row + cols, mask=cols < vocab_size, other=float("-inf")).to(tl.float32)
+    return cols, x
+
+
+# ---- device: the moments (m, S, T) -----------------------------------------------------------
+
+
+@triton.jit
+def _weights(x, top):
+    """exp(x - top) and (x - top) exp(x - top), with x == top == +inf and 0 * inf made safe.
+
+    A top of -inf is taken for 0, so that -inf weighs nothing. NaN stays NaN in the first result.
+    """
+    base = tl.where(top == float("-inf"), 0.0, top)
+    delta = tl.where(x == base, 0.0, x - base)
+    weight = tl.exp(delta)
+    return weight, tl.where(weight > 0.0, delta * weight, 0.0)
+
+
+@triton.jit
+def _sum(x):
+    return tl.sum(tl.sum(x, axis=1), axis=0)
+
+
+@triton.jit
+def _merge_moments(moments, tiles):
+    """(M, S, T) of a row from those of its tiles, `moments` [3, tiles], in ascending order."""
+    top = float("-inf")
+    total = 0.0
+    slope = 0.0
+    for first in range(0, tiles, MERGE_TILES):
+        tile = first + tl.arange(0, MERGE_TILES)
+        here = tile < tiles
+        m = tl.load(moments + tile, mask=here, other=float("-inf"), cache_modifier=".cg")
+        s = tl.load(moments + tiles + tile, mask=here, other=0.0, cache_modifier=".cg")
+        t = tl.load(moments + 2 * tiles + tile, mask=here, other=0.0, cache_modifier=".cg")
+        new_top = tl.maximum(top, tl.max(m, axis=0))
+        w, dw = _weights(m, new_top)
+        w0, dw0 = _weights(top, new_top)
+        slope = w0 * slope + dw0 * total + tl.sum(w * t + dw * s, axis=0)
+        total = w0 * total + tl.sum(w * s, axis=0)
+        top = new_top
+    return top, total, slope
+
+
+# ---- device: the kernel ----------------------------------------------------------------------
+
+
+@triton.jit(
+    do_not_specialize=["row_stride", "vocab_size", "k", "tiles", "tiles_per_split", "splits"],
+    do_not_specialize_on_alignment=["logits"],  # one binary for all rows: one order of summation
+)
+def logit_stats_kernel(
+    logits, row_stride, vocab_size, k, tiles, tiles_per_split, splits, moments, lists, arrived,
+    max_out, lse_out, entropy_out, values_out, ids_out, valid_out,
+    TILE: tl.constexpr, VEC: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    row = (tl.program_id(0) // splits).to(tl.int64)
+    split = tl.program_id(0) % splits
+    start = logits + row * row_stride
+    skew = (start.to(tl.int64) % 16 * VEC // 16).to(tl.int32)  # elements above a 16-byte boundary
+    moments += row * 3 * tiles
+    lists += row * splits * K
+
+    best = empty_list(k, K)
+    for tile in range(split * tiles_per_split, tl.minimum((split + 1) * tiles_per_split, tiles)):
+        cols, x = _load_tile(start, tile, skew, vocab_size, TILE, VEC)
+        top = tl.max(x)
+        weight, slope = _weights(x, top)
+        tl.store(moments + tile, top)
+        tl.store(moments + tiles + tile, _sum(weight))
+        tl.store(moments + 2 * tiles + tile, _sum(slope))
+        # Tiles ascend and the higher column loses a tie: what does not exceed the k-th is out.
+        if ordered_bits(top) > kth_bits(best):
+            best = insert_tile(best, x, cols, tile * TILE, vocab_size, logits.dtype.element_ty)
+    tl.store(lists + split * K + tl.arange(0, K), best)
+
+    tl.debug_barrier()  # the stores of every thread come before the release by one of them
+    before = tl.atomic_add(arrived + row, 1, sem="acq_rel", scope="gpu")
+    if before == splits - 1:
+        tl.store(arrived + row, 0)
+        top, total, slope = _merge_moments(moments, tiles)
+        valid = (total == total) & (top > float("-inf"))  # a NaN anywhere made the total NaN
+        log_total = tl.log(total)
+        tl.store(max_out + row, tl.where(valid, top, float("nan")))
+        tl.store(lse_out + row, tl.where(valid, top + log_total, float("nan")))
+        tl.store(entropy_out + row, tl.where(valid, log_total - slope / total, float("nan")))
+        tl.store(valid_out + row, valid)
+        best = merge_lists(lists, splits * K, k, K)
+        store_ordered(values_out + row * k, ids_out + row * k, best, valid, k, K)
+
+
+# ---- host: launch, raw call, public function --------------------------------------------------
+
+
+class Outputs(NamedTuple):
+    """What `logit_stats_into` fills, all contiguous and on the device of the logits."""
+
+    max_logit: torch.Tensor  # f32 [B]
+    lse: torch.Tensor  # f32 [B]
+    entropy: torch.Tensor  # f32 [B]
+    topk_logits: torch.Tensor  # f32 [B, k]
+    topk_ids: torch.Tensor  # i64 [B, k]
+    valid: torch.Tensor  # bool [B]
+
+    @classmethod
+    def empty(cls, rows: int, k: int, device: torch.device) -> Outputs:
+        def new(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+            return torch.empty(shape, dtype=dtype, device=device)
+
+        return cls(new(rows), new(rows), new(rows), new(rows, k), new(rows, k, dtype=torch.int64),
+                   new(rows, dtype=torch.bool))  # fmt: skip
+
+
+class Workspace(NamedTuple):
+    """Scratch of one call. The kernel leaves `arrived` at zero, so calls that follow one another on
+    a stream may share a workspace; calls on different streams may not."""
+
+    moments: torch.Tensor  # f32 [B, 3, tiles]
+    lists: torch.Tensor  # i64 [B, splits, list size]
+    arrived: torch.Tensor  # i32 [B], zero
+
+    @classmethod
+    def empty(cls, rows: int, k: int, cut: RowSplit, device: torch.device) -> Workspace:
+        return cls(
+            torch.empty((rows, 3, cut.tiles), dtype=torch.float32, device=device),
+            torch.empty((rows, cut.splits, list_size(k)), dtype=torch.int64, device=device),
+            torch.zeros(rows, dtype=torch.int32, device=device),
+        )
+
+
+@contextlib.contextmanager
+def _device_of(logits: torch.Tensor) -> Iterator[None]:
+    """Launch on the tensor's GPU; for the interpreter, keep numpy quiet about NaN and infinity."""
+    if logits.is_cuda:
+        with torch.cuda.device(logits.device):
+            yield
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            yield
+
+
+def plan(logits: torch.Tensor, vocab_size: int) -> RowSplit:
+    """How the rows of `logits` are cut on their device."""
+    sm_count = 1
+    if logits.is_cuda:
+        sm_count = torch.cuda.get_device_properties(logits.device).multi_processor_count
+    return split_rows(logits.shape[0], vocab_size, sm_count)
+
+
+def logit_stats_into(
+    logits: torch.Tensor, k: int, vocab_size: int, out: Outputs, cut: RowSplit, workspace: Workspace
+) -> None:
+    """One launch, and nothing allocated. There is a row, and `workspace` was made for `cut`."""
+    with _device_of(logits):
+        logit_stats_kernel[(logits.shape[0] * cut.splits,)](
+            logits, logits.stride(0), vocab_size, k, cut.tiles, cut.tiles_per_split, cut.splits,
+            *workspace, *out,
+            TILE=TILE, VEC=16 // logits.element_size(), K=list_size(k), **LAUNCH,
+        )  # fmt: skip
+
+
+def logit_stats_triton(logits: torch.Tensor, k: int, vocab_size: int) -> Outputs:
+    """Statistics of each row of raw logits over its first `vocab_size` columns, from one read.
+
+    The arguments are taken as checked.
+
+    Args:
+        logits: [B, V], fp32, bf16 or fp16, with last stride 1, any row stride and any storage
+            offset. On a GPU, or on the CPU under TRITON_INTERPRET=1.
+        k: length of the top-k lists, 1 to 64 and at most `vocab_size`.
+        vocab_size: real columns, at most V; what lies beyond never wins and never counts.
+
+    Returns:
+        max_logit, lse and entropy (nats), f32 [B]; topk_logits f32 and topk_ids i64 [B, k], by
+        value descending, then id ascending (-0.0 equals, and is returned as, +0.0); valid, bool
+        [B], False where a real column is NaN or none is above -inf. A row that is not valid has NaN
+        and the ids 0 to k-1.
+
+    Besides the kernel a call enqueues the zeroing of B counters; `logit_stats_into`, with a
+    workspace that the caller keeps, enqueues the kernel alone. A row that starts off 16 bytes costs
+    a second load instruction for each vector (served by L1) and a shift, no second read of memory.
+    Not tuned yet: splits, top-k rounds and merge are chosen for correctness.
+    """
+    out = Outputs.empty(logits.shape[0], k, logits.device)
+    if logits.shape[0]:
+        cut = plan(logits, vocab_size)
+        workspace = Workspace.empty(logits.shape[0], k, cut, logits.device)
+        logit_stats_into(logits, k, vocab_size, out, cut, workspace)
+    return out

@@ -1,0 +1,44 @@
+"""Shared set-up: Triton's interpreter where there is no GPU, markers, and global torch state."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+from backends import Run, backends, use_backend
+
+HAS_GPU = torch.cuda.is_available()
+
+if not HAS_GPU:  # read by triton when it is imported, so set before any test module imports it
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if HAS_GPU:
+        return
+    skip = pytest.mark.skip(reason="no CUDA device on this machine")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _torch_state() -> Iterator[None]:
+    """A fixed seed, and one thread unless a test sets more: the tests are many and small.
+
+    On a busy machine the barriers of a thread pool would otherwise take most of the time.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=backends())
+def run(request: pytest.FixtureRequest) -> Iterator[Run]:
+    """`logit_stats` for CPU tensors, once on each backend."""
+    with use_backend(request.param) as backend:
+        yield backend

@@ -1,0 +1,37 @@
+// Choosing the instruction set by environment variable and by call.
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "check.h"
+#include "cpu/isa.h"
+
+using namespace steer;
+
+TEST(environment_is_read_and_a_bad_name_is_an_error) {
+  const char* wanted = std::getenv("STEER_CPU_ISA");
+  const std::string name = wanted == nullptr ? "" : wanted;
+  if (name == "avx9") {
+    CHECK_THROWS(current_isa(), std::invalid_argument);
+    CHECK_THROWS(current_isa(), std::invalid_argument);  // and stays one
+  } else {
+    CHECK(current_isa() == supported_isas().back());
+  }
+}
+
+TEST(a_call_overrides_and_a_bad_name_changes_nothing) {
+  set_isa("portable");
+  CHECK(current_isa() == Isa::kPortable);
+  CHECK_THROWS(set_isa("neon9"), std::invalid_argument);
+  CHECK(current_isa() == Isa::kPortable);
+  for (Isa isa : supported_isas()) {
+    set_isa(isa_name(isa));
+    CHECK(current_isa() == isa);
+  }
+}
+
+TEST(portable_is_always_there_and_comes_first) {
+  CHECK(supported_isas().front() == Isa::kPortable);
+}
+
+int main() { return run_all_tests(); }
