@@ -89,7 +89,7 @@ def generate(
 
     - `steer generate --problem planning:3 --compare`
 
-    - `steer generate "Compute 5 *6 +6 -3 ?" --router first-token:threshold=0.4`
+    - `steer generate "Compute 13 -4 +7 -9 +4 -3 ?" --router first-token:threshold=0.4`
 
     - `steer generate --small Qwen/Qwen3-0.6B --large Qwen/Qwen3-8B --threshold 24 --file q.txt`
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..lane import cache_argument
 from .problem import Problem
 from .tasks import grade
 
@@ -16,7 +17,8 @@ MAX_NEW_TOKENS = 80  # the longest reference solution has 51
 @torch.inference_mode()
 def _continue(model: PreTrainedModel, ids: torch.Tensor, eos: int, limit: int) -> list[list[int]]:
     """Greedy continuations of (batch, length) prompts, each up to its end token."""
-    out = model(input_ids=ids, use_cache=True)
+    cache = {cache_argument(model): DynamicCache()}
+    out = model(input_ids=ids, use_cache=True, **cache)
     written = []
     done = torch.zeros(len(ids), dtype=torch.bool)
     for _ in range(limit):
@@ -25,7 +27,7 @@ def _continue(model: PreTrainedModel, ids: torch.Tensor, eos: int, limit: int) -
         done |= token == eos
         if done.all():
             break
-        out = model(input_ids=token[:, None], past_key_values=out.past_key_values, use_cache=True)
+        out = model(input_ids=token[:, None], use_cache=True, **cache)
     rows = torch.stack(written, 1).tolist()
     return [row[: row.index(eos)] if eos in row else row for row in rows]
 
