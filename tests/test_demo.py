@@ -254,7 +254,9 @@ def test_the_pair_is_small_enough_and_twelve_times_apart() -> None:
     folders = demo.pair_paths()
     files = [path for folder in folders for path in folder.iterdir()]
     assert sum(path.stat().st_size for path in files) < MOST_BYTES
-    small, large = (AutoModelForCausalLM.from_pretrained(folder) for folder in folders)
+    small, large = (
+        AutoModelForCausalLM.from_pretrained(folder, dtype="auto") for folder in folders
+    )
     assert large.num_parameters() >= 12 * small.num_parameters()
     assert small.config.head_dim == large.config.head_dim == 32, "vLLM takes 32 and 64"
     vocabularies = [AutoTokenizer.from_pretrained(folder).get_vocab() for folder in folders]

@@ -203,7 +203,7 @@ def _load(auto: Any, name: str, source: str | Path, **kwargs: Any) -> Any:
         raise SteerError(f"cannot load the {name} model {str(source)!r}: there is no such folder")
     try:
         return auto.from_pretrained(str(source), **kwargs)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         reason = lines[0] if lines else type(error).__name__
         raise SteerError(
