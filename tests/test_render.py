@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console, RenderableType
 from steer_decode.cost import Cost, Usage
 from steer_decode.errors import SteerError
+from steer_decode.events import HandOver, RoutedOutput, StepClosed, TextDelta
 from steer_decode.record import Answer, document, load
 from steer_decode.render import TracePrinter, TraceView, page, svg
-from steer_decode.router import HandOver, RoutedOutput, StepClosed, TextDelta
 from steer_decode.trace import Step, Trace
 from steer_decode.units import printable, si
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .calibration import Calibration
     from .errors import BrokenModelError, SteerError
+    from .events import Done, HandOver, RoutedOutput, StepClosed, TextDelta
     from .pair import Pair
     from .policies import (
         POLICIES,
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
         StepStart,
         parse_policy,
     )
-    from .router import Done, HandOver, RoutedOutput, RoutedStream, Router, StepClosed, TextDelta
+    from .router import RoutedStream, Router
     from .signals import SIGNALS, Signal, get_signal
     from .trace import Step, Trace
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _HOME = {
     "calibration": ["Calibration"],
     "errors": ["BrokenModelError", "SteerError"],
+    "events": ["Done", "HandOver", "RoutedOutput", "StepClosed", "TextDelta"],
     "pair": ["Pair"],
     "policies": [
         "POLICIES",
@@ -41,15 +43,7 @@ _HOME = {
         "StepStart",
         "parse_policy",
     ],
-    "router": [
-        "Done",
-        "HandOver",
-        "RoutedOutput",
-        "RoutedStream",
-        "Router",
-        "StepClosed",
-        "TextDelta",
-    ],
+    "router": ["RoutedStream", "Router"],
     "signals": ["SIGNALS", "Signal", "get_signal"],
     "trace": ["Step", "Trace"],
 }

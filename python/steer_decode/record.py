@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from .cost import Cost, Usage
 from .errors import SteerError
-from .router import RoutedOutput
+from .events import RoutedOutput
 from .trace import Step, Trace
 from .transcript import WRITERS, Writer
 

@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from .events import Event, HandOver, StepClosed, TextDelta
 from .policies import Policy
 from .record import Answer
-from .router import Event, HandOver, StepClosed, TextDelta
 from .trace import Step, Trace
 from .transcript import WRITERS, Writer
 from .units import count, printable, si

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, overload
 
 from torch import Tensor
@@ -13,6 +12,7 @@ from steer_kernels import LogitStats, logit_stats
 
 from .cost import Cost
 from .errors import BrokenModelError, SteerError
+from .events import Done, Event, HandOver, RoutedOutput, StepClosed, TextDelta
 from .lane import Lane
 from .pair import Pair
 from .policies import REDO, Policy, Redo, StepStart
@@ -22,60 +22,6 @@ from .trace import Step, Trace
 from .transcript import WRITERS, Transcript, Writer, other
 
 Messages = Sequence[dict[str, str]]
-
-
-@dataclass(frozen=True)
-class TextDelta:
-    """A piece of text of the open step; void if the step's StepClosed says it was discarded."""
-
-    text: str
-    token_id: int
-    writer: Writer
-    index: int
-
-
-@dataclass(frozen=True)
-class StepClosed:
-    """A step has ended; ``step.discarded`` tells whether it stays."""
-
-    step: Step
-
-
-@dataclass(frozen=True)
-class HandOver:
-    """Another model begins to write, after reading ``prefilled`` tokens that it had not seen."""
-
-    index: int
-    writer: Writer
-    prefilled: int
-
-
-@dataclass(frozen=True)
-class RoutedOutput:
-    """An answer: its text and ids after the prompt, how it came about, and what it cost."""
-
-    text: str
-    token_ids: list[int]
-    trace: Trace
-    cost: Cost
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "text": self.text,
-            "token_ids": self.token_ids,
-            "cost": self.cost.to_dict(),
-            "trace": self.trace.to_dict(),
-        }
-
-
-@dataclass(frozen=True)
-class Done:
-    """The answer is complete; the last event of a stream."""
-
-    output: RoutedOutput
-
-
-Event = TextDelta | StepClosed | HandOver | Done
 
 
 class Router:

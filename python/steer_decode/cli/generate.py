@@ -201,8 +201,8 @@ def _answer(
 
 def _follow(stream: RoutedStream, policy: Policy, view: View, screen: Any) -> None:
     """Runs ``stream`` to its end and shows it; says in the trace if it was cut off."""
+    from ..events import StepClosed
     from ..render import TracePrinter, TraceView
-    from ..router import StepClosed
 
     printer = TracePrinter(screen, TraceView.of(policy)) if view is View.trace else None
     text = ""
