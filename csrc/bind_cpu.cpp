@@ -16,7 +16,10 @@
 #include <optional>
 #include <tuple>
 
+#include "bind_inplace.h"
+#include "cpu/kv_append.h"
 #include "cpu/logit_stats.h"
+#include "cpu/step_update.h"
 
 namespace {
 
@@ -87,16 +90,41 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> logit_stats(
   return {max_logit, lse, entropy, topk_logits, topk_ids, valid};
 }
 
+void kv_append(Tensor k_cache, Tensor v_cache, Tensor k, Tensor v, Tensor rows, Tensor starts,
+               Tensor counts) {
+  steer::kv_append_cpu(steer::kv_append_params(k_cache, v_cache, k, v, rows, starts, counts),
+                       [](int64_t count, int64_t grain, const steer::RangeBody& body) {
+                         torch::stable::parallel_for(0, count, grain, body);
+                       });
+}
+
+void step_update(Tensor transcript, Tensor length, Tensor step_start, Tensor score_sum,
+                 Tensor score_count, Tensor flag, Tensor limit, Tensor token, Tensor score,
+                 Tensor token_class, std::optional<Tensor> active, int64_t max_step) {
+  steer::step_update_cpu(steer::step_update_params(transcript, length, step_start, score_sum,
+                                                   score_count, flag, limit, token, score,
+                                                   token_class, active, max_step));
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY(steer_kernels, library) {
   library.def(
       "logit_stats(Tensor logits, int k=8, int? vocab_size=None) -> (Tensor max_logit, "
       "Tensor lse, Tensor entropy, Tensor topk_logits, Tensor topk_ids, Tensor valid)");
+  library.def(
+      "kv_append_(Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor k, Tensor v, Tensor rows, "
+      "Tensor starts, Tensor counts) -> ()");
+  library.def(
+      "step_update_(Tensor(a!) transcript, Tensor(b!) length, Tensor(c!) step_start, "
+      "Tensor(d!) score_sum, Tensor(e!) score_count, Tensor(f!) flag, Tensor limit, Tensor token, "
+      "Tensor score, Tensor token_class, *, Tensor? active=None, int max_step=512) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(steer_kernels, CPU, library) {
   library.impl("logit_stats", TORCH_BOX(&logit_stats));
+  library.impl("kv_append_", TORCH_BOX(&kv_append));
+  library.impl("step_update_", TORCH_BOX(&step_update));
 }
 
 namespace {
