@@ -18,6 +18,7 @@ from steer_kernels._extension import (
 )
 from steer_kernels.ops.kv_append import kv_append_
 from steer_kernels.ops.logit_stats import LogitStats, logit_stats
+from steer_kernels.ops.sample_logits import SampledLogits, sample_logits
 from steer_kernels.ops.step_update import (
     RowFlag,
     StepState,
@@ -29,6 +30,7 @@ from steer_kernels.ops.step_update import (
 __all__ = [
     "LogitStats",
     "RowFlag",
+    "SampledLogits",
     "StepState",
     "TokenClass",
     "__version__",
@@ -36,6 +38,7 @@ __all__ = [
     "cpu_isa",
     "kv_append_",
     "logit_stats",
+    "sample_logits",
     "set_cpu_isa",
     "step_update_",
     "supported_cpu_isas",

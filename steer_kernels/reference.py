@@ -6,10 +6,13 @@ Tests compare every backend with these, and they stand in where a backend is mis
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 Stats = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Sampled = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def logit_stats(
@@ -43,6 +46,63 @@ def logit_stats(
     m, lse, h, top = (torch.where(valid, f, torch.nan).to(out_dtype) for f in floats)
     ids = torch.where(valid, ids, torch.arange(k, device=x.device))
     return m[:, 0], lse[:, 0], h[:, 0], top, ids, valid[:, 0]
+
+
+def kept(x: Tensor, temperature: float, top_k: int, top_p: float, min_p: float) -> Tensor:
+    """Which elements of valid float64 rows [B, V] the cuts of `sample_logits` keep; bool [B, V]."""
+    x, ids = x.sort(stable=True, dim=-1, descending=True)
+    log_weight = torch.where(x == x[:, :1], 0.0, (x - x[:, :1]) / temperature)
+    keep = torch.ones_like(x, dtype=torch.bool)
+    if 0 < top_k < x.shape[1]:
+        keep &= x >= x[:, top_k - 1 : top_k]
+    if top_p < 1:
+        weight = torch.where(keep, log_weight.exp(), 0.0)
+        through = weight.cumsum(-1)
+        keep &= torch.nn.functional.pad(through[:, :-1], (1, 0)) < top_p * through[:, -1:]
+    if min_p > 0:
+        keep &= log_weight >= math.log(min_p)
+    return torch.empty_like(keep).scatter_(-1, ids, keep)
+
+
+def draw(
+    logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float, min_p: float
+) -> tuple[Tensor, Tensor]:
+    """Token [B] int64 and its log-probability [B] float64, as `sample_logits` defines them."""
+    x = logits.double() + 0.0
+    m = x.amax(-1, keepdim=True)
+    valid = (m > -torch.inf)[:, 0]
+    greedy = temperature == 0
+    d = torch.where(x == m, 0.0, (x - m) / (1.0 if greedy else temperature))
+    if greedy:
+        token = (x == m).int().argmax(-1)  # the first
+    else:
+        d = d.where(kept(x, temperature, top_k, top_p, min_p), -torch.inf)
+        through = d.exp().cumsum(-1)
+        target = uniform.double()[:, None] * through[:, -1:]
+        token = (through > target).int().argmax(-1)  # the first; there is one, as uniform < 1
+    logprob = d.gather(-1, token[:, None])[:, 0] - d.logsumexp(-1)
+    return torch.where(valid, token, 0), torch.where(valid, logprob, torch.nan)
+
+
+def sample_logits(
+    logits: Tensor,
+    uniform: Tensor,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    k: int = 8,
+    vocab_size: int | None = None,
+    out_dtype: torch.dtype = torch.float32,
+) -> Sampled:
+    """The definition of `steer_kernels.sample_logits`; see there for the contract.
+
+    Returns:
+        What `logit_stats` returns, then token [B] int64 and logprob [B] of `out_dtype`.
+    """
+    stats = logit_stats(logits, k, vocab_size, out_dtype)
+    token, logprob = draw(logits[:, :vocab_size], uniform, temperature, top_k, top_p, min_p)
+    return (*stats, token, logprob.to(out_dtype))
 
 
 def kv_append_(
