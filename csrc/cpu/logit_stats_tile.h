@@ -2,7 +2,8 @@
 //
 // A tile (at most kTile columns) is passed over three times, the first time from memory and then
 // from L1: maximum; exponentials (a NaN shows in their sum); and, only if the tile's maximum beats
-// the k-th best element so far, a threshold test that hands candidates to the top-k queue.
+// the k-th best element so far, a threshold test that hands candidates to the top-k queue. That
+// pass looks only into the blocks whose own maximum, left by the first pass, beats it too.
 // Sums run in float over 2 x kLanes independent lanes of at most kTile / (2 kLanes) terms each
 // and are added up in double, so the rounding error does not grow with the vocabulary.
 // Columns that do not fill a whole step are copied into a buffer padded with -inf, which changes
@@ -15,9 +16,13 @@
 
 constexpr int kUnroll = 4;
 constexpr int64_t kStep = kUnroll * Vec::kLanes;
+constexpr int64_t kBlock = 4 * kStep;  // the top-k pass skips blocks by their maxima
+constexpr int64_t kBlocks = kTile / kBlock;
 
+// Lane-wise maxima of each block of a tile's body, and of its tail.
 struct MaxState {
-  Vec lanes[kUnroll];
+  Vec block[kBlocks];
+  Vec tail;
 };
 
 struct ExpState {
@@ -47,12 +52,34 @@ struct Tile {
   static Half negative_infinity(Half) { return {0xFC00}; }
 };
 
-// Vec::max gives its second argument if one is NaN, so a NaN may get lost here.
+// Lane-wise maximum of at most a block of whole steps. Vec::max gives its second argument if one is
+// NaN, so a NaN may get lost here.
 template <class T>
-inline void max_pass(const T* data, int64_t columns, MaxState& state) {
-  for (int64_t i = 0; i < columns; i += kStep)
+inline Vec max_of_block(const T* data, int64_t columns) {
+  Vec lanes[kUnroll];
+  for (int j = 0; j < kUnroll; ++j) lanes[j] = Vec::load(data + j * Vec::kLanes);
+  for (int64_t i = kStep; i < columns; i += kStep)
     for (int j = 0; j < kUnroll; ++j)
-      state.lanes[j] = Vec::max(state.lanes[j], Vec::load(data + i + j * Vec::kLanes));
+      lanes[j] = Vec::max(lanes[j], Vec::load(data + i + j * Vec::kLanes));
+  return Vec::max(Vec::max(lanes[0], lanes[1]), Vec::max(lanes[2], lanes[3]));
+}
+
+// The maximum of a tile; leaves the maxima of its blocks in `state`.
+template <class T>
+inline float max_pass(const Tile<T>& tile, MaxState& state) {
+  Vec max = Vec::set1(-std::numeric_limits<float>::infinity());
+  int64_t block = 0;
+  for (int64_t i = 0; i < tile.body_columns; i += kBlock, ++block) {
+    state.block[block] = max_of_block(tile.body + i, std::min(kBlock, tile.body_columns - i));
+    max = Vec::max(max, state.block[block]);
+  }
+  if (tile.tail_columns != 0) {
+    state.tail = max_of_block(tile.tail, kStep);
+    max = Vec::max(max, state.tail);
+  }
+  float lanes[Vec::kLanes];
+  std::memcpy(lanes, &max, sizeof(max));
+  return *std::max_element(lanes, lanes + Vec::kLanes);
 }
 
 // A NaN among the data makes the sum NaN.
@@ -83,14 +110,6 @@ inline double sum_lanes(Vec a, Vec b) {
   return (totals[0] + totals[1]) + (totals[2] + totals[3]);
 }
 
-inline float max_lanes(const MaxState& state) {
-  const Vec m = Vec::max(Vec::max(state.lanes[0], state.lanes[1]),
-                         Vec::max(state.lanes[2], state.lanes[3]));
-  float lanes[Vec::kLanes];
-  std::memcpy(lanes, &m, sizeof(m));
-  return *std::max_element(lanes, lanes + Vec::kLanes);
-}
-
 struct TileSums {
   SoftmaxAccumulator softmax;
   double mass;  // under the temperature, where asked for
@@ -110,14 +129,9 @@ TileSums irregular_tile(const T* data, int64_t columns, float max) {
 }
 
 template <bool kTempered, class T>
-TileSums sums_of_tile(const Tile<T>& tile, const Tempering& tempering) {
-  const float infinity = std::numeric_limits<float>::infinity();
-  MaxState found;
-  for (Vec& lanes : found.lanes) lanes = Vec::set1(-infinity);
-  max_pass(tile.body, tile.body_columns, found);
-  if (tile.tail_columns != 0) max_pass(tile.tail, kStep, found);
-  const float max = max_lanes(found);
-  if (!(std::fabs(max) < infinity))
+TileSums sums_of_tile(const Tile<T>& tile, const Tempering& tempering, MaxState& maxima) {
+  const float max = max_pass(tile, maxima);
+  if (!(std::fabs(max) < std::numeric_limits<float>::infinity()))
     return irregular_tile(tile.body, tile.body_columns + tile.tail_columns, max);
 
   const Vec zero = Vec::set1(0.0f);
@@ -131,25 +145,35 @@ TileSums sums_of_tile(const Tile<T>& tile, const Tempering& tempering) {
           kTempered ? sum_lanes(sums.mass[0], sums.mass[1]) : 0.0};
 }
 
-// Offers data[0, columns) to the queue; data is readable up to the next multiple of kStep.
+// Offers at most a block to a queue; data is readable up to the next multiple of kStep.
 template <class T>
-void topk_pass(const T* data, int64_t columns, int64_t first_id, TopKQueue& queue) {
+void offer(const T* data, int64_t columns, int64_t first_id, TopKQueue& queue) {
   int64_t i = 0;
   while (!queue.full() && i < columns) {  // whole steps, so that the vector loop stays aligned
     const int64_t stop = std::min(columns, i + kStep);
     for (; i < stop; ++i) queue.push(to_float(data[i]), first_id + i);
   }
-  for (; i < columns; i += kStep) {
-    const Vec threshold = Vec::set1(queue.threshold());
-    for (int j = 0; j < kUnroll; ++j) {
-      const int64_t at = i + j * Vec::kLanes;
-      uint32_t candidates = Vec::greater(Vec::load(data + at), threshold);
-      for (; candidates != 0; candidates &= candidates - 1) {
-        const int64_t index = at + __builtin_ctz(candidates);
-        queue.push(to_float(data[index]), first_id + index);
-      }
+  for (; i < columns; i += Vec::kLanes) {
+    uint32_t candidates = Vec::greater(Vec::load(data + i), Vec::set1(queue.threshold()));
+    for (; candidates != 0; candidates &= candidates - 1) {
+      const int64_t index = i + __builtin_ctz(candidates);
+      queue.push(to_float(data[index]), first_id + index);
     }
   }
+}
+
+inline bool may_enter(Vec maxima, const TopKQueue& queue) {
+  return !queue.full() || Vec::greater(maxima, Vec::set1(queue.threshold())) != 0;
+}
+
+template <class T>
+void topk_pass(const Tile<T>& tile, const MaxState& maxima, int64_t first_id, TopKQueue& queue) {
+  int64_t block = 0;
+  for (int64_t i = 0; i < tile.body_columns; i += kBlock, ++block)
+    if (may_enter(maxima.block[block], queue))
+      offer(tile.body + i, std::min(kBlock, tile.body_columns - i), first_id + i, queue);
+  if (tile.tail_columns != 0 && may_enter(maxima.tail, queue))
+    offer(tile.tail, tile.tail_columns, first_id + tile.body_columns, queue);
 }
 
 template <bool kTempered, class T>
@@ -168,12 +192,12 @@ void reduce_tasks(const LogitStatsParams& params, LogitStatsWorkspace& work, int
     }
     const T* data = static_cast<const T*>(params.logits) + row * params.row_stride + column;
     const Tile<T> tile(data, std::min(kTile, params.vocab - column));
-    const TileSums sums = sums_of_tile<kTempered>(tile, tempering);
+    MaxState maxima;
+    const TileSums sums = sums_of_tile<kTempered>(tile, tempering, maxima);
     work.partials[task] = sums.softmax;
     if (kTempered) work.masses[task] = sums.mass;
     if (queue.full() && !(sums.softmax.max > queue.threshold())) continue;
-    topk_pass(tile.body, tile.body_columns, column, queue);
-    topk_pass(tile.tail, tile.tail_columns, column + tile.body_columns, queue);
+    topk_pass(tile, maxima, column, queue);
   }
   work.store(slot, queue);
 }

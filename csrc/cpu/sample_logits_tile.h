@@ -5,8 +5,6 @@
 // same rules.
 #pragma once
 
-constexpr int64_t kBlock = 16 * Vec::kLanes;  // a multiple of kStep
-
 // exp((x - max) * inverse_temperature) of one whole block or padded step, into `weights`.
 template <class T>
 inline void weights_of(const T* data, int64_t columns, float max, float inverse_temperature,
