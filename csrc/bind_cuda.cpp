@@ -39,8 +39,8 @@ void* current_stream(int32_t device) {
   return stream;
 }
 
-void kv_append(Tensor k_cache, Tensor v_cache, Tensor k, Tensor v, Tensor rows, Tensor starts,
-               Tensor counts) {
+void kv_append(const Tensor& k_cache, const Tensor& v_cache, const Tensor& k, const Tensor& v,
+               const Tensor& rows, const Tensor& starts, const Tensor& counts) {
   const auto params = steer::kv_append_params(k_cache, v_cache, k, v, rows, starts, counts);
   const int32_t device = k_cache.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
@@ -48,9 +48,11 @@ void kv_append(Tensor k_cache, Tensor v_cache, Tensor k, Tensor v, Tensor rows, 
   STD_TORCH_CHECK(fault == nullptr, "kv_append_: ", fault);
 }
 
-void step_update(Tensor transcript, Tensor length, Tensor step_start, Tensor score_sum,
-                 Tensor score_count, Tensor flag, Tensor limit, Tensor token, Tensor score,
-                 Tensor token_class, std::optional<Tensor> active, int64_t max_step) {
+void step_update(const Tensor& transcript, const Tensor& length, const Tensor& step_start,
+                 const Tensor& score_sum, const Tensor& score_count, const Tensor& flag,
+                 const Tensor& limit, const Tensor& token, const Tensor& score,
+                 const Tensor& token_class, const std::optional<Tensor>& active,
+                 int64_t max_step) {
   const auto params =
       steer::step_update_params(transcript, length, step_start, score_sum, score_count, flag,
                                 limit, token, score, token_class, active, max_step);

@@ -60,17 +60,15 @@ def kv_append_(
 
     Raises:
         TypeError: an argument is no tensor or has another dtype.
-        ValueError: another rank, size, layout, device or stride; a cache that requires a gradient;
-            on the CPU, a value of `rows`, `starts` or `counts` out of its range, or two entries
-            that write the same position.
+        ValueError: another rank, size, layout, device or stride; a cache that requires a gradient
+            while gradients are enabled; on the CPU, a value of `rows`, `starts` or `counts` out of
+            its range, or two entries that write the same position.
     """
-    if torch.compiler.is_compiling():
-        _check(k_cache, v_cache, k, v, rows, starts, counts)
     try:
-        if k_cache.requires_grad or v_cache.requires_grad:
+        if torch.is_grad_enabled() and (k_cache.requires_grad or v_cache.requires_grad):
             raise RuntimeError
-        torch.ops.steer_kernels.kv_append_.default(k_cache, v_cache, k, v, rows, starts, counts)
-    except (AttributeError, RuntimeError, TypeError):
+        _op(k_cache, v_cache, k, v, rows, starts, counts)
+    except (AttributeError, RuntimeError, TypeError, ValueError):
         # The kernel has checked everything already; this only finds a better-typed error. Looking
         # at seven tensors from Python first would cost more than the copy of a token.
         _check(k_cache, v_cache, k, v, rows, starts, counts)
@@ -126,7 +124,7 @@ def _check_4d(name: str, tensor: Tensor, shape: str) -> None:
 
 def _check_cache(name: str, cache: Tensor) -> None:
     _check_4d(name, cache, "[R, H, C, D]")
-    if cache.requires_grad:
+    if cache.requires_grad and torch.is_grad_enabled():
         raise ValueError(f"{name} must not require a gradient: it is written in place")
     if any(cache.shape[dim] > 1 and cache.stride(dim) == 0 for dim in range(3)):
         raise ValueError(
@@ -174,3 +172,4 @@ if extension is None:
 if cuda_extension is None:
     torch.library.impl(_NAME, "cuda", _cuda_fallback)
 torch.library.register_fake(_NAME, _fake)
+_op = torch.ops.steer_kernels.kv_append_.default
