@@ -102,23 +102,34 @@ def least_microseconds(
     return least
 
 
+def ratios(logits: Tensor, dtype: torch.dtype) -> str:
+    """One line: microseconds a row, and how the others compare."""
+    x, rows = logits.to(dtype), logits.shape[0]
+    calls: dict[str, Callable[[], Any]] = {
+        "steer": lambda: CONTENDERS["steer"](x),
+        "torch": lambda: CONTENDERS["torch"](x),
+        "compiled": lambda: CONTENDERS["compiled"](x),
+        "max": lambda: torch.max(logits),
+    }
+    torch.set_num_threads(1)
+    us = least_microseconds(calls)
+    torch.set_num_threads(2)
+    two = least_microseconds({name: calls[name] for name in ("steer", "max")})
+    return (
+        f"B = {rows} {str(dtype)[6:]:8s} {us['steer'] / rows:6.1f} us a row"
+        f"  torch {us['torch'] / us['steer']:5.1f}x"
+        f"  compiled {us['compiled'] / us['steer']:5.1f}x"
+        f"  of torch.max {us['steer'] / us['max']:.2f}x"
+        f"  two threads {us['steer'] / two['steer']:.2f}x (torch.max {us['max'] / two['max']:.2f}x)"
+    )
+
+
 def main() -> None:
     print(f"torch {torch.__version__}, {steer_kernels.cpu_isa()}, V = {SHAPES[-1][1]}, k = {K}")
     for shape in SHAPES[1:]:
         logits = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 4
         for dtype in DTYPES:
-            x = logits.to(dtype)
-            torch.set_num_threads(1)
-            calls = {n: (lambda f=f: f(x)) for n, f in CONTENDERS.items() if n != "max"}
-            us = least_microseconds({**calls, "max": lambda: torch.max(logits)})
-            line = f"B = {shape[0]} {str(dtype)[6:]:8s} {us['steer'] / shape[0]:7.1f} us a row"
-            line += f"  torch {us['torch'] / us['steer']:5.1f}x"
-            line += f"  compiled {us['compiled'] / us['steer']:5.1f}x"
-            line += f"  of torch.max {us['steer'] / us['max']:.2f}x"
-            torch.set_num_threads(2)
-            two = least_microseconds({"steer": calls["steer"], "max": lambda: torch.max(logits)})
-            line += f"  two threads {us['steer'] / two['steer']:.2f}x"
-            print(line + f" (torch.max {us['max'] / two['max']:.2f}x)")
+            print(ratios(logits, dtype))
 
 
 if __name__ == "__main__":
