@@ -15,7 +15,7 @@ SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f)
 .PHONY: demo test test-slow ctest lint wheel-check check clean
 
 demo: $(VENV)/.installed
-	$(BIN)/steer generate --pair demo --problem math:3 --compare
+	$(BIN)/steer generate --pair demo --problem math:31 --compare --view trace
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -m "not slow"

@@ -7,19 +7,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from steer_decode.cost import ModelShape, _causal_pairs
+from steer_decode.lane import cache_argument
 from tiny import FAMILIES, make_model, prompt_ids
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 
 def counted_flops(model, new: int, past: int) -> int:  # type: ignore[no-untyped-def]
-    cache = DynamicCache()
+    cache = {cache_argument(model): DynamicCache()}
     ids = torch.tensor([prompt_ids(0, past + new)])
     with torch.no_grad():
         if past:
-            model(ids[:, :past], past_key_values=cache, logits_to_keep=1)
+            model(ids[:, :past], logits_to_keep=1, **cache)
         with FlopCounterMode(display=False) as counter:
-            model(ids[:, past:], past_key_values=cache, logits_to_keep=1)
+            model(ids[:, past:], logits_to_keep=1, **cache)
     return counter.get_total_flops()
 
 

@@ -21,8 +21,11 @@ def test_loads_from_folders_in_float32_on_a_cpu(tmp_path: Path) -> None:
 
 def test_an_unknown_path_is_one_sentence(tmp_path: Path) -> None:
     small, _ = save_pair(tmp_path)
-    with pytest.raises(SteerError, match=r"cannot load the large model .*nowhere") as caught:
+    with pytest.raises(SteerError, match=r"the large model .*nowhere': there is no such folder"):
         Pair.from_pretrained(small, tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SteerError, match=r"cannot load the large model .*empty'") as caught:
+        Pair.from_pretrained(small, tmp_path / "empty")
     assert "\n" not in str(caught.value)
 
 

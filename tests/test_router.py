@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -248,6 +249,13 @@ def test_a_stream_may_be_left_at_any_point() -> None:
             ids = [e.token_id for e in seen if isinstance(e, TextDelta)]
             assert stream.output.token_ids == ids == whole[: len(ids)]
     assert run(pair, RandomShare(0.5), 6).token_ids == whole
+
+
+def test_transformers_has_nothing_to_warn_of() -> None:
+    """Arguments that a newer release renames would warn at each pass."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(make_pair("llama", 1), RandomShare(0.5), 1)
 
 
 def test_sampling_is_a_function_of_the_seed() -> None:

@@ -82,7 +82,7 @@ def make_pair(family: str, seed: int = 0, **sizes: int) -> Pair:
     return Pair(small, large, make_tokenizer())
 
 
-def save_pair(folder: Path, family: str = "qwen2", seed: int = 0) -> tuple[Path, Path]:
+def save_pair(folder: Path, family: str = "llama", seed: int = 0) -> tuple[Path, Path]:
     """Writes a pair that ``from_pretrained`` can load; returns both folders."""
     pair = make_pair(family, seed)
     paths = folder / "small", folder / "large"

@@ -24,5 +24,5 @@ stats = steer_kernels.logit_stats(torch.tensor([[0.0, 2.0, 1.0]]), k=2)
 assert stats.topk_ids.tolist() == [[1, 2]], stats
 print(steer_kernels.build_info())
 PY
-"$work/venv/bin/steer" generate --pair demo --problem math:3
+"$work/venv/bin/steer" generate --pair demo --problem math:31
 echo "wheel smoke test passed"

@@ -7,6 +7,7 @@ that is everything, for a decode step one token, for a hand-over what the other 
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ class Lane:
         # Without a config every layer keeps all of its keys, those with a sliding window too; the
         # window is then enforced by the mask alone, which is what lets the watermark move back.
         self._cache = DynamicCache()
+        self._cache_argument = cache_argument(model)
         self._logits: Tensor | None = None
         self.watermark = 0
         self.usage = Usage()
@@ -57,7 +59,7 @@ class Lane:
         arguments: dict[str, Any] = {
             "input_ids": torch.tensor([new], device=device),
             "position_ids": torch.arange(self.watermark, end, device=device)[None],
-            "past_key_values": self._cache,
+            self._cache_argument: self._cache,
         }
         self._logits = self._model(**arguments, use_cache=True, logits_to_keep=1).logits[:, -1]
         self.usage.add_forward(self._shape, new=len(new), past=self.watermark)
@@ -73,6 +75,12 @@ class Lane:
             self._cache.crop(length - self.watermark)
             self.watermark = length
             self._logits = None
+
+
+def cache_argument(model: PreTrainedModel) -> str:
+    """What ``model.forward`` calls its KV cache: transformers 5.24 renamed it."""
+    names = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
 
 
 def check_cache_support(model: PreTrainedModel, name: str) -> None:

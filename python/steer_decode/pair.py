@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -197,6 +198,9 @@ def check_same_vocabulary(small: PreTrainedTokenizerBase, large: PreTrainedToken
 
 
 def _load(auto: Any, name: str, source: str | Path, **kwargs: Any) -> Any:
+    # A hub id is NAME or OWNER/NAME; anything else that is no folder is a path that leads nowhere.
+    if not Path(source).exists() and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", str(source)):
+        raise SteerError(f"cannot load the {name} model {str(source)!r}: there is no such folder")
     try:
         return auto.from_pretrained(str(source), **kwargs)
     except (OSError, ValueError, KeyError) as error:

@@ -194,8 +194,11 @@ class RoutedStream:
     @property
     def output(self) -> RoutedOutput:
         """The answer as far as it is written, open step included."""
-        text = "".join(step.text for step in self.trace.kept)
-        return RoutedOutput(text, self._transcript.completion, self.trace, self._cost())
+        kept = self.trace.kept
+        text = "".join(step.text for step in kept)
+        # From the steps, not the transcript: an interrupt may fall between the two.
+        ids = [token for step in kept for token in step.token_ids]
+        return RoutedOutput(text, ids, self.trace, self._cost())
 
     def _run(self) -> Iterator[Event]:
         index, writer, redo = 0, "small", False

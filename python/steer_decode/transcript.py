@@ -45,8 +45,3 @@ class Transcript:
     def foreign(self, writer: Writer, start: int) -> int:
         """How many tokens from position ``start`` on ``writer`` did not write itself."""
         return sum(w != writer for w in self.writers[start:])
-
-    @property
-    def completion(self) -> list[int]:
-        """Ids written after the prompt."""
-        return self.ids[self.prompt_length :]

@@ -1,0 +1,121 @@
+"""The ``steer`` command.
+
+Exit status: 0; 2 after bad input, with one sentence on standard error; 130 after Ctrl-C; 141 when
+the reader of standard output has gone (128 + SIGPIPE, as for any program in a pipe).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..errors import SteerError
+from .calibrate import calibrate
+from .evaluate import evaluate
+from .generate import generate
+from .info import info
+from .show import show
+
+BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+
+# Base of all of typer's own errors; since typer carries its own click, no public name leads there.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+class _Group(TyperGroup):
+    """Turns every foreseeable failure into one sentence and an exit status."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        standalone = extra.get("standalone_mode", True)
+        extra["standalone_mode"] = False
+        try:
+            status = super().main(*args, **extra)
+            sys.stdout.flush()
+        except _UsageError as error:
+            status = _fail(error.format_message())  # type: ignore[attr-defined]
+        except BrokenPipeError:
+            status = _pipe_closed()
+        if not standalone:
+            return status
+        sys.exit(status if isinstance(status, int) else 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise typer.Exit(_pipe_closed()) from None
+        except SteerError as error:
+            raise typer.Exit(_fail(str(error))) from error
+        except OSError as error:
+            name = f" {error.filename!r}" if error.filename else ""
+            raise typer.Exit(_fail(f"{error.strerror or error}{name}")) from error
+        except KeyboardInterrupt as error:
+            print(f"steer: interrupted{_hint(error)}", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _fail(message: str) -> int:
+    print("steer: " + " ".join(message.split()), file=sys.stderr)
+    return BAD_INPUT
+
+
+def _hint(error: BaseException) -> str:
+    return f": {error}" if str(error) else ""
+
+
+def _pipe_closed() -> int:
+    # What is still buffered must not fail again when the interpreter flushes it at its end.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return PIPE_CLOSED
+
+
+app = typer.Typer(cls=_Group, add_completion=False, rich_markup_mode="markdown")
+app.command()(generate)
+app.command("eval")(evaluate)
+app.command()(calibrate)
+app.command()(show)
+app.command()(info)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print(f"steer-kernels {version('steer-kernels')}")
+        except PackageNotFoundError:
+            print("steer-kernels, not installed")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def steer(
+    ctx: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Two language models write one answer: the small one where it is sure, else the large one."""
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+def main() -> None:
+    """Entry point of the ``steer`` script."""
+    # A terminal that cannot show a character shows a question mark; it does not stop the answer.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        app(prog_name="steer")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+__all__ = ["app", "main"]

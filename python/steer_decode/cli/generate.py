@@ -1,0 +1,224 @@
+"""``steer generate``: one routed answer, shown as it is written."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import SteerError
+from . import options as opt
+from .question import Question, read_question
+from .session import Models, check_writable, make_policy
+
+if TYPE_CHECKING:
+    from ..pair import Pair
+    from ..policies import Policy
+    from ..record import Answer
+    from ..router import RoutedStream
+    from ..transcript import Writer
+
+
+class View(str, Enum):
+    auto = "auto"
+    trace = "trace"
+    text = "text"
+    json = "json"
+
+
+def generate(
+    prompt: Annotated[
+        str | None, typer.Argument(help="The question; `-` or nothing reads standard input.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="Read the question here.")] = None,
+    problem: Annotated[
+        str | None,
+        typer.Option("--problem", help="Ask a test problem of the demo: `DOMAIN[:INDEX]`."),
+    ] = None,
+    pair: opt.PairOption = None,
+    small: opt.SmallOption = None,
+    large: opt.LargeOption = None,
+    dtype: opt.DtypeOption = None,
+    device: opt.DeviceOption = None,
+    threads: opt.ThreadsOption = None,
+    router: Annotated[
+        str, typer.Option("--router", help="`NAME[:KEY=VALUE...]`: steer, first-token, random, ...")
+    ] = "steer",
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", help="Made by `steer calibrate`.")
+    ] = None,
+    gamma: Annotated[float | None, typer.Option("--gamma", help="steer: least posterior.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="steer, first-token: in the signal's unit.")
+    ] = None,
+    share: Annotated[float | None, typer.Option("--share", help="random: share of steps.")] = None,
+    signal: Annotated[
+        str | None, typer.Option("--signal", help="max-logit, max-prob, entropy or margin.")
+    ] = None,
+    max_new_tokens: opt.MaxNewTokensOption = None,
+    temperature: opt.TemperatureOption = 0.0,
+    top_p: opt.TopPOption = 1.0,
+    top_k: opt.TopKOption = 0,
+    min_p: opt.MinPOption = 0.0,
+    seed: opt.SeedOption = 0,
+    chat: Annotated[
+        bool | None,
+        typer.Option("--chat/--raw", help="Use the chat template; by default if there is one."),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Let each model answer alone as well.")
+    ] = False,
+    view: Annotated[
+        View,
+        typer.Option("--view", help="`auto`: trace on a terminal, else the text of kept steps."),
+    ] = View.auto,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document, at the end.")] = False,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", help="Write that document to a file.")
+    ] = None,
+    svg: Annotated[Path | None, typer.Option("--svg", help="Draw the trace as a picture.")] = None,
+) -> None:
+    """Answer a question with a small and a large model.
+
+    Examples:
+
+    - `steer generate --problem planning:3 --compare`
+
+    - `steer generate "Compute 13 -4 +7 -9 +4 -3 ?" --router first-token:threshold=0.4`
+
+    - `steer generate --small Qwen/Qwen3-0.6B --large Qwen/Qwen3-8B --threshold 24 --file q.txt`
+
+    - `echo "Who is Ada .mentor .rival .mentor ?" | steer generate --json | jq .cost`
+    """
+    models = Models(pair, small, large, dtype and dtype.value, device, threads)
+    question = read_question(prompt, file, problem, models)
+    policy = make_policy(
+        router, models, calibration, gamma=gamma, threshold=threshold, share=share, signal=signal
+    )
+    check_writable(trace)
+    check_writable(svg)
+    sampling = {
+        "max_new_tokens": models.max_new_tokens(max_new_tokens),
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+        "seed": seed,
+        "chat": chat,
+    }
+    asking = Asking(models.load(), models, question, sampling)
+    _answer(asking, policy, View.json if json else view, compare, trace, svg)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """One question to one pair, for any policy to answer."""
+
+    pair: Pair
+    models: Models
+    question: Question
+    sampling: dict[str, Any]
+
+    def stream(self, policy: Policy) -> RoutedStream:
+        from ..router import Router
+
+        return Router(self.pair, policy).stream(self.question.prompt, **self.sampling)
+
+    def answer(self, stream: RoutedStream) -> Answer:
+        """What ``stream`` has written so far, finished or not."""
+        from ..record import Answer
+        from ..transcript import WRITERS
+
+        output = stream.output
+        finished = stream.trace.stop_reason not in ("interrupted", "error")
+        return Answer(
+            prompt=self.question.prompt,
+            models=self.models.names(),
+            parameters={w: self.pair.shapes[w].parameters for w in WRITERS},
+            output=output,
+            correct=self.question.grade(output.text) if finished else None,
+            problem=self.question.problem,
+            options=self.sampling,
+        )
+
+
+def _answer(
+    asking: Asking,
+    policy: Policy,
+    view: View,
+    compare: bool,
+    trace: Path | None,
+    svg: Path | None,
+) -> None:
+    from .. import render
+    from ..calibration import write_whole
+    from ..policies import AlwaysLarge, AlwaysSmall
+    from ..record import document
+    from .terminal import console
+
+    screen = console()
+    if view is View.auto:
+        view = View.trace if screen.is_terminal else View.text
+    stream = asking.stream(policy)
+    asking.question.warn(asking.pair)
+    controls: dict[Writer, Policy] = {"small": AlwaysSmall(), "large": AlwaysLarge()}
+    alone: dict[Writer, Answer] = {}
+    if compare:
+        for control in controls.values():
+            # The first pass of a model pays for set-up; it must not fall to the routed answer.
+            next(asking.stream(control))
+    try:
+        if view is View.trace:
+            screen.print(render.title(asking.answer(stream)), "")
+        _follow(stream, policy, view, screen)
+        answer = asking.answer(stream)
+        if view is View.trace:
+            screen.print("", render.summary(answer))
+        elif view is View.text and answer.correct is not None:
+            print(f"steer: {render.verdict(answer.correct)}", file=sys.stderr)
+        if compare:
+            for writer, control in controls.items():
+                other = asking.stream(control)
+                other.finish()
+                alone[writer] = asking.answer(other)
+            if view is not View.json:
+                # Standard output is the answer and nothing else where it is not the trace.
+                place = screen if view is View.trace else console(stderr=True)
+                place.print("", render.comparison(answer, alone))
+    finally:
+        if trace is not None:
+            write_whole(trace, document(asking.answer(stream), alone) + "\n")
+    if view is View.json:
+        print(document(answer, alone))
+    if svg is not None:
+        write_whole(svg, render.svg(answer, alone))
+
+
+def _follow(stream: RoutedStream, policy: Policy, view: View, screen: Any) -> None:
+    """Runs ``stream`` to its end and shows it; says in the trace if it was cut off."""
+    from ..render import TracePrinter, TraceView
+    from ..router import StepClosed
+
+    printer = TracePrinter(screen, TraceView.of(policy)) if view is View.trace else None
+    text = ""
+    try:
+        with printer or nullcontext():
+            for event in stream:
+                if printer is not None:
+                    printer.show(event)
+                elif view is not View.text or not isinstance(event, StepClosed):
+                    continue
+                elif not event.step.discarded:
+                    text = event.step.text
+                    print(text, end="", flush=True)
+    except BaseException as error:
+        broken = isinstance(error, SteerError)
+        stream.trace.stop_reason = "error" if broken else "interrupted"
+        raise
+    if view is View.text and not text.endswith("\n"):
+        print(flush=True)

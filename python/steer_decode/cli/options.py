@@ -1,0 +1,70 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+_MODELS = "Models"
+_SAMPLING = "Sampling"
+
+
+class Dtype(str, Enum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+PairOption = Annotated[
+    str | None,
+    typer.Option("--pair", help="`demo`: the pair that is shipped.", rich_help_panel=_MODELS),
+]
+SmallOption = Annotated[
+    str | None,
+    typer.Option("--small", help="Small model: hub id or folder.", rich_help_panel=_MODELS),
+]
+LargeOption = Annotated[
+    str | None,
+    typer.Option("--large", help="Large model: hub id or folder.", rich_help_panel=_MODELS),
+]
+DtypeOption = Annotated[
+    Dtype | None,
+    typer.Option(
+        "--dtype",
+        help="Of the weights; by default the checkpoint's on a GPU, float32 on a CPU.",
+        rich_help_panel=_MODELS,
+    ),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device", help="`cpu`, `cuda`, `cuda:1`; the GPU if any.", rich_help_panel=_MODELS
+    ),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="CPU threads; 1 for the demo pair, whose passes are too short for more.",
+        rich_help_panel=_MODELS,
+    ),
+]
+MaxNewTokensOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-new-tokens",
+        help="Most tokens of an answer; 128 for the demo pair, else 1024.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+TemperatureOption = Annotated[
+    float, typer.Option("--temperature", help="0 is greedy.", rich_help_panel=_SAMPLING)
+]
+TopPOption = Annotated[float, typer.Option("--top-p", rich_help_panel=_SAMPLING)]
+TopKOption = Annotated[int, typer.Option("--top-k", help="0 is all.", rich_help_panel=_SAMPLING)]
+MinPOption = Annotated[float, typer.Option("--min-p", rich_help_panel=_SAMPLING)]
+SeedOption = Annotated[int, typer.Option("--seed", rich_help_panel=_SAMPLING)]

@@ -1,0 +1,111 @@
+"""Where the question comes from, and whether an answer to it can be graded."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import SteerError
+from .session import Models, read_text
+
+if TYPE_CHECKING:
+    from ..demo import Problem
+    from ..pair import Pair
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt; ``task`` is the demo problem that it is, where it is one."""
+
+    prompt: str
+    problem: str | None = None
+    task: Problem | None = None
+
+    def grade(self, text: str) -> bool | None:
+        """Whether ``text`` is right; None where that cannot be told."""
+        from ..demo import grade
+
+        if self.task is None:
+            return None
+        try:
+            return grade(self.task, text)
+        except (ValueError, KeyError, IndexError):
+            return None  # It began like a problem of the demo and went on in another way.
+
+    def warn(self, pair: Pair) -> None:
+        """Says so where a model of few words is asked about others."""
+        unknown = pair.tokenizer.unk_token_id
+        ids = pair.encode(self.prompt, chat=False)
+        missing = sum(i == unknown for i in ids)
+        if missing:
+            print(
+                f"steer: {missing} of the {len(ids)} tokens of this prompt are unknown to the "
+                "models, which read the rest only",
+                file=sys.stderr,
+            )
+
+
+def read_question(
+    prompt: str | None, file: Path | None, problem: str | None, models: Models
+) -> Question:
+    """The question from the one place where it was given.
+
+    Raises:
+        SteerError: no place, several places, an unreadable file, an unknown problem.
+    """
+    given = [
+        name
+        for name, value in (("PROMPT", prompt), ("--file", file), ("--problem", problem))
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise SteerError(f"the question is given twice, as {' and '.join(given)}: give it once")
+    if problem is not None:
+        return _demo_problem(problem, models)
+    if file is not None:
+        text = read_text(file)
+    elif prompt is None or prompt == "-":
+        if prompt is None and sys.stdin.isatty():
+            raise SteerError("no question: give it as an argument, with --file or --problem")
+        try:
+            text = sys.stdin.read()
+        except UnicodeDecodeError as error:
+            raise SteerError("standard input is not UTF-8 text") from error
+    else:
+        text = prompt
+    # The line break at the end of a file or of echo is not part of the question.
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text.strip():
+        raise SteerError("prompt is empty: give the question that is to be answered")
+    return Question(text, task=_recognise(text) if models.demo else None)
+
+
+def _demo_problem(spec: str, models: Models) -> Question:
+    from ..demo import DOMAINS, problems
+
+    if not models.demo:
+        raise SteerError(
+            "--problem asks the demo pair: leave out --small and --large, or give a PROMPT"
+        )
+    domain, _, number = spec.partition(":")
+    if domain not in DOMAINS:
+        raise SteerError(f"unknown domain {domain!r}: choose from {', '.join(DOMAINS)}")
+    if number and not number.isdecimal():
+        raise SteerError(f"the index of a problem must be a whole number, got {number!r}")
+    index = int(number or 0)
+    try:
+        task = problems(domain, index + 1)[index]
+    except ValueError as error:
+        raise SteerError(str(error)) from error
+    return Question(task.prompt, f"{domain}:{index}", task)
+
+
+def _recognise(prompt: str) -> Problem | None:
+    """The demo problem that a typed prompt is, by the word that its domain begins with."""
+    from ..demo import Problem
+
+    begins = {"Compute": "math", "Who": "qa", "Route": "planning"}
+    domain = begins.get(prompt.split()[0])
+    return None if domain is None else Problem(domain, 0, -1, prompt, "")

@@ -1,0 +1,36 @@
+"""``steer show``: a trace from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .session import check_writable
+
+
+def show(
+    trace: Annotated[Path, typer.Argument(help="Made by `steer generate --trace FILE`.")],
+    svg: Annotated[Path | None, typer.Option("--svg", help="Draw it as a picture.")] = None,
+) -> None:
+    """Show a saved trace, on the terminal or as a picture.
+
+    Examples:
+
+    - `steer show trace.json`
+
+    - `steer show trace.json --svg docs/trace.svg`
+    """
+    check_writable(svg)
+    from .. import record, render
+    from ..calibration import write_whole
+    from .terminal import console
+
+    answer, alone = record.load(trace)
+    if svg is not None:
+        write_whole(svg, render.svg(answer, alone))
+        return
+    screen = console()
+    for part in render.page(answer, alone):
+        screen.print(part)

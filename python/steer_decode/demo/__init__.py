@@ -1,0 +1,23 @@
+"""Procedural reasoning problems in three domains, and the pair of models trained on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .problem import Problem
+from .tasks import DOMAINS, grade, problems
+
+__all__ = ["DOMAINS", "Problem", "grade", "pair_paths", "problems"]
+
+
+def pair_paths() -> tuple[Path, Path]:
+    """The folders (small, large) of the shipped weights; FileNotFoundError where one is missing."""
+    weights = Path(__file__).parent / "weights"
+    folders = (weights / "small", weights / "large")
+    for folder in folders:
+        if not (folder / "model.safetensors").is_file():
+            raise FileNotFoundError(
+                f"the demo pair has no weights in {folder}; reinstall the package, or train them "
+                "with: python -m steer_decode.demo.train --model both"
+            )
+    return folders

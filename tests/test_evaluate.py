@@ -1,0 +1,180 @@
+"""Evaluation: results that survive interruptions, and the arithmetic of the summary."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from steer_decode import AlwaysLarge, AlwaysSmall, Pair, RandomShare, SteerError
+from steer_decode.demo import pair_paths, problems
+from steer_decode.evaluate import Evaluation, run, settings, with_controls
+from steer_decode.results import ResultsFolder, Row, digest, markdown, summarise
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    return Pair.from_pretrained(*pair_paths())
+
+
+def row(router: str, index: int, correct: bool, large_tokens: int, domain: str = "math") -> Row:
+    return Row(
+        router=router,
+        domain=domain,
+        index=index,
+        difficulty=1,
+        correct=correct,
+        steps=4,
+        large_steps=2,
+        tokens=10,
+        large_tokens=large_tokens,
+        hand_overs=1,
+        discarded_tokens=0,
+        flops_paper=1e6,
+        flops_processed=2e6,
+        bytes_read=3e6,
+        seconds=0.5,
+        stop_reason="eos",
+        text="answer 3",
+    )
+
+
+class TestSummary:
+    ROWS = (
+        [row("small", i, i < 2, 0) for i in range(10)]
+        + [row("random:share=0.5", i, i < 4, 5) for i in range(10)]
+        + [row("large", i, i < 10, 10) for i in range(10)]
+        + [row("steer", i, i < 6, 6) for i in range(10)]
+        + [row("steer", i, i < 1, 4, domain="qa") for i in range(2)]
+    )
+
+    def records(self, curve: tuple[str, ...]) -> dict[tuple[str, str], dict[str, Any]]:
+        summary = summarise(self.ROWS, curve=curve, order=["steer", "small"])
+        return {(record["router"], record["domain"]): record for record in summary}
+
+    def test_random_is_read_off_at_the_routers_own_share(self) -> None:
+        records = self.records(("small", "large", "random:share=0.5"))
+        # From (0.5, 0.4) to (1, 1): a fifth of the way at 0.6.
+        assert records["steer", "math"]["random_accuracy_at_share"] == pytest.approx(0.52)
+        assert records["small", "math"]["random_accuracy_at_share"] == pytest.approx(0.2)
+        assert records["large", "math"]["random_accuracy_at_share"] == pytest.approx(1.0)
+
+    def test_without_random_runs_there_is_no_such_figure(self) -> None:
+        assert self.records(())["steer", "math"]["random_accuracy_at_share"] is None
+        assert "random %" in markdown(summarise(self.ROWS))
+
+    def test_all_is_the_mean_over_problems(self) -> None:
+        record = self.records(())["steer", "all"]
+        assert record["n"] == 12
+        assert record["accuracy"] == pytest.approx(7 / 12)
+        assert record["large_token_share"] == pytest.approx(68 / 120)
+        assert record["accuracy_se"] == pytest.approx((7 / 12 * 5 / 12 / 12) ** 0.5)
+        assert record["flops_processed"] == pytest.approx(2e6)
+
+    def test_all_comes_first_and_routers_in_the_order_asked_for(self) -> None:
+        summary = summarise(self.ROWS, order=["steer", "small"])
+        assert [r["domain"] for r in summary[:4]] == ["all"] * 4
+        assert [r["router"] for r in summary[:2]] == ["steer", "small"]
+
+
+class TestResultsFolder:
+    SETTINGS = {"pair": "x", "seed": 0, "routers": {"small": "small"}}  # noqa: RUF012
+
+    def test_goes_on_where_it_was_cut_off(self, tmp_path: Path) -> None:
+        folder = ResultsFolder(tmp_path, self.SETTINGS)
+        rows = [row("small", i, True, 0) for i in range(3)]
+        for each in rows:
+            folder.add(each)
+        folder.close()
+        path = tmp_path / "results.jsonl"
+        path.write_bytes(path.read_bytes()[:-7])
+        again = ResultsFolder(tmp_path, self.SETTINGS)
+        assert list(again.rows.values()) == rows[:2]
+        again.add(rows[2])
+        again.close()
+        lines = path.read_text().splitlines()
+        assert [json.loads(line) for line in lines] == [asdict(each) for each in rows]
+
+    def test_other_settings_need_another_folder(self, tmp_path: Path) -> None:
+        ResultsFolder(tmp_path, self.SETTINGS).close()
+        with pytest.raises(SteerError, match="seed was 0, now 1"):
+            ResultsFolder(tmp_path, {**self.SETTINGS, "seed": 1})
+        with pytest.raises(SteerError, match="router 'small'"):
+            ResultsFolder(tmp_path, {**self.SETTINGS, "routers": {"small": "smaller"}})
+
+    def test_routers_may_be_added(self, tmp_path: Path) -> None:
+        ResultsFolder(tmp_path, self.SETTINGS).close()
+        ResultsFolder(tmp_path, {**self.SETTINGS, "routers": {"large": "large"}}).close()
+        ResultsFolder(tmp_path, self.SETTINGS).close()
+        kept = json.loads((tmp_path / "settings.json").read_text())
+        assert kept["routers"] == {"small": "small", "large": "large"}
+
+    @pytest.mark.parametrize("name", ["settings.json", "results.jsonl"])
+    def test_foreign_files_are_refused(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_text('{"a": 1}\n')
+        with pytest.raises(SteerError, match="choose another --out"):
+            ResultsFolder(tmp_path, self.SETTINGS)
+
+    def test_routers_do_not_change_the_name_of_the_settings(self) -> None:
+        assert digest(self.SETTINGS) == digest({**self.SETTINGS, "routers": {}})
+        assert digest(self.SETTINGS) != digest({**self.SETTINGS, "seed": 1})
+
+
+class TestRun:
+    def evaluation(self, pair: Pair) -> Evaluation:
+        routers = {"small": AlwaysSmall(), "large": AlwaysLarge(), "half": RandomShare(0.5)}
+        options = {"max_new_tokens": 48, "seed": 5}
+        return Evaluation(pair, routers, problems("math", 2), options)
+
+    def test_workers_do_not_change_the_answers(self, pair: Pair) -> None:
+        evaluation = self.evaluation(pair)
+        one = {row.key: row for row in run(evaluation, evaluation.jobs())}
+        two = {row.key: row for row in run(evaluation, evaluation.jobs(), workers=2)}
+        assert set(one) == set(evaluation.jobs())
+        assert {key: row.text for key, row in one.items()} == {
+            key: row.text for key, row in two.items()
+        }
+        assert one["large", "math", 0].large_tokens == one["large", "math", 0].tokens
+
+    def test_settings_tell_routers_and_options_apart(self, pair: Pair) -> None:
+        kept = settings(self.evaluation(pair), split="test")
+        assert kept["routers"]["half"] == "random:share=0.5"
+        assert kept["max_new_tokens"] == 48
+        assert kept["pair"] == pair.fingerprint
+
+    def test_controls_are_both_models_and_the_shares_between(self) -> None:
+        assert list(with_controls({}, [0.3])) == ["small", "large", "random:share=0.3"]
+
+
+def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "steer_decode", "eval", "--domains", "math,qa", "--n", "8"]
+    command += ["--routers", "small,random", "--random-shares", "0.5", "--out", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    results = tmp_path / "results.jsonl"
+    while process.poll() is None and not (results.exists() and results.stat().st_size):
+        pass
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert "of 48 answers are in" in error.splitlines()[-1]
+    done = [json.loads(line) for line in results.read_text().splitlines()]
+    assert 0 < len(done) < 48
+
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
+    assert rows[: len(done)] == done
+    assert len(rows) == len({(r["router"], r["domain"], r["index"]) for r in rows}) == 48
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert {r["router"] for r in summary} == {"small", "large", "random:share=0.5"}
+    assert {r["domain"] for r in summary} == {"math", "qa", "all"}
+    assert all(r["random_accuracy_at_share"] is not None for r in summary)
+    assert (tmp_path / "summary.md").read_text().startswith("### all, n = 16")

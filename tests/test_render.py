@@ -1,0 +1,143 @@
+"""What a trace looks like: columns, marks, colours, numbers, and nothing that the text commands."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console, RenderableType
+from steer_decode.cost import Cost, Usage
+from steer_decode.errors import SteerError
+from steer_decode.record import Answer, document, load
+from steer_decode.render import TracePrinter, TraceView, page, svg
+from steer_decode.router import HandOver, RoutedOutput, StepClosed, TextDelta
+from steer_decode.trace import Step, Trace
+from steer_decode.units import printable, si
+
+STEPS = [
+    Step(0, "small", [1, 2], "31 = 5 *6\n\n", [9.0, 10.0], None, 0.1, 4, 0, True, True, 3.21),
+    Step(0, "large", [3, 2], "30 = 5 *6\n\n", [14.0, 15.0], None, 0.9, 4, 0, False, True, 7.0),
+    Step(1, "small", [4], "answer 30", [float("inf")], None, None, 2, 0, False, True, 1.0),
+]
+
+
+def answer(steps: list[Step] = STEPS, correct: bool | None = True) -> Answer:
+    cost = Cost(2e6, 3.5e6, 12e6, 0.0123, Usage(3, 2), Usage(2), 2 / 3, 0.5, 2, 2)
+    trace = Trace("steer:gamma=0.6", "max-logit", [5, 6], steps, "eos")
+    output = RoutedOutput("30 = 5 *6\n\nanswer 30", [3, 2, 4], trace, cost)
+    models = {"small": "a", "large": "b"}
+    parameters = {"small": 246_000, "large": 3_470_000}
+    return Answer("Compute 5 *6 ?", models, parameters, output, correct)  # type: ignore[arg-type]
+
+
+def plain(*parts: RenderableType, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    for part in parts:
+        console.print(part)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_every_step_has_its_index_writer_text_and_figures() -> None:
+    lines = [line.split() for line in plain(*page(answer())).splitlines()]
+    assert ["0", "S", "31", "=", "5", "*6", "9.50", "0.10", "3.2"] in lines
+    assert ["0", "L", "30", "=", "5", "*6", "14.50", "0.90", "7.0"] in lines
+    assert ["step", "max-logit", "P(conf)", "ms"] in lines
+
+
+def test_hand_overs_and_discards_have_lines_of_their_own() -> None:
+    text = plain(*page(answer()))
+    assert "→ large model takes over, reads 4 tokens" in text
+    assert "→ small model takes over, reads 2 tokens" in text
+    assert text.count("taken back:") == 1
+
+
+def test_the_four_costs_have_units() -> None:
+    text = plain(*page(answer()))
+    assert "2.00 MFLOP as papers count, 3.50 MFLOP processed, 12.0 MB read, 0.0123 s" in text
+    assert "S 1 step, 1 token   L 1 step, 2 tokens   67 % of tokens by L" in text
+
+
+def test_comparison_gives_ratios_to_the_large_model_alone() -> None:
+    text = plain(*page(answer(), {"small": answer(correct=False), "large": answer()}))
+    assert "3.50 MFLOP  1.00x" in text
+    assert "answer 30  wrong" in text
+    assert "answer 30  right" in text
+
+
+def test_columns_line_up_and_long_steps_wrap() -> None:
+    long = Step(12, "small", [1], "word " * 60, [1.0], milliseconds=1.0)
+    lines = plain(TraceView.of(answer().output.trace).step(long), width=80).splitlines()
+    assert len(lines) > 3
+    assert all(len(line.rstrip()) <= 80 for line in lines)
+    assert lines[-1].split()[-1] == "1.0"
+
+
+def test_colours_follow_the_writer() -> None:
+    console = Console(
+        file=io.StringIO(), width=100, force_terminal=True, color_system="truecolor", no_color=False
+    )
+    console.print(TraceView.of(answer().output.trace).steps(answer().output.trace))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "38;2;42;157;143" in text
+    assert "38;2;224;122;63" in text
+
+
+def test_model_output_is_neither_markup_nor_control_sequence() -> None:
+    step = Step(0, "small", [1], "[bold]x[/bold] \x1b[31mred\x07", [1.0])
+    text = plain(TraceView("entropy").step(step))
+    assert "[bold]x[/bold]" in text
+    assert "\x1b" not in text
+    assert printable("a\x1bb\nc") == "a\u241bb\nc"
+
+
+def test_printer_shows_the_same_steps_as_the_finished_trace() -> None:
+    trace = answer().output.trace
+    view = TraceView.of(trace)
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    with TracePrinter(console, view) as printer:
+        printer.show(TextDelta("31", 1, "small", 0))
+        printer.show(StepClosed(STEPS[0]))
+        printer.show(HandOver(0, "large", 4))
+        printer.show(StepClosed(STEPS[1]))
+        printer.show(HandOver(1, "small", 2))
+        printer.show(StepClosed(STEPS[2]))
+    assert console.file.getvalue() == plain(view.steps(trace))  # type: ignore[attr-defined]
+
+
+def test_printer_keeps_a_step_that_was_cut_short() -> None:
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    with TracePrinter(console, TraceView("max-logit")) as printer:
+        printer.show(TextDelta("31 =", 1, "small", 0))
+    assert "31 = ..." in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_svg_is_the_same_every_time() -> None:
+    picture = svg(answer())
+    assert picture.startswith("<svg")
+    assert picture == svg(answer())
+    assert "#2a9d8f" in picture
+
+
+def test_document_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(document(answer(), {"large": answer()}))
+    assert json.loads(path.read_text())["trace"]["steps"][2]["values"] == [None]
+    again, alone = load(path)
+    assert plain(*page(again, alone)) == plain(*page(answer(), {"large": answer()}))
+
+
+def test_other_json_is_no_trace(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text('{"version": 1}')
+    with pytest.raises(SteerError, match="is not a trace"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0 "), (999.4, "999 "), (999.6, "1.00 k"), (1234567, "1.23 M"), (123e9, "123 G")],
+)
+def test_units(value: float, text: str) -> None:
+    assert si(value) == text
