@@ -1,16 +1,17 @@
-"""logit_stats against the chain of torch calls that gives the same figures.
+"""logit_stats against the torch calls that give the same figures, eager and compiled.
 
     python -m pytest benchmarks/bench_logit_stats.py --benchmark-group-by=param:shape
-    python -m pytest benchmarks/bench_logit_stats.py --benchmark-json=logit_stats.json
+    python benchmarks/bench_logit_stats.py            ratios, measured in turns; no plugin needed
 
-Both sides run in the same process on the same buffer, alternating by parameter. `extra_info` of
-the JSON holds the bytes of one read of the logits, the gigabytes a second that the fastest round
-amounts to, the number of threads and the instruction set. `max` is one pass of torch.max over the
-same buffer: the floor for anything that reads it.
+`max` is one pass of torch.max over a float32 buffer of the same shape: the floor for anything that
+reads it. As a script, the contenders take turns in short runs and the least time of each counts, so
+that other work on the machine weighs on all of them alike; it prints ratios for one thread and, for
+one row, how much faster two threads are.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=no_gpu)]
 
 
 def torch_chain(logits: Tensor) -> tuple[Tensor, ...]:
-    """Maximum, log-sum-exp, entropy and top-k as eager torch computes them."""
+    """Maximum, log-sum-exp, entropy and top-k as one writes them in torch."""
     x = logits.float()
     logprobs = torch.log_softmax(x, -1)
     entropy = -(logprobs.exp() * logprobs).sum(-1)
@@ -39,7 +40,8 @@ def torch_chain(logits: Tensor) -> tuple[Tensor, ...]:
 CONTENDERS: dict[str, Callable[[Tensor], Any]] = {
     "steer": lambda logits: steer_kernels.logit_stats(logits, K),
     "torch": torch_chain,
-    "max": lambda logits: logits.max(-1).values,
+    "compiled": torch.compile(torch_chain, dynamic=False),
+    "max": lambda logits: torch.max(logits),
 }
 
 
@@ -64,7 +66,7 @@ def test_logit_stats(
     threads: int,
 ) -> None:
     torch.manual_seed(0)
-    logits = (torch.randn(shape) * 4).to(device, dtype)
+    logits = (torch.randn(shape) * 4).to(device, torch.float32 if contender == "max" else dtype)
     run = CONTENDERS[contender]
 
     def call() -> None:
@@ -72,6 +74,7 @@ def test_logit_stats(
         if device == "cuda":
             torch.cuda.synchronize()
 
+    call()  # compiles
     benchmark(call)
     read = logits.numel() * logits.element_size()
     best = benchmark.stats.stats.min if benchmark.stats else float("nan")
@@ -82,3 +85,52 @@ def test_logit_stats(
         cpu_isa=steer_kernels.cpu_isa(),
         torch=str(torch.__version__),
     )
+
+
+def least_microseconds(
+    calls: dict[str, Callable[[], Any]], rounds: int = 100, repeats: int = 4
+) -> dict[str, float]:
+    """The least time of each call over `rounds` short runs that take turns."""
+    least = dict.fromkeys(calls, float("inf"))
+    for _ in range(rounds):
+        for name, call in calls.items():
+            call()  # caches and threads as this call leaves them
+            start = time.perf_counter()
+            for _ in range(repeats):
+                call()
+            least[name] = min(least[name], (time.perf_counter() - start) / repeats * 1e6)
+    return least
+
+
+def ratios(logits: Tensor, dtype: torch.dtype) -> str:
+    """One line: microseconds a row, and how the others compare."""
+    x, rows = logits.to(dtype), logits.shape[0]
+    calls: dict[str, Callable[[], Any]] = {
+        "steer": lambda: CONTENDERS["steer"](x),
+        "torch": lambda: CONTENDERS["torch"](x),
+        "compiled": lambda: CONTENDERS["compiled"](x),
+        "max": lambda: torch.max(logits),
+    }
+    torch.set_num_threads(1)
+    us = least_microseconds(calls)
+    torch.set_num_threads(2)
+    two = least_microseconds({name: calls[name] for name in ("steer", "max")})
+    return (
+        f"B = {rows} {str(dtype)[6:]:8s} {us['steer'] / rows:6.1f} us a row"
+        f"  torch {us['torch'] / us['steer']:5.1f}x"
+        f"  compiled {us['compiled'] / us['steer']:5.1f}x"
+        f"  of torch.max {us['steer'] / us['max']:.2f}x"
+        f"  two threads {us['steer'] / two['steer']:.2f}x (torch.max {us['max'] / two['max']:.2f}x)"
+    )
+
+
+def main() -> None:
+    print(f"torch {torch.__version__}, {steer_kernels.cpu_isa()}, V = {SHAPES[-1][1]}, k = {K}")
+    for shape in SHAPES[1:]:
+        logits = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 4
+        for dtype in DTYPES:
+            print(ratios(logits, dtype))
+
+
+if __name__ == "__main__":
+    main()

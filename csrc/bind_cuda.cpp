@@ -1,11 +1,73 @@
 // The extension module steer_kernels._C_cuda: the CUDA part, built with nvcc only.
 //
-// It says what it was built with; the CUDA kernels register themselves here as they come. It needs
-// the CUDA runtime, so it may fail to load on a machine without one: the Python package treats
-// that as "no CUDA part" and goes on.
+// Loading it registers the CUDA kernels of the two in-place operators; their schemas are those of
+// steer_kernels._C. It needs the CUDA runtime, so it may fail to load on a machine without one: the
+// Python package treats that as "no CUDA part" and goes on.
 #include <Python.h>
 
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <dlfcn.h>
+
+#include <optional>
+
+#include "bind_inplace.h"
 #include "cuda/build_info.h"
+#include "cuda/kv_append.h"
+#include "cuda/step_update.h"
+
+namespace {
+
+using torch::stable::Tensor;
+
+// The stream that torch is working on. The function is part of torch's stable C interface, but
+// lives in libtorch_cuda, which a CPU build of torch lacks; it is looked up at the first call so
+// that this module links and loads there too. (From torch 2.13 on, stable::Stream has the handle.)
+void* current_stream(int32_t device) {
+  using GetStream = int32_t (*)(int32_t, void**);
+  static const auto get_stream = [] {
+    void* library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);
+    return reinterpret_cast<GetStream>(
+        library == nullptr ? nullptr : dlsym(library, "aoti_torch_get_current_cuda_stream"));
+  }();
+  STD_TORCH_CHECK(get_stream != nullptr,
+                  "libtorch_cuda.so with aoti_torch_get_current_cuda_stream is not loaded");
+  void* stream = nullptr;
+  STD_TORCH_CHECK(get_stream(device, &stream) == 0, "torch has no current CUDA stream");
+  return stream;
+}
+
+void kv_append(const Tensor& k_cache, const Tensor& v_cache, const Tensor& k, const Tensor& v,
+               const Tensor& rows, const Tensor& starts, const Tensor& counts) {
+  const auto params = steer::kv_append_params(k_cache, v_cache, k, v, rows, starts, counts);
+  const int32_t device = k_cache.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  const char* fault = steer::kv_append_cuda(params, current_stream(device));
+  STD_TORCH_CHECK(fault == nullptr, "kv_append_: ", fault);
+}
+
+void step_update(const Tensor& transcript, const Tensor& length, const Tensor& step_start,
+                 const Tensor& score_sum, const Tensor& score_count, const Tensor& flag,
+                 const Tensor& limit, const Tensor& token, const Tensor& score,
+                 const Tensor& token_class, const std::optional<Tensor>& active,
+                 int64_t max_step) {
+  const auto params =
+      steer::step_update_params(transcript, length, step_start, score_sum, score_count, flag,
+                                limit, token, score, token_class, active, max_step);
+  const int32_t device = transcript.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  const char* fault = steer::step_update_cuda(params, current_stream(device));
+  STD_TORCH_CHECK(fault == nullptr, "step_update_: ", fault);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(steer_kernels, CUDA, library) {
+  library.impl("kv_append_", TORCH_BOX(&kv_append));
+  library.impl("step_update_", TORCH_BOX(&step_update));
+}
 
 namespace {
 

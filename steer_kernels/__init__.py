@@ -16,14 +16,31 @@ from steer_kernels._extension import (
     set_cpu_isa,
     supported_cpu_isas,
 )
+from steer_kernels.ops.kv_append import kv_append_
 from steer_kernels.ops.logit_stats import LogitStats, logit_stats
+from steer_kernels.ops.sample_logits import SampledLogits, sample_logits
+from steer_kernels.ops.step_update import (
+    RowFlag,
+    StepState,
+    TokenClass,
+    step_update_,
+    token_classes,
+)
 
 __all__ = [
     "LogitStats",
+    "RowFlag",
+    "SampledLogits",
+    "StepState",
+    "TokenClass",
     "__version__",
     "build_info",
     "cpu_isa",
+    "kv_append_",
     "logit_stats",
+    "sample_logits",
     "set_cpu_isa",
+    "step_update_",
     "supported_cpu_isas",
+    "token_classes",
 ]

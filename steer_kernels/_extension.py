@@ -71,7 +71,25 @@ def _load() -> tuple[ModuleType | None, str]:
     return None, reason
 
 
+def _load_cuda() -> tuple[ModuleType | None, str]:
+    """The CUDA part, whose kernels register when it loads; None and a reason if it does not.
+
+    The reason is empty where the part was not built, and where its operators are not wanted: their
+    schemas are the extension's.
+    """
+    spec = importlib.util.find_spec("steer_kernels._C_cuda")
+    if extension is None or spec is None:
+        return None, ""
+    try:
+        if spec.origin is not None:
+            _check_whole(Path(spec.origin))
+        return importlib.import_module("steer_kernels._C_cuda"), ""
+    except Exception as error:
+        return None, f"the CUDA part does not load: {str(error).strip()}"
+
+
 extension, _reason = _load()
+cuda_extension, _cuda_reason = _load_cuda()
 
 
 def supported_cpu_isas() -> list[str]:
@@ -105,12 +123,9 @@ def set_cpu_isa(name: str | None) -> None:
 
 def _cuda_info() -> dict[str, Any] | None:
     """What the CUDA part says of itself; None where it was not built."""
-    if importlib.util.find_spec("steer_kernels._C_cuda") is None:
-        return None
-    try:
-        info = dict(importlib.import_module("steer_kernels._C_cuda").build_info())
-    except Exception as error:
-        return {"error": f"the CUDA part does not load: {str(error).strip()}"}
+    if cuda_extension is None:
+        return {"error": _cuda_reason} if _cuda_reason else None
+    info = dict(cuda_extension.build_info())
     version = info.pop("cuda_version")
     return {"cuda": f"{version // 1000}.{version % 1000 // 10}", **info}
 

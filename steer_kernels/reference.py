@@ -1,14 +1,18 @@
-"""The operators' definitions in float64 torch: slow, and short enough to check by eye.
+"""The operators' definitions in plain torch, float64 where numbers are computed: slow, and short
+enough to check by eye.
 
 Tests compare every backend with these, and they stand in where a backend is missing.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 Stats = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Sampled = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def logit_stats(
@@ -42,3 +46,149 @@ def logit_stats(
     m, lse, h, top = (torch.where(valid, f, torch.nan).to(out_dtype) for f in floats)
     ids = torch.where(valid, ids, torch.arange(k, device=x.device))
     return m[:, 0], lse[:, 0], h[:, 0], top, ids, valid[:, 0]
+
+
+def kept(x: Tensor, temperature: float, top_k: int, top_p: float, min_p: float) -> Tensor:
+    """Which elements of valid float64 rows [B, V] the cuts of `sample_logits` keep; bool [B, V]."""
+    x, ids = x.sort(stable=True, dim=-1, descending=True)
+    log_weight = torch.where(x == x[:, :1], 0.0, (x - x[:, :1]) / temperature)
+    keep = torch.ones_like(x, dtype=torch.bool)
+    if 0 < top_k < x.shape[1]:
+        keep &= x >= x[:, top_k - 1 : top_k]
+    if top_p < 1:
+        weight = torch.where(keep, log_weight.exp(), 0.0)
+        through = weight.cumsum(-1)
+        keep &= torch.nn.functional.pad(through[:, :-1], (1, 0)) < top_p * through[:, -1:]
+    if min_p > 0:
+        keep &= log_weight >= math.log(min_p)
+    return torch.empty_like(keep).scatter_(-1, ids, keep)
+
+
+def draw(
+    logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float, min_p: float
+) -> tuple[Tensor, Tensor]:
+    """Token [B] int64 and its log-probability [B] float64, as `sample_logits` defines them."""
+    x = logits.double() + 0.0
+    m = x.amax(-1, keepdim=True)
+    valid = (m > -torch.inf)[:, 0]
+    greedy = temperature == 0
+    d = torch.where(x == m, 0.0, (x - m) / (1.0 if greedy else temperature))
+    if greedy:
+        token = (x == m).int().argmax(-1)  # the first
+    else:
+        d = d.where(kept(x, temperature, top_k, top_p, min_p), -torch.inf)
+        through = d.exp().cumsum(-1)
+        target = uniform.double()[:, None] * through[:, -1:]
+        token = (through > target).int().argmax(-1)  # the first; there is one, as uniform < 1
+    logprob = d.gather(-1, token[:, None])[:, 0] - d.logsumexp(-1)
+    return torch.where(valid, token, 0), torch.where(valid, logprob, torch.nan)
+
+
+def sample_logits(
+    logits: Tensor,
+    uniform: Tensor,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    k: int = 8,
+    vocab_size: int | None = None,
+    out_dtype: torch.dtype = torch.float32,
+) -> Sampled:
+    """The definition of `steer_kernels.sample_logits`; see there for the contract.
+
+    Returns:
+        What `logit_stats` returns, then token [B] int64 and logprob [B] of `out_dtype`.
+    """
+    stats = logit_stats(logits, k, vocab_size, out_dtype)
+    token, logprob = draw(logits[:, :vocab_size], uniform, temperature, top_k, top_p, min_p)
+    return (*stats, token, logprob.to(out_dtype))
+
+
+def kv_append_(
+    k_cache: Tensor,
+    v_cache: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rows: Tensor,
+    starts: Tensor,
+    counts: Tensor,
+) -> None:
+    """The definition of `steer_kernels.kv_append_`; see there for the contract."""
+    entries = list(zip(rows.tolist(), starts.tolist(), counts.tolist(), strict=True))
+    written: set[tuple[int, int]] = set()
+    for b, (row, start, count) in enumerate(entries):
+        _require(0 <= row < k_cache.shape[0], f"rows[{b}] is {row}: not a row of the cache")
+        _require(0 <= start <= k_cache.shape[2], f"starts[{b}] is {start}: not in the cache")
+        _require(0 <= count <= k.shape[2], f"counts[{b}] is {count}: more than k holds")
+        _require(start + count <= k_cache.shape[2], f"counts[{b}] is {count}: they exceed a row")
+        positions = {(row, position) for position in range(start, start + count)}
+        _require(not positions & written, f"rows[{b}] is {row}: both would write a position of it")
+        written |= positions
+    for b, (row, start, count) in enumerate(entries):
+        k_cache[row, :, start : start + count] = k[b, :, :count]
+        v_cache[row, :, start : start + count] = v[b, :, :count]
+
+
+def step_update_(
+    transcript: Tensor,
+    length: Tensor,
+    step_start: Tensor,
+    score_sum: Tensor,
+    score_count: Tensor,
+    flag: Tensor,
+    limit: Tensor,
+    token: Tensor,
+    score: Tensor,
+    token_class: Tensor,
+    active: Tensor | None = None,
+    max_step: int = 512,
+) -> None:
+    """The definition of `steer_kernels.step_update_`; see there for the contract and the bits.
+
+    Here over the whole batch at once: what holds for a row is a mask.
+    """
+    closed, ended, full, said = 1, 2, 4, 8
+    holds, starts_half, ends_half, says, counts, eos = 1, 2, 4, 8, 16, 32
+    open_rows = flag & (ended | full) == 0
+    if active is not None:
+        open_rows = open_rows & active
+    vocab, capacity = token_class.shape[0], transcript.shape[1]
+    for name, value, least, most in (
+        ("token", token, 0, vocab - 1),
+        ("length", length, 0, capacity),
+        ("step_start", step_start, 0, length),
+        ("limit", limit, 0, capacity),
+    ):
+        bad = open_rows & ((value < least) | (value > most))
+        for row in bad.nonzero()[:, 0].tolist():
+            raise ValueError(f"{name}[{row}] must be in its range, got {int(value[row])}")
+    room = open_rows & (length < limit)
+    flag[open_rows & ~room] |= full
+
+    at = room.nonzero()[:, 0]  # rows that take their token
+    place, opens = length[at], flag[at] & closed != 0
+    start = torch.where(opens, place, step_start[at])
+    last = token_class[token[at]]
+    id_before = transcript[at, (place - 1).clamp(min=0)]
+    known = (place > start) & (id_before >= 0) & (id_before < vocab)
+    before = torch.where(known, token_class[id_before.clamp(0, vocab - 1)], 0)
+    has_said = (~opens & (flag[at] & said != 0)) | (last & says != 0)
+    split = (last & starts_half != 0) & (before & (ends_half | holds) != 0)
+    ends = last & eos != 0
+    closes = ends | (((last & holds != 0) | split) & has_said) | (place + 1 - start >= max_step)
+    fills = ~ends & (place + 1 >= limit[at])
+
+    scored = last & counts != 0
+    old_sum = torch.where(opens, 0.0, score_sum[at])
+    transcript[at, place] = token[at]
+    length[at] = place + 1
+    step_start[at] = start
+    score_sum[at] = torch.where(scored, old_sum + score[at].double(), old_sum)
+    score_count[at] = torch.where(opens, 0, score_count[at]) + scored
+    flag[at] = (closes * closed + ends * ended + fills * full + has_said * said).to(flag.dtype)
+
+
+def _require(condition: object, message: str) -> None:
+    if not condition:
+        raise ValueError(message)

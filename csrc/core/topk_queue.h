@@ -14,6 +14,7 @@
 namespace steer {
 
 constexpr int kMaxTopK = 64;
+constexpr int kMaxListLength = kMaxTopK + 1;  // one more tells whether the k-th is tied
 
 class TopKQueue {
  public:
@@ -47,8 +48,8 @@ class TopKQueue {
  private:
   int k_;
   int size_ = 0;
-  float values_[kMaxTopK];
-  int64_t ids_[kMaxTopK];
+  float values_[kMaxListLength];
+  int64_t ids_[kMaxListLength];
 };
 
 }  // namespace steer

@@ -19,15 +19,6 @@ namespace {
 // Columns below which starting a thread costs more than it brings (a few microseconds of work).
 constexpr int64_t kGrainColumns = 4 * kTile;
 
-ReduceTasks reduce_tasks_for(Isa isa) {
-#if STEER_X86_KERNELS
-  if (isa == Isa::kAvx512) return logit_stats_tasks_avx512;
-  if (isa == Isa::kAvx2) return logit_stats_tasks_avx2;
-#endif
-  (void)isa;
-  return logit_stats_tasks_portable;
-}
-
 void write_invalid_row(const LogitStatsParams& params, int64_t row) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   params.max_logit[row] = params.lse[row] = params.entropy[row] = nan;
@@ -38,15 +29,70 @@ void write_invalid_row(const LogitStatsParams& params, int64_t row) {
   }
 }
 
-void finish_row(const LogitStatsParams& params, const LogitStatsWorkspace& work, int64_t row) {
-  SoftmaxAccumulator total;
-  TopKQueue queue(params.k);
+}  // namespace
+
+LogitStatsWorkspace::LogitStatsWorkspace(const LogitStatsParams& params, int list_length)
+    : tiles_per_row((params.vocab + kTile - 1) / kTile),
+      tasks(params.rows * tiles_per_row),
+      k(list_length),
+      partials(tasks),
+      counts(tasks, 0),
+      values(new float[tasks * k]),
+      ids(new int64_t[tasks * k]) {}
+
+void LogitStatsWorkspace::temper(double temperature) {
+  // Finite and above zero, so that neither 0 * inf nor inf * 0 comes up.
+  const double largest = std::numeric_limits<float>::max();
+  const double smallest = std::numeric_limits<float>::min();
+  inverse_temperature =
+      static_cast<float>(std::min(largest, std::max(smallest, 1.0 / temperature)));
+  masses.assign(tasks, 0.0);
+}
+
+void LogitStatsWorkspace::store(int64_t task, const TopKQueue& queue) {
+  counts[task] = queue.size();
+  for (int i = 0; i < queue.size(); ++i) {
+    values[task * k + i] = queue.value(i);
+    ids[task * k + i] = queue.id(i);
+  }
+}
+
+void serial_for(int64_t count, int64_t /*grain*/, const RangeBody& body) {
+  if (count > 0) body(0, count);
+}
+
+CpuKernels kernels_for(Isa isa) {
+#if STEER_X86_KERNELS
+  if (isa == Isa::kAvx512) return cpu_kernels_avx512();
+  if (isa == Isa::kAvx2) return cpu_kernels_avx2();
+#endif
+  (void)isa;
+  return cpu_kernels_portable();
+}
+
+void reduce_tiles(const LogitStatsParams& params, LogitStatsWorkspace& work,
+                  const CpuKernels& kernels, const ParallelFor& parallel_for) {
+  const int64_t task_columns = std::min(params.vocab, kTile);
+  const int64_t grain = std::max<int64_t>(1, kGrainColumns / task_columns);
+  parallel_for(work.tasks, grain, [&](int64_t begin, int64_t end) {
+    kernels.reduce_tasks(params, work, begin, end);
+  });
+}
+
+RowSummary summarise_row(const LogitStatsWorkspace& work, int64_t row) {
+  RowSummary summary{{}, TopKQueue(work.k)};
   const int64_t first = row * work.tiles_per_row;
   for (int64_t task = first; task < first + work.tiles_per_row; ++task) {
-    total.merge(work.partials[task]);
+    summary.total.merge(work.partials[task]);
     for (int i = 0; i < work.counts[task]; ++i)
-      queue.push(work.values[task * work.k + i], work.ids[task * work.k + i]);
+      summary.queue.push(work.values[task * work.k + i], work.ids[task * work.k + i]);
   }
+  return summary;
+}
+
+void write_row(const LogitStatsParams& params, int64_t row, const RowSummary& summary) {
+  const SoftmaxAccumulator& total = summary.total;
+  const TopKQueue& queue = summary.queue;
   if (!total.valid()) {
     write_invalid_row(params, row);
     return;
@@ -61,40 +107,13 @@ void finish_row(const LogitStatsParams& params, const LogitStatsWorkspace& work,
   }
 }
 
-}  // namespace
-
-LogitStatsWorkspace::LogitStatsWorkspace(const LogitStatsParams& params)
-    : tiles_per_row((params.vocab + kTile - 1) / kTile),
-      tasks(params.rows * tiles_per_row),
-      k(params.k),
-      partials(tasks),
-      counts(tasks, 0),
-      values(new float[tasks * k]),
-      ids(new int64_t[tasks * k]) {}
-
-void LogitStatsWorkspace::store(int64_t task, const TopKQueue& queue) {
-  counts[task] = queue.size();
-  for (int i = 0; i < queue.size(); ++i) {
-    values[task * k + i] = queue.value(i);
-    ids[task * k + i] = queue.id(i);
-  }
-}
-
-void serial_for(int64_t count, int64_t /*grain*/, const RangeBody& body) {
-  if (count > 0) body(0, count);
-}
-
 void logit_stats_cpu(const LogitStatsParams& params, const ParallelFor& parallel_for) {
-  const ReduceTasks reduce_tasks = reduce_tasks_for(current_isa());
+  const CpuKernels kernels = kernels_for(current_isa());
   if (params.rows == 0) return;
-  LogitStatsWorkspace work(params);
-  const int64_t task_columns = std::min(params.vocab, kTile);
-  const int64_t grain = std::max<int64_t>(1, kGrainColumns / task_columns);
-  parallel_for(work.tasks, grain, [&](int64_t begin, int64_t end) {
-    reduce_tasks(params, work, begin, end);
-  });
+  LogitStatsWorkspace work(params, params.k);
+  reduce_tiles(params, work, kernels, parallel_for);
   parallel_for(params.rows, 64, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) finish_row(params, work, row);
+    for (int64_t row = begin; row < end; ++row) write_row(params, row, summarise_row(work, row));
   });
 }
 

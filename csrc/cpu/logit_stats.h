@@ -35,7 +35,11 @@ void logit_stats_cpu(const LogitStatsParams& params, const ParallelFor& parallel
 // thread keeps one queue for each run of consecutive tiles of a row and leaves it at the slot of
 // the run's first task; `counts` is 0 at all other slots.
 struct LogitStatsWorkspace {
-  explicit LogitStatsWorkspace(const LogitStatsParams& params);
+  // The queues hold `list_length` elements, at least params.k.
+  LogitStatsWorkspace(const LogitStatsParams& params, int list_length);
+
+  // Asks for sum exp((x - m) / temperature) of every tile too, m being the tile's maximum.
+  void temper(double temperature);
 
   int64_t tiles_per_row;
   int64_t tasks;
@@ -44,16 +48,43 @@ struct LogitStatsWorkspace {
   std::vector<int> counts;
   std::unique_ptr<float[]> values;  // [tasks, k], left uninitialised: most slots stay unused
   std::unique_ptr<int64_t[]> ids;
+  float inverse_temperature = 1.0f;
+  std::vector<double> masses;  // [tasks]; empty unless asked for
 
   void store(int64_t task, const TopKQueue& queue);
 };
 
-// Reduces tasks [begin, end). One definition per ISA, each in its own translation unit.
-using ReduceTasks = void (*)(const LogitStatsParams&, LogitStatsWorkspace&, int64_t, int64_t);
-void logit_stats_tasks_portable(const LogitStatsParams&, LogitStatsWorkspace&, int64_t, int64_t);
+// An element of a row.
+struct Found {
+  int64_t column;
+  float logit;
+};
+
+// What is compiled once per instruction set, each in its own translation unit.
+struct CpuKernels {
+  // Reduces tasks [begin, end).
+  void (*reduce_tasks)(const LogitStatsParams&, LogitStatsWorkspace&, int64_t begin, int64_t end);
+  // The first element of the tile at `column` at which the running sum of
+  // exp((x - max) * inverse_temperature) exceeds `target`; the last one with a mass where rounding
+  // leaves the sum short. The tile must have a mass and `max` must be its maximum.
+  Found (*locate)(const LogitStatsParams&, int64_t row, int64_t column, float max,
+                  float inverse_temperature, double target);
+};
+CpuKernels cpu_kernels_portable();
 #if STEER_X86_KERNELS
-void logit_stats_tasks_avx2(const LogitStatsParams&, LogitStatsWorkspace&, int64_t, int64_t);
-void logit_stats_tasks_avx512(const LogitStatsParams&, LogitStatsWorkspace&, int64_t, int64_t);
+CpuKernels cpu_kernels_avx2();
+CpuKernels cpu_kernels_avx512();
 #endif
+CpuKernels kernels_for(Isa isa);
+
+// The steps of logit_stats_cpu, for the operators that build on it.
+struct RowSummary {
+  SoftmaxAccumulator total;
+  TopKQueue queue;
+};
+void reduce_tiles(const LogitStatsParams& params, LogitStatsWorkspace& work,
+                  const CpuKernels& kernels, const ParallelFor& parallel_for);
+RowSummary summarise_row(const LogitStatsWorkspace& work, int64_t row);
+void write_row(const LogitStatsParams& params, int64_t row, const RowSummary& summary);
 
 }  // namespace steer

@@ -1,4 +1,4 @@
-// logit_stats for AVX2, FMA and F16C; see logit_stats_tile.h for the algorithm.
+// logit_stats and sample_logits for AVX2, FMA and F16C; see logit_stats_tile.h and sample_logits_tile.h.
 //
 // The target is switched on by pragma, below all shared headers, instead of by a compiler flag for
 // the file: inline functions of those headers stay compiled for the baseline, so the linker cannot
@@ -25,12 +25,10 @@ namespace {
 #include "cpu/vec_exp.h"
 
 #include "cpu/logit_stats_tile.h"
+#include "cpu/sample_logits_tile.h"
 }  // namespace
 
-void logit_stats_tasks_avx2(const LogitStatsParams& params, LogitStatsWorkspace& work,
-                               int64_t begin, int64_t end) {
-  reduce_tasks_of_dtype(params, work, begin, end);
-}
+CpuKernels cpu_kernels_avx2() { return {reduce_tasks_of_dtype, locate_of_dtype}; }
 
 }  // namespace steer
 

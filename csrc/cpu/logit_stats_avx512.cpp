@@ -1,4 +1,4 @@
-// logit_stats for AVX-512F; see logit_stats_tile.h for the algorithm.
+// logit_stats and sample_logits for AVX-512F; see logit_stats_tile.h and sample_logits_tile.h.
 //
 // The target is switched on by pragma, below all shared headers, instead of by a compiler flag for
 // the file: inline functions of those headers stay compiled for the baseline, so the linker cannot
@@ -24,15 +24,13 @@
 namespace steer {
 namespace {
 #include "cpu/simd_avx512.h"
-#include "cpu/vec_exp.h"
+#include "cpu/vec_exp_avx512.h"
 
 #include "cpu/logit_stats_tile.h"
+#include "cpu/sample_logits_tile.h"
 }  // namespace
 
-void logit_stats_tasks_avx512(const LogitStatsParams& params, LogitStatsWorkspace& work,
-                                 int64_t begin, int64_t end) {
-  reduce_tasks_of_dtype(params, work, begin, end);
-}
+CpuKernels cpu_kernels_avx512() { return {reduce_tasks_of_dtype, locate_of_dtype}; }
 
 }  // namespace steer
 

@@ -1,4 +1,4 @@
-// logit_stats for any machine; see logit_stats_tile.h for the algorithm.
+// logit_stats and sample_logits for any machine; see logit_stats_tile.h and sample_logits_tile.h.
 #include "cpu/logit_stats.h"
 
 #include <cstring>
@@ -10,11 +10,9 @@ namespace {
 #include "cpu/vec_exp.h"
 
 #include "cpu/logit_stats_tile.h"
+#include "cpu/sample_logits_tile.h"
 }  // namespace
 
-void logit_stats_tasks_portable(const LogitStatsParams& params, LogitStatsWorkspace& work,
-                                int64_t begin, int64_t end) {
-  reduce_tasks_of_dtype(params, work, begin, end);
-}
+CpuKernels cpu_kernels_portable() { return {reduce_tasks_of_dtype, locate_of_dtype}; }
 
 }  // namespace steer

@@ -27,8 +27,4 @@ struct Vec {
   static uint32_t greater(Vec a, Vec b) {
     return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)));
   }
-  // Nonzero if any lane of a or b is NaN.
-  static uint32_t any_nan(Vec a, Vec b) {
-    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_UNORD_Q)));
-  }
 };

@@ -32,8 +32,6 @@ struct Vec {
   }
   // Bit i is set where a[i] > b[i].
   static uint32_t greater(Vec a, Vec b) { return mask_of(a.v > b.v); }
-  // Nonzero if any lane of a or b is NaN.
-  static uint32_t any_nan(Vec a, Vec b) { return mask_of((a.v != a.v) | (b.v != b.v)); }
 
  private:
   template <class Mask>

@@ -7,12 +7,12 @@
 // n is rounded by adding 1.5 * 2^23, which leaves it in the low bits of the sum; ln 2 is split in
 // two parts (Cody and Waite) so that n * ln2_hi is exact even without FMA. Arguments are clamped
 // at -88, where n = -127 and the factor 2^n has a zero exponent field: everything below about
-// -87.68 therefore gives exactly 0, and -inf is safe. Total error is about 1 ulp.
+// -87.68 therefore gives exactly 0, and -inf is safe. NaN stays NaN. Total error is about 1 ulp.
 #pragma once
 
 template <class Vec>
 inline Vec clamp_exponent(Vec x) {
-  return Vec::max(x, Vec::set1(-88.0f));
+  return Vec::max(Vec::set1(-88.0f), x);  // in this order a NaN passes
 }
 
 // x must be in [-88, 0].
@@ -31,3 +31,11 @@ inline Vec exp_nonpositive(Vec x) {
   const Vec p = Vec::fma(Vec::mul(r, r), q, Vec::add(r, Vec::set1(1.0f)));
   return Vec::mul(p, Vec::pow2_of_biased(biased));
 }
+
+// exp(d * inverse_temperature) for d <= 0.
+struct Tempering {
+  Vec inverse_temperature;
+
+  explicit Tempering(float value) : inverse_temperature(Vec::set1(value)) {}
+  Vec exp(Vec d) const { return exp_nonpositive(clamp_exponent(Vec::mul(d, inverse_temperature))); }
+};

@@ -123,6 +123,37 @@ def _merge_moments(moments, tiles):
     return top, total, slope
 
 
+@triton.jit
+def last_to_finish(arrived, splits):
+    """Whether this program is the last of its row; the counter is then zero again."""
+    tl.debug_barrier()  # the stores of every thread come before the release by one of them
+    last = tl.atomic_add(arrived, 1, sem="acq_rel", scope="gpu") == splits - 1
+    if last:
+        tl.store(arrived, 0)
+    return last
+
+
+@triton.jit
+def finish_row(
+    moments, tiles, lists, row, splits, k, K: tl.constexpr,
+    max_out, lse_out, entropy_out, values_out, ids_out, valid_out,
+):  # fmt: skip
+    """Merge the tiles and lists of a row and store its six results.
+
+    Returns the maximum, the sum at it, the merged list and whether the row is valid.
+    """
+    top, total, slope = _merge_moments(moments, tiles)
+    valid = (total == total) & (top > float("-inf"))  # a NaN anywhere made the total NaN
+    log_total = tl.log(total)
+    tl.store(max_out + row, tl.where(valid, top, float("nan")))
+    tl.store(lse_out + row, tl.where(valid, top + log_total, float("nan")))
+    tl.store(entropy_out + row, tl.where(valid, log_total - slope / total, float("nan")))
+    tl.store(valid_out + row, valid)
+    best = merge_lists(lists, splits * K, k, K)
+    store_ordered(values_out + row * k, ids_out + row * k, best, valid, k, K)
+    return top, total, best, valid
+
+
 # ---- device: the kernel ----------------------------------------------------------------------
 
 
@@ -155,19 +186,9 @@ def logit_stats_kernel(
             best = insert_tile(best, x, cols, tile * TILE, vocab_size, logits.dtype.element_ty)
     tl.store(lists + split * K + tl.arange(0, K), best)
 
-    tl.debug_barrier()  # the stores of every thread come before the release by one of them
-    before = tl.atomic_add(arrived + row, 1, sem="acq_rel", scope="gpu")
-    if before == splits - 1:
-        tl.store(arrived + row, 0)
-        top, total, slope = _merge_moments(moments, tiles)
-        valid = (total == total) & (top > float("-inf"))  # a NaN anywhere made the total NaN
-        log_total = tl.log(total)
-        tl.store(max_out + row, tl.where(valid, top, float("nan")))
-        tl.store(lse_out + row, tl.where(valid, top + log_total, float("nan")))
-        tl.store(entropy_out + row, tl.where(valid, log_total - slope / total, float("nan")))
-        tl.store(valid_out + row, valid)
-        best = merge_lists(lists, splits * K, k, K)
-        store_ordered(values_out + row * k, ids_out + row * k, best, valid, k, K)
+    if last_to_finish(arrived + row, splits):
+        finish_row(moments, tiles, lists, row, splits, k, K, max_out, lse_out, entropy_out,
+                   values_out, ids_out, valid_out)  # fmt: skip
 
 
 # ---- host: launch, raw call, public function --------------------------------------------------

@@ -118,6 +118,13 @@ def merge_lists(lists, count, k, K: tl.constexpr):
 
 
 @triton.jit
+def first_column(best, k, K: tl.constexpr):
+    """The column of the largest element of a list."""
+    keys = tl.where(tl.arange(0, K) < k, best, LOWEST_KEY)
+    return (tl.max(keys, axis=0) & COLUMN_MASK) ^ COLUMN_MASK
+
+
+@triton.jit
 def store_ordered(values_out, ids_out, best, valid, k, K: tl.constexpr):
     """Store values and columns in order; NaN and the columns 0 to k-1 where not `valid`."""
     slot = tl.arange(0, K)

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import SteerError
+from .bench import bench
 from .calibrate import calibrate
 from .evaluate import evaluate
 from .generate import generate
@@ -82,6 +83,7 @@ app.command("eval")(evaluate)
 app.command()(calibrate)
 app.command()(show)
 app.command()(info)
+app.add_typer(bench, name="bench")
 
 
 def _version(wanted: bool) -> None:

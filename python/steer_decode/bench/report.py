@@ -1,0 +1,123 @@
+"""Rows as tables, Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..calibration import write_whole
+from ..errors import SteerError
+
+KEYS = (
+    "op",
+    "backend",
+    "device",
+    "dtype",
+    "batch",
+    "vocab",
+    "k",
+    "threads",
+    "median_us",
+    "gbps",
+    "peer",
+    "peer_us",
+    "ratio",
+)
+_CASE = KEYS[:8]
+_HEAD = ("dtype", "batch", "vocab", "k", "threads", "us", "GB/s", "% of copy")
+_MOVED_TWICE = ("logit_stats", "sample_logits")  # by a copy, which writes what these only read
+
+NOTE = (
+    "A peer's column is peer time / our time: how many times faster ours is. "
+    "% of copy: our GB/s over that of a copy of the same input, which reads and writes, in the "
+    "same run; above 100 % the input came from a cache."
+)
+
+Record = Mapping[str, Any]
+
+
+class JsonFile:
+    """A list of rows that is whole JSON after every `add`.
+
+    Raises:
+        SteerError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, option: str = "--json") -> None:
+        check_writable(path, option)
+        self._path = path
+        self._rows: list[Record] = []
+
+    def add(self, rows: Iterable[Record]) -> None:
+        self._rows += rows
+        lines = ",\n ".join(json.dumps(dict(row)) for row in self._rows)
+        write_whole(self._path, f"[{lines}]\n")
+
+
+def check_writable(path: Path, option: str) -> None:
+    """
+    Raises:
+        SteerError: the path is a folder, or nothing can be written beside it.
+    """
+    if path.is_dir():
+        raise SteerError(f"cannot write {str(path)!r}, which is a folder: choose another {option}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise SteerError(
+            f"cannot write {str(path)!r}: {error.strerror}; choose another {option}"
+        ) from error
+
+
+def copy_share(row: Record) -> float | None:
+    """Our bandwidth over the copy's, from the row whose peer is the copy."""
+    if row["peer"] != "copy":
+        return None
+    return float(row["ratio"]) / (2 if row["op"] in _MOVED_TWICE else 1)
+
+
+def tables(rows: Sequence[Record]) -> dict[str, tuple[list[str], list[list[str]]]]:
+    """By title, which names op and backend: the head of a table, and its lines."""
+    found = {}
+    for op in dict.fromkeys(row["op"] for row in rows):
+        here = [row for row in rows if row["op"] == op]
+        peers = list(dict.fromkeys(row["peer"] for row in here))
+        cases: dict[tuple[Any, ...], dict[str, Record]] = {}
+        for row in here:
+            cases.setdefault(tuple(row[key] for key in _CASE), {})[row["peer"]] = row
+        backends = ", ".join(dict.fromkeys(f"{row['backend']}" for row in here))
+        lines = [_line(case, peers) for case in cases.values()]
+        found[f"{op}, {backends}"] = ([*_HEAD, *peers], lines)
+    return found
+
+
+def _line(by_peer: Mapping[str, Record], peers: Sequence[str]) -> list[str]:
+    first = next(iter(by_peer.values()))
+    share = copy_share(by_peer["copy"]) if "copy" in by_peer else None
+    return [
+        first["dtype"],
+        *("" if first[key] is None else str(first[key]) for key in ("batch", "vocab", "k")),
+        str(first["threads"]),
+        f"{first['median_us']:.1f}",
+        f"{first['gbps']:.3g}",
+        "" if share is None else f"{100 * share:.0f}",
+        *(f"{by_peer[peer]['ratio']:.2f}x" if peer in by_peer else "" for peer in peers),
+    ]
+
+
+def markdown(rows: Sequence[Record], title: str) -> str:
+    """All of it under one title: a table an op, and how to read it."""
+    parts = [f"# {title}\n"]
+    for name, (head, lines) in tables(rows).items():
+        table = [
+            f"| {' | '.join(head)} |",
+            f"|---|{'---:|' * (len(head) - 1)}",
+            *(f"| {' | '.join(line)} |" for line in lines),
+        ]
+        parts.append(f"## {name}\n\n" + "\n".join(table) + "\n")
+    return "\n".join([*parts, NOTE + "\n"])

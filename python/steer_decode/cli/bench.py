@@ -1,0 +1,201 @@
+"""``steer bench``: the kernels against their peers on this machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..bench.plan import DTYPES, OPS, QUICK, Case, Plan
+from ..errors import SteerError
+
+if TYPE_CHECKING:
+    from ..bench.report import JsonFile
+
+bench = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+
+_SECONDS, _QUICK_SECONDS = 1.0, 0.4
+
+
+@bench.callback()
+def _bench() -> None:
+    """Measure on this machine."""
+
+
+@bench.command()
+def kernels(
+    ops: Annotated[str | None, typer.Option("--ops", help=f"Some of {', '.join(OPS)}.")] = None,
+    batches: Annotated[
+        str | None, typer.Option("--batches", help="Rows; by default 1,8,64,256.")
+    ] = None,
+    vocabs: Annotated[
+        str | None,
+        typer.Option("--vocabs", help="Columns; by default 32000,50257,128256,151936,262144."),
+    ] = None,
+    dtypes: Annotated[
+        str | None, typer.Option("--dtypes", help=f"Some of {', '.join(DTYPES)}.")
+    ] = None,
+    k: Annotated[int, typer.Option("--k", help="Largest logits to return, 1 to 64.")] = 8,
+    threads: Annotated[str, typer.Option("--threads", help="CPU threads, as in 1,2.")] = "1",
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Batches 1,8, two vocabularies, two dtypes; no compiler."),
+    ] = False,
+    compiled: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile", help="torch.compile as a peer; by default unless --quick."
+        ),
+    ] = None,
+    cold_l2: Annotated[
+        bool, typer.Option("--cold-l2", help="On CUDA, empty the L2 cache before every call.")
+    ] = False,
+    seconds: Annotated[
+        float | None,
+        typer.Option("--seconds", help=f"For each case; {_SECONDS}, or {_QUICK_SECONDS} if quick."),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the rows to this file as they come.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw a picture, .png or .svg; needs matplotlib.")
+    ] = None,
+) -> None:
+    """Measure the kernels against torch, torch.compile and what else is installed.
+
+    Contenders take turns in the same process, and the median of each counts. GB/s are the bytes of
+    one read of the input over our time; "% of copy" sets them beside a copy of the same input. The
+    column of a peer is its time over ours: how many times faster ours is.
+
+    Every peer makes a row of the JSON list: op, backend, device, dtype, batch, vocab, k, threads,
+    median_us, gbps, peer, peer_us, ratio (peer_us / median_us).
+
+    Examples:
+
+    - `steer bench kernels --quick`
+
+    - `steer bench kernels --ops logit_stats --vocabs 151936 --batches 1,8 --threads 1,2`
+
+    - `steer bench kernels --device cuda --k 20 --cold-l2 --json h100.json --plot h100.png`
+    """
+    plan = QUICK if quick else Plan()
+    given: dict[str, Any] = {
+        "ops": _names(ops),
+        "batches": _numbers("batches", batches),
+        "vocabs": _numbers("vocabs", vocabs),
+        "dtypes": _names(dtypes),
+        "threads": _numbers("threads", threads),
+    }
+    plan = replace(plan, k=k, device=device, **{n: v for n, v in given.items() if v is not None})
+    plan.check()
+    if seconds is None:
+        seconds = _QUICK_SECONDS if quick else _SECONDS
+    if not 0 < seconds <= 3600:
+        raise SteerError(f"--seconds must be above 0 and at most 3600, got {seconds:g}")
+    if cold_l2 and device != "cuda":
+        raise SteerError("--cold-l2 is for --device cuda")
+    file = _outputs(json_file, plot)
+    _has_device(device)
+    options = {
+        "seconds": seconds,
+        "compiled": not quick if compiled is None else compiled,
+        "cold_l2": cold_l2,
+    }
+    rows = _run(plan.cases(), file, options)
+    _show(rows, plot, device)
+    if json_file:
+        print(f"steer: {len(rows)} rows are in {json_file}", file=sys.stderr)
+
+
+def _run(cases: Sequence[Case], file: JsonFile | None, options: Any) -> list[dict[str, Any]]:
+    from ..bench.measure import measure
+    from .terminal import progress
+
+    rows: list[dict[str, Any]] = []
+    missing: dict[str, str] = {}
+    bar = progress()
+    task = bar.add_task("cases", total=len(cases))
+    done = 0
+    try:
+        with bar:
+            for case in cases:
+                bar.update(task, description=str(case))
+                found = measure(case, left_out=missing.__setitem__, **options)
+                rows += (row.as_dict() for row in found)
+                if file:
+                    file.add(row.as_dict() for row in found)
+                done += 1
+                bar.advance(task)
+    except KeyboardInterrupt:
+        kept = "; their rows are written" if file and rows else ""
+        raise KeyboardInterrupt(f"{done} of {len(cases)} cases were measured{kept}") from None
+    for peer, reason in missing.items():
+        print(f"steer: {peer} was left out where it failed: {reason}", file=sys.stderr)
+    return rows
+
+
+def _show(rows: list[dict[str, Any]], plot: Path | None, device: str) -> None:
+    from rich.table import Table
+
+    from ..bench.measure import machine
+    from ..bench.report import NOTE, markdown, tables
+    from .terminal import console
+
+    title = machine(device)
+    screen = console()
+    if screen.is_terminal:
+        screen.print(title)
+        for name, (head, lines) in tables(rows).items():
+            table = Table(title=name, title_justify="left")
+            for column in head:
+                table.add_column(column, justify="left" if column == "dtype" else "right")
+            for line in lines:
+                table.add_row(*line)
+            screen.print(table)
+        screen.print(NOTE)
+    else:
+        print(markdown(rows, title))
+    if plot:
+        from ..bench.plot import draw
+
+        draw(rows, plot, title)
+        print(f"steer: the picture is in {plot}", file=sys.stderr)
+
+
+def _outputs(json_file: Path | None, plot: Path | None) -> JsonFile | None:
+    """Finds out before anything is measured that a file cannot be written."""
+    from ..bench.plot import check_plot
+    from ..bench.report import JsonFile, check_writable
+
+    if plot:
+        check_plot(plot)
+        check_writable(plot, "--plot")
+    return JsonFile(json_file) if json_file else None
+
+
+def _has_device(device: str) -> None:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SteerError("--device cuda: torch finds no CUDA device on this machine")
+
+
+def _names(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _numbers(name: str, text: str | None) -> list[int] | None:
+    parts = _names(text)
+    if parts is None:
+        return None
+    try:
+        return [int(part) for part in parts]
+    except ValueError:
+        raise SteerError(f"--{name} must be whole numbers, as in 1,8, got {text!r}") from None

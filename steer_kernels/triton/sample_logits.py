@@ -1,0 +1,204 @@
+"""logit_stats, and the next token from the same read: temperature, no cuts, or greedy.
+
+Mathematics  As logit_stats, and per tile the mass sum exp((x - m) / temperature). The token is the
+             first column at which the running sum of masses exceeds uniform * total: the tile by
+             the running sum over tiles, then the column inside it. Greedy is the head of the list.
+Movement     As logit_stats; the program that merges a row loads one tile of it again.
+Bytes        As logit_stats, plus 4 a tile of masses and one tile a row.
+Order        Masses are summed in the order of the tiles, so the split of a row changes nothing.
+Precision    Masses of tiles, and of 16 bytes of columns, in float32; their running sums in float64.
+Sync         As logit_stats: one launch, and the last program of a row draws.
+
+top_k, top_p and min_p are not here yet: see `steer_kernels.ops.sample_logits._cuda`.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from steer_kernels.reference import Sampled
+from steer_kernels.triton.heuristics import LAUNCH, TILE, list_size
+from steer_kernels.triton.logit_stats import (
+    MERGE_TILES,
+    Outputs,
+    Workspace,
+    _device_of,
+    _load_tile,
+    _sum,
+    _weights,
+    finish_row,
+    last_to_finish,
+    plan,
+)
+from steer_kernels.triton.topk import (
+    empty_list,
+    first_column,
+    insert_tile,
+    kth_bits,
+    ordered_bits,
+)
+
+NO_COLUMN = tl.constexpr(2**31 - 1)
+
+
+@triton.jit
+def _exponent(x, top, inverse_temperature):
+    """(x - top) / temperature in float64; 0 at the top, even where it is +inf."""
+    return tl.where(x == top, 0.0, x.to(tl.float64) - top) * inverse_temperature
+
+
+@triton.jit
+def _tempered(x, top, inverse_temperature):
+    """exp((x - top) / temperature) in float32; 1 at the top, even where it is infinite."""
+    return tl.exp(tl.where(x == top, 0.0, x - top) * inverse_temperature)
+
+
+@triton.jit
+def _row_masses(moments, masses, first, tiles, top, inverse_temperature):
+    """Masses, relative to the row's maximum, of MERGE_TILES tiles from `first` on."""
+    tile = first + tl.arange(0, MERGE_TILES)
+    here = tile < tiles
+    m = tl.load(moments + tile, mask=here, other=float("-inf"), cache_modifier=".cg")
+    mass = tl.load(masses + tile, mask=here, other=0.0, cache_modifier=".cg")
+    scaled = mass.to(tl.float64) * tl.exp(_exponent(m, top, inverse_temperature))
+    return tile, tl.where(mass > 0.0, scaled, 0.0)
+
+
+@triton.jit
+def _choose_tile(moments, masses, tiles, top, inverse_temperature, uniform):
+    """The tile of the token, the mass below it, the target and the total mass."""
+    total = uniform * 0.0
+    for first in range(0, tiles, MERGE_TILES):
+        tile, mass = _row_masses(moments, masses, first, tiles, top, inverse_temperature)
+        total += tl.sum(mass, axis=0)
+    target = uniform * total
+    chosen = NO_COLUMN
+    last = 0  # with a mass: stands in where rounding leaves the sum short
+    below = total * 0.0
+    running = total * 0.0
+    for first in range(0, tiles, MERGE_TILES):
+        tile, mass = _row_masses(moments, masses, first, tiles, top, inverse_temperature)
+        through = running + tl.cumsum(mass, axis=0)
+        passed = (through > target) & (mass > 0.0)
+        chosen = tl.minimum(chosen, tl.min(tl.where(passed, tile, NO_COLUMN), axis=0))
+        last = tl.maximum(last, tl.max(tl.where(mass > 0.0, tile, 0), axis=0))
+        below = tl.maximum(below, tl.max(tl.where(through <= target, through, 0.0), axis=0))
+        running += tl.sum(mass, axis=0)
+    return tl.where(chosen == NO_COLUMN, last, chosen), below, target, total
+
+
+@triton.jit
+def _draw(
+    start, skew, moments, masses, tiles, top, inverse_temperature, uniform, vocab_size,
+    TILE: tl.constexpr, VEC: tl.constexpr,
+):  # fmt: skip
+    """Column and log-probability of the token of a valid row."""
+    tile, below, target, total = _choose_tile(
+        moments, masses, tiles, top, inverse_temperature, uniform
+    )
+    local_top = tl.load(moments + tile, cache_modifier=".cg")
+    target = (target - below) / tl.exp(_exponent(local_top, top, inverse_temperature))
+    # First which 16 bytes, then which column of them: few registers, as little is kept per column.
+    _cols, x = _load_tile(start, tile, skew, vocab_size, TILE, VEC)
+    mass = tl.sum(_tempered(x, local_top, inverse_temperature), axis=1).to(tl.float64)
+    through = tl.cumsum(mass, axis=0)
+    group = tl.arange(0, TILE // VEC)
+    at = tl.min(tl.where((through > target) & (mass > 0.0), group, NO_COLUMN), axis=0)
+    if at == NO_COLUMN:  # rounding left the sum short: the last with a mass
+        at = tl.max(tl.where(mass > 0.0, group, 0), axis=0)
+    target -= tl.max(tl.where(group < at, through, 0.0), axis=0)
+
+    cols = tile * TILE + at * VEC + tl.arange(0, VEC)
+    x = tl.load(start + cols, mask=cols < vocab_size, other=float("-inf")).to(tl.float32)
+    weight = _tempered(x, local_top, inverse_temperature)
+    passed = (tl.cumsum(weight, axis=0) > target) & (weight > 0.0)
+    column = tl.min(tl.where(passed, cols, NO_COLUMN), axis=0)
+    if column == NO_COLUMN:
+        column = tl.max(tl.where(weight > 0.0, cols, 0), axis=0)
+    logit = tl.load(start + column).to(tl.float32)
+    return column, _exponent(logit, top, inverse_temperature) - tl.log(total)
+
+
+@triton.jit(
+    do_not_specialize=["row_stride", "vocab_size", "k", "tiles", "tiles_per_split", "splits",
+                       "inverse_temperature"],
+    do_not_specialize_on_alignment=["logits"],
+)  # fmt: skip
+def sample_logits_kernel(
+    logits, row_stride, vocab_size, k, tiles, tiles_per_split, splits, uniforms,
+    inverse_temperature, masses, moments, lists, arrived, max_out, lse_out, entropy_out,
+    values_out, ids_out, valid_out, token_out, logprob_out,
+    TILE: tl.constexpr, VEC: tl.constexpr, K: tl.constexpr, GREEDY: tl.constexpr,
+):  # fmt: skip
+    row = (tl.program_id(0) // splits).to(tl.int64)
+    split = tl.program_id(0) % splits
+    start = logits + row * row_stride
+    skew = (start.to(tl.int64) % 16 * VEC // 16).to(tl.int32)  # elements above a 16-byte boundary
+    moments += row * 3 * tiles
+    masses += row * tiles
+    lists += row * splits * K
+
+    best = empty_list(k, K)
+    for tile in range(split * tiles_per_split, tl.minimum((split + 1) * tiles_per_split, tiles)):
+        cols, x = _load_tile(start, tile, skew, vocab_size, TILE, VEC)
+        top = tl.max(x)
+        weight, slope = _weights(x, top)
+        tl.store(moments + tile, top)
+        tl.store(moments + tiles + tile, _sum(weight))
+        tl.store(moments + 2 * tiles + tile, _sum(slope))
+        if not GREEDY:
+            # A tile of nothing but -inf has no mass, though each element equals its top.
+            mass = _sum(_tempered(x, top, inverse_temperature))
+            tl.store(masses + tile, tl.where(top == float("-inf"), 0.0, mass))
+        if ordered_bits(top) > kth_bits(best):
+            best = insert_tile(best, x, cols, tile * TILE, vocab_size, logits.dtype.element_ty)
+    tl.store(lists + split * K + tl.arange(0, K), best)
+
+    if last_to_finish(arrived + row, splits):
+        top, total, best, valid = finish_row(
+            moments, tiles, lists, row, splits, k, K, max_out, lse_out, entropy_out, values_out,
+            ids_out, valid_out)  # fmt: skip
+        uniform = tl.load(uniforms + row)
+        good = valid & (uniform >= 0.0) & (uniform < 1.0)
+        tl.store(token_out + row, 0)
+        tl.store(logprob_out + row, float("nan"))
+        if good:
+            if GREEDY:
+                tl.store(token_out + row, first_column(best, k, K))
+                tl.store(logprob_out + row, -tl.log(total))
+            else:
+                column, logprob = _draw(
+                    start, skew, moments, masses, tiles, top, inverse_temperature, uniform,
+                    vocab_size, TILE, VEC)  # fmt: skip
+                tl.store(token_out + row, column.to(tl.int64))
+                tl.store(logprob_out + row, logprob.to(tl.float32))
+
+
+def sample_logits_triton(
+    logits: torch.Tensor, uniform: torch.Tensor, temperature: float, k: int, vocab_size: int
+) -> Sampled:
+    """The six results of `logit_stats_triton`, token int64 [B] and logprob f32 [B].
+
+    The arguments are taken as checked, but for the values of `uniform`: a row where it is outside
+    [0, 1) is given the token 0 and the log-probability NaN. `temperature` 0 is greedy.
+    """
+    rows, device = logits.shape[0], logits.device
+    out = Outputs.empty(rows, k, device)
+    token = torch.empty(rows, dtype=torch.int64, device=device)
+    logprob = torch.empty(rows, dtype=torch.float32, device=device)
+    if rows:
+        cut = plan(logits, vocab_size)
+        workspace = Workspace.empty(rows, k, cut, device)
+        masses = torch.empty((rows, cut.tiles), dtype=torch.float32, device=device)
+        inverse = 1.0 if temperature == 0 else min(max(1.0 / temperature, 1e-37), 1e37)
+        with _device_of(logits):
+            sample_logits_kernel[(rows * cut.splits,)](
+                logits, logits.stride(0), vocab_size, k, cut.tiles, cut.tiles_per_split,
+                cut.splits, uniform.double().contiguous(), inverse, masses, *workspace, *out,
+                token, logprob,
+                TILE=TILE, VEC=16 // logits.element_size(), K=list_size(k),
+                GREEDY=temperature == 0, **LAUNCH,
+            )  # fmt: skip
+    return (*out, token, logprob)
