@@ -218,8 +218,8 @@ def test_timer_of_a_gpu_queues_behind_a_wait(
     def call() -> None:
         FakeEvent.calls += 1
 
-    us = timer.medians({"a": call}, 0.0, device="cuda", cold_l2=cold_l2)
+    us = timer.medians({"a": call}, 1e-9, device="cuda", cold_l2=cold_l2)
     assert us == {"a": pytest.approx(1000.0)}  # a call a millisecond
-    assert len(waits) == timer.LEAST_ROUNDS
+    assert len(waits) == 1  # a round, as there is no time for more
     assert min(waits) >= 1e-3 * timer.CYCLES_PER_SECOND
     assert flushed.any() != cold_l2

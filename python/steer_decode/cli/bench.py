@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
-_SECONDS, _QUICK_SECONDS = 1.0, 0.4
+_SECONDS, _QUICK_SECONDS = 0.7, 0.4
 
 
 @bench.callback()
