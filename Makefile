@@ -2,7 +2,7 @@
 # make test    the same set-up, then the test suite
 # make check   all that CI runs: lint, types, tests (slow ones too), C++ tests, the wheel
 # make gpu-check   on a machine with an NVIDIA card and nvcc: build the CUDA extension, run every gpu
-#                  test and the GPU benchmarks; results go to benchmarks/results/
+#                  test and the GPU benchmarks (QUICK=1: fewer); results go to benchmarks/results/
 #
 # PYTHON       the interpreter that .venv is made from         make demo PYTHON=python3.12
 # TORCH_INDEX  a package index to take torch from; without a GPU this one saves gigabytes:
@@ -44,7 +44,7 @@ check: lint test test-slow ctest wheel-check
 gpu-check:
 	@$(PYTHON) benchmarks/gpu_check.py --card
 	@$(MAKE) --no-print-directory $(VENV)/.dev
-	@$(BIN)/python benchmarks/gpu_check.py
+	@$(BIN)/python benchmarks/gpu_check.py $(if $(QUICK),--quick)
 
 $(VENV)/.installed: $(SOURCES)
 	@echo "Setting up $(VENV): torch first, then the extension (a minute or two)."

@@ -12,7 +12,7 @@ import torch
 from steer_decode.bench import measure as measure_module
 from steer_decode.bench import peers, plot, timer
 from steer_decode.bench.plan import OPS, QUICK, Case, Plan
-from steer_decode.bench.report import KEYS, markdown
+from steer_decode.bench.report import KEYS, markdown, tables
 from steer_decode.bench.workload import OURS, PEERS, workload
 from steer_decode.cli import app
 from typer.testing import CliRunner
@@ -69,6 +69,21 @@ class TestRows:
         for op in OPS:
             assert f"## {op}, " in text
         assert all(peer in text for op in OPS for peer in PEERS[op] if peer != "torch.compile")
+
+
+@pytest.mark.parametrize(("width", "line_a_peer"), [(80, True), (200, False)])
+def test_tables_fit_the_terminal(rows: list[dict[str, Any]], width: int, line_a_peer: bool) -> None:
+    for row in rows:
+        row.update(vocab=row["vocab"] and 262_144, median_us=1e5, gbps=1.23e-3, ratio=1234.5)
+    found = tables(rows, width)
+    assert next(iter(found)).endswith(", k = 8, threads = 1")
+    assert any("peer" in head for head, _ in found.values()) == line_a_peer
+    for head, lines in found.values():
+        words = [max(map(len, name.split())) for name in head]
+        for line in lines:
+            assert len(line) == len(head)
+            cells = [max(map(len, cell.split() or [""])) for cell in line]
+            assert sum(max(pair) + 1 for pair in zip(words, cells, strict=True)) <= width
 
 
 def test_interrupted_run_keeps_whole_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

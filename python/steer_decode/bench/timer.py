@@ -102,17 +102,18 @@ class _CudaSample:
         torch.cuda.synchronize()
         torch.cuda._sleep(int(CYCLES_PER_SECOND * min(0.2, max(1e-3, queueing))))
         if self._flush is None:
-            return self._timed(lambda: [call() for _ in range(repeats)]) / repeats
+            return self._in_a_row(call, repeats)
         return self._cold(call, min(repeats, 20))
 
     @staticmethod
-    def _timed(call: Call) -> float:
+    def _in_a_row(call: Call, repeats: int) -> float:
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
-        call()
+        for _ in range(repeats):
+            call()
         end.record()
         torch.cuda.synchronize()
-        return begin.elapsed_time(end) * 1e-3
+        return begin.elapsed_time(end) * 1e-3 / repeats
 
     def _cold(self, call: Call, repeats: int) -> float:
         assert self._flush is not None
