@@ -1,6 +1,8 @@
 # make demo    set up .venv, build the extension, answer a question with two models
 # make test    the same set-up, then the test suite
 # make check   all that CI runs: lint, types, tests (slow ones too), C++ tests, the wheel
+# make gpu-check   on a machine with an NVIDIA card and nvcc: build the CUDA extension, run every gpu
+#                  test and the GPU benchmarks (QUICK=1: fewer); results go to benchmarks/results/
 #
 # PYTHON       the interpreter that .venv is made from         make demo PYTHON=python3.12
 # TORCH_INDEX  a package index to take torch from; without a GPU this one saves gigabytes:
@@ -12,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f)
 
-.PHONY: demo test test-slow ctest lint wheel-check check clean
+.PHONY: demo test test-slow ctest lint wheel-check check gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steer generate --pair demo --problem math:31 --compare --view trace
@@ -38,6 +40,12 @@ wheel-check: $(VENV)/.dev
 	PYTHON=$(abspath $(BIN)/python) tests/wheel_smoke.sh
 
 check: lint test test-slow ctest wheel-check
+
+# The card first: without one, nothing is to be installed.
+gpu-check:
+	@$(PYTHON) benchmarks/gpu_check.py --card
+	@$(MAKE) --no-print-directory $(VENV)/.dev
+	@$(BIN)/python benchmarks/gpu_check.py $(if $(QUICK),--quick)
 
 $(VENV)/.installed: $(SOURCES)
 	@echo "Setting up $(VENV): torch first, then the extension (a minute or two)."

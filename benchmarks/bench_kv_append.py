@@ -2,6 +2,8 @@
 
     python benchmarks/bench_kv_append.py                       # a table
     python benchmarks/bench_kv_append.py --json kv_append.json --threads 1 2
+    python -m pytest benchmarks/bench_kv_append.py             one layer, many rows; in groups
+    steer bench kernels --ops kv_append_                       the same in turns, medians, JSON
 
 One token, and a hand-over of 64, is appended to every layer of a model at each context length. A
 plain copy is one `copy_` of the new keys and one of the new values per layer, into views of the
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from grouped import grouped
 from transformers import DynamicCache
 
 import steer_kernels
@@ -45,6 +48,9 @@ SHAPES = (
 )
 
 Contender = tuple[Callable[[], None], Callable[[], None]]  # what is timed, and what undoes it
+
+
+test_kv_append = grouped("kv_append_")
 
 
 def nothing() -> None:

@@ -1,7 +1,8 @@
 """logit_stats against the torch calls that give the same figures, eager and compiled.
 
-    python -m pytest benchmarks/bench_logit_stats.py --benchmark-group-by=param:shape
+    python -m pytest benchmarks/bench_logit_stats.py  a group for each case, ours and the peers
     python benchmarks/bench_logit_stats.py            ratios, measured in turns; no plugin needed
+    steer bench kernels --ops logit_stats             in turns too, medians, JSON
 
 `max` is one pass of torch.max over a float32 buffer of the same shape: the floor for anything that
 reads it. As a script, the contenders take turns in short runs and the least time of each counts, so
@@ -15,76 +16,28 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
+from grouped import grouped
+from steer_decode.bench.workload import stats_chain
 from torch import Tensor
 
 import steer_kernels
 
 K = 8
-SHAPES = [(1, 292), (1, 151_936), (8, 151_936)]
+SHAPES = [(1, 151_936), (8, 151_936)]
 DTYPES = [torch.float32, torch.bfloat16]
-no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=no_gpu)]
 
 
-def torch_chain(logits: Tensor) -> tuple[Tensor, ...]:
-    """Maximum, log-sum-exp, entropy and top-k as one writes them in torch."""
-    x = logits.float()
-    logprobs = torch.log_softmax(x, -1)
-    entropy = -(logprobs.exp() * logprobs).sum(-1)
-    values, ids = x.topk(K, -1)
-    return values[:, 0], torch.logsumexp(x, -1), entropy, values, ids
-
-
+COMPILED = torch.compile(stats_chain, dynamic=False)
 CONTENDERS: dict[str, Callable[[Tensor], Any]] = {
     "steer": lambda logits: steer_kernels.logit_stats(logits, K),
-    "torch": torch_chain,
-    "compiled": torch.compile(torch_chain, dynamic=False),
+    "torch": lambda logits: stats_chain(logits, K),
+    "compiled": lambda logits: COMPILED(logits, K),
     "max": lambda logits: torch.max(logits),
 }
 
 
-@pytest.fixture(params=[1, 2], ids=lambda n: f"{n}threads")
-def threads(request: pytest.FixtureRequest) -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("contender", CONTENDERS)
-def test_logit_stats(
-    benchmark: Any,
-    contender: str,
-    device: str,
-    shape: tuple[int, int],
-    dtype: torch.dtype,
-    threads: int,
-) -> None:
-    torch.manual_seed(0)
-    logits = (torch.randn(shape) * 4).to(device, torch.float32 if contender == "max" else dtype)
-    run = CONTENDERS[contender]
-
-    def call() -> None:
-        run(logits)
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    call()  # compiles
-    benchmark(call)
-    read = logits.numel() * logits.element_size()
-    best = benchmark.stats.stats.min if benchmark.stats else float("nan")
-    benchmark.extra_info.update(
-        bytes=read,
-        gigabytes_per_second=read / best / 1e9,
-        threads=threads,
-        cpu_isa=steer_kernels.cpu_isa(),
-        torch=str(torch.__version__),
-    )
+test_logit_stats = grouped("logit_stats")
 
 
 def least_microseconds(
@@ -126,7 +79,7 @@ def ratios(logits: Tensor, dtype: torch.dtype) -> str:
 
 def main() -> None:
     print(f"torch {torch.__version__}, {steer_kernels.cpu_isa()}, V = {SHAPES[-1][1]}, k = {K}")
-    for shape in SHAPES[1:]:
+    for shape in SHAPES:
         logits = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 4
         for dtype in DTYPES:
             print(ratios(logits, dtype))

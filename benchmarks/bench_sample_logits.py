@@ -1,7 +1,8 @@
 """sample_logits against logit_stats alone, and against sampling as one writes it in torch.
 
-    python -m pytest benchmarks/bench_sample_logits.py --benchmark-group-by=param:shape,param:case
-    python benchmarks/bench_sample_logits.py          ratios, measured in turns; no plugin needed
+    python -m pytest benchmarks/bench_sample_logits.py  a group for each case, ours and the peers
+    python benchmarks/bench_sample_logits.py            ratios, measured in turns; no plugin needed
+    steer bench kernels --ops sample_logits             at temperature 1: in turns, medians, JSON
 
 Cases are chosen for what they make the kernel do: nothing more than logit_stats (greedy), a second
 look at one tile (temperature 1), a second exponential an element (temperature 0.8), a draw from the
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from bench_logit_stats import least_microseconds
+from grouped import grouped
 from torch import Tensor
 
 import steer_kernels
@@ -62,12 +64,17 @@ def inputs(shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return torch.randn(shape, generator=generator) * 4, torch.rand(shape[0], generator=generator)
 
 
+test_sample_logits = grouped("sample_logits")
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("contender", ["steer", "stats alone", "torch"])
-def test_sample_logits(benchmark: Any, contender: str, case: str, shape: tuple[int, int]) -> None:
+def test_cuts(benchmark: Any, contender: str, case: str, shape: tuple[int, int]) -> None:
     logits, uniform = inputs(shape)
     torch.set_num_threads(1)
+    benchmark.group = f"{case}, {shape[0]}x{shape[1]}"
+    benchmark.name = contender
     if contender == "steer":
         benchmark(lambda: steer_kernels.sample_logits(logits, uniform, **CASES[case]))
     elif contender == "torch":

@@ -25,4 +25,5 @@ assert stats.topk_ids.tolist() == [[1, 2]], stats
 print(steer_kernels.build_info())
 PY
 "$work/venv/bin/steer" generate --pair demo --problem math:31
+"$work/venv/bin/steer" bench kernels --batches 1 --vocabs 1000 --seconds 0.01 --no-compile
 echo "wheel smoke test passed"

@@ -96,7 +96,8 @@ def _that_run(work: Workload, left_out: Callable[[str, str], None]) -> dict[str,
         except Exception as error:  # whatever a foreign library or a missing compiler may raise
             if name == OURS:
                 raise
-            left_out(name, f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}")
+            first_line = str(error).strip().partition("\n")[0]
+            left_out(name, f"{type(error).__name__}: {first_line}")
         else:
             calls[name] = call
     return calls

@@ -93,3 +93,6 @@ _MAKERS: dict[str, dict[str, dict[str, Callable[[Tensor, int], Call]]]] = {
         "vllm": {"vLLM log-probabilities, top-k, sampling": _vllm_sample},
     },
 }
+
+# Names by op, whether or not they are installed.
+NAMES = {op: [name for made in makers.values() for name in made] for op, makers in _MAKERS.items()}

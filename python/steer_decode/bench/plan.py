@@ -62,7 +62,7 @@ class Plan:
             )
 
     def cases(self) -> list[Case]:
-        """The grid, the slowest last, so that a run that is cut off has the most to show."""
+        """The grid; small batches first, as a run that is cut off then has the most to show."""
         found = []
         for threads in self.threads:
             for batch in self.batches:

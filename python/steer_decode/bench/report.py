@@ -81,19 +81,63 @@ def copy_share(row: Record) -> float | None:
     return float(row["ratio"]) / (2 if row["op"] in _MOVED_TWICE else 1)
 
 
-def tables(rows: Sequence[Record]) -> dict[str, tuple[list[str], list[list[str]]]]:
-    """By title, which names op and backend: the head of a table, and its lines."""
-    found = {}
+Tables = dict[str, tuple[list[str], list[list[str]]]]
+
+
+def tables(rows: Sequence[Record], width: int | None = None) -> Tables:
+    """By title, which names op and backend: the head of a table, and its lines.
+
+    A line is a case and each peer has a column. Where that is wider than `width` characters, every
+    peer has a line. With a width, what is the same in all lines stands in the title.
+    """
+    found: Tables = {}
     for op in dict.fromkeys(row["op"] for row in rows):
         here = [row for row in rows if row["op"] == op]
         peers = list(dict.fromkeys(row["peer"] for row in here))
         cases: dict[tuple[Any, ...], dict[str, Record]] = {}
         for row in here:
             cases.setdefault(tuple(row[key] for key in _CASE), {})[row["peer"]] = row
-        backends = ", ".join(dict.fromkeys(f"{row['backend']}" for row in here))
-        lines = [_line(case, peers) for case in cases.values()]
-        found[f"{op}, {backends}"] = ([*_HEAD, *peers], lines)
+        title = f"{op}, " + ", ".join(dict.fromkeys(row["backend"] for row in here))
+        head, lines = [*_HEAD, *peers], [_line(case, peers) for case in cases.values()]
+        if width is not None:
+            if _width(head, lines) > width:
+                head, lines = _a_line_a_peer(list(cases.values()))
+            title += _take_out_constants(head, lines)
+        found[title] = head, lines
     return found
+
+
+def _width(head: Sequence[str], lines: Sequence[Sequence[str]]) -> int:
+    """Characters of a table whose head may be broken between words, with a space after a column."""
+    words = [max(map(len, name.split())) for name in head]
+    cells = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return sum(max(pair) + 1 for pair in zip(words, cells, strict=True))
+
+
+def _a_line_a_peer(cases: Sequence[Mapping[str, Record]]) -> tuple[list[str], list[list[str]]]:
+    lines = []
+    for by_peer in cases:
+        left = _line(by_peer, [])
+        for peer, row in by_peer.items():
+            lines.append([*left, peer, f"{row['peer_us']:.1f}", f"{row['ratio']:.2f}x"])
+            left = [*left[:5], "", "", ""]  # our figures once
+    return [*_HEAD, "peer", "peer us", "ratio"], lines
+
+
+def _take_out_constants(head: list[str], lines: list[list[str]]) -> str:
+    """Removes the columns k and threads where they say the same everywhere; returns what."""
+    taken = ""
+    for name in ("threads", "k"):
+        place = head.index(name)
+        values = {line[place] for line in lines}
+        if len(values) > 1:
+            continue
+        del head[place]
+        for line in lines:
+            del line[place]
+        value = values.pop()
+        taken = (f", {name} = {value}" if value else "") + taken
+    return taken
 
 
 def _line(by_peer: Mapping[str, Record], peers: Sequence[str]) -> list[str]:

@@ -39,25 +39,29 @@ def medians(
     """Median microseconds of one call of each contender.
 
     Args:
-        calls: the contenders, by name.
-        seconds: how long to go on; at least three rounds are made whatever they take.
+        calls: the contenders, by name; each has been called before, so that it is compiled.
+        seconds: how long to go on. Three rounds are made even if they take longer, but no more
+            than one once three times as long has passed.
         reset: brings the inputs back to where they were; before every sample, not timed.
         device: "cpu" or "cuda".
         cold_l2: on CUDA, empty the L2 cache before every call.
     """
-    sample = _CudaSample(cold_l2) if device == "cuda" else _cpu_sample
+    cuda = device == "cuda"
+    sample = _CudaSample(cold_l2) if cuda else _cpu_sample
+    times: dict[str, list[float]] = {}
     repeats, warm = {}, {}
+    end = time.perf_counter() + seconds
     for name, call in calls.items():
         if reset:
             reset()
-        call()
-        estimate = max(_cpu_sample(_synchronised(call) if device == "cuda" else call, 1), 1e-7)
-        warm[name] = estimate < WARM_SECONDS and not cold_l2
+        estimate = max(_cpu_sample(_synchronised(call) if cuda else call, 1), 1e-7)
+        short = estimate < WARM_SECONDS
+        warm[name] = short and not cold_l2
         repeats[name] = min(MAX_REPEATS, max(1, math.ceil(FILL_SECONDS / estimate)))
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    end = time.perf_counter() + seconds
+        times[name] = [] if short or cuda else [estimate]  # one call is a sample then
     for rounds in range(MAX_ROUNDS):
-        if rounds >= LEAST_ROUNDS and time.perf_counter() >= end:
+        late = time.perf_counter() - end
+        if (rounds >= LEAST_ROUNDS and late >= 0) or (rounds >= 1 and late >= 2 * seconds):
             break
         for name, call in calls.items():
             if reset:
@@ -98,17 +102,18 @@ class _CudaSample:
         torch.cuda.synchronize()
         torch.cuda._sleep(int(CYCLES_PER_SECOND * min(0.2, max(1e-3, queueing))))
         if self._flush is None:
-            return self._timed(lambda: [call() for _ in range(repeats)]) / repeats
+            return self._in_a_row(call, repeats)
         return self._cold(call, min(repeats, 20))
 
     @staticmethod
-    def _timed(call: Call) -> float:
+    def _in_a_row(call: Call, repeats: int) -> float:
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
-        call()
+        for _ in range(repeats):
+            call()
         end.record()
         torch.cuda.synchronize()
-        return begin.elapsed_time(end) * 1e-3
+        return begin.elapsed_time(end) * 1e-3 / repeats
 
     def _cold(self, call: Call, repeats: int) -> float:
         assert self._flush is not None

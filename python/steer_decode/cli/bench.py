@@ -16,14 +16,16 @@ from ..errors import SteerError
 if TYPE_CHECKING:
     from ..bench.report import JsonFile
 
-bench = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+bench = typer.Typer(rich_markup_mode="markdown")
 
-_SECONDS, _QUICK_SECONDS = 1.0, 0.4
+_SECONDS, _QUICK_SECONDS = 0.7, 0.4
 
 
-@bench.callback()
-def _bench() -> None:
-    """Measure on this machine."""
+@bench.callback(invoke_without_command=True)
+def _bench(ctx: typer.Context) -> None:
+    """Measure the kernels on this machine."""
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
 
 
 @bench.command()
@@ -150,14 +152,16 @@ def _show(rows: list[dict[str, Any]], plot: Path | None, device: str) -> None:
     screen = console()
     if screen.is_terminal:
         screen.print(title)
-        for name, (head, lines) in tables(rows).items():
-            table = Table(title=name, title_justify="left")
+        for name, (head, lines) in tables(rows, screen.width).items():
+            screen.print(f"\n[bold]{name}[/bold]")
+            table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
             for column in head:
-                table.add_column(column, justify="left" if column == "dtype" else "right")
+                text = column in ("dtype", "peer")
+                table.add_column(column, justify="left" if text else "right", overflow="fold")
             for line in lines:
                 table.add_row(*line)
             screen.print(table)
-        screen.print(NOTE)
+        screen.print(f"\n{NOTE}")
     else:
         print(markdown(rows, title))
     if plot:
