@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f)
 
-.PHONY: demo test test-slow ctest lint wheel-check check gpu-check clean
+.PHONY: demo test test-slow ctest ctest-sanitize lint wheel-check check gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steer generate --pair demo --problem math:31 --compare --view trace
@@ -31,6 +31,12 @@ ctest: $(VENV)/.dev
 	cmake --build build/cmake --parallel
 	ctest --test-dir build/cmake --output-on-failure
 
+# The same C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer.
+ctest-sanitize: $(VENV)/.dev
+	cmake -S . -B build/sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTEER_SANITIZE=ON
+	cmake --build build/sanitize --parallel
+	ctest --test-dir build/sanitize --output-on-failure
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,7 +45,7 @@ lint: $(VENV)/.dev
 wheel-check: $(VENV)/.dev
 	PYTHON=$(abspath $(BIN)/python) tests/wheel_smoke.sh
 
-check: lint test test-slow ctest wheel-check
+check: lint test test-slow ctest ctest-sanitize wheel-check
 
 # The card first: without one, nothing is to be installed.
 gpu-check:
