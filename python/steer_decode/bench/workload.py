@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 import steer_kernels
-from steer_kernels import RowFlag, StepState, TokenClass, _extension, reference
-from steer_kernels.ops import logit_stats as stats_op
+from steer_kernels import RowFlag, StepState, TokenClass, reference
 
 from . import peers
 from .plan import LOGITS_OPS, Case
@@ -53,14 +52,14 @@ class Workload(NamedTuple):
 def backend(case: Case) -> str:
     """What stands behind our op for this case."""
     logits = case.op in LOGITS_OPS
+    info = steer_kernels.build_info()
     if case.device == "cpu":
-        isa = steer_kernels.cpu_isa()
-        if isa is None:
+        if info["backend"] == "reference":
             return "reference"
-        return f"cpu-{isa}" if logits else "cpu"  # the other two have no vector code of their own
+        return f"cpu-{info['cpu_isa']}" if logits else "cpu"  # the others have no vector code
     if logits:
-        return "triton" if stats_op._triton_kernel() is not None else "reference"
-    return "cuda" if _extension.cuda_extension is not None else "reference"
+        return "triton" if info["triton"] else "reference"
+    return "cuda" if info["cuda"] and "error" not in info["cuda"] else "reference"
 
 
 def stats_chain(logits: Tensor, k: int) -> tuple[Tensor, ...]:
