@@ -165,9 +165,13 @@ def test_compiles_into_one_graph_and_still_mutates(backend: str) -> None:
 
 def test_no_rows_and_meta_tensors() -> None:
     empty = torch.empty(0)
-    step_update_(StepState.of_prompts([], 3), empty.long(), empty, CLASSES)
+    nobody = StepState.of_prompts([], 3)
+    step_update_(nobody, empty.long(), empty, CLASSES)
+    assert all(field.shape[0] == 0 for field in nobody)
     state = StepState(*(field.to("meta") for field in state_of()))
     step_update_(state, TOKEN.to("meta"), SCORE.to("meta"), CLASSES.to("meta"))
+    assert all(field.is_meta for field in state)
+    assert [field.shape for field in state] == [field.shape for field in state_of()]
 
 
 # ---- with a GPU -----------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <vector>
 
@@ -12,6 +11,7 @@
 #include "core/softmax_accumulator.h"
 #include "core/topk_queue.h"
 #include "cpu/isa.h"
+#include "cpu/parallel.h"
 
 namespace steer {
 
@@ -19,10 +19,6 @@ namespace steer {
 // tile is also the unit of the reduction: its size is fixed, which makes every result independent
 // of the number of threads and of the other rows.
 constexpr int64_t kTile = 4096;
-
-// Runs body(begin, end) over pieces of [0, count), each of at least `grain` items where possible.
-using RangeBody = std::function<void(int64_t, int64_t)>;
-using ParallelFor = std::function<void(int64_t count, int64_t grain, const RangeBody& body)>;
 
 // One row after another in the calling thread.
 void serial_for(int64_t count, int64_t grain, const RangeBody& body);
