@@ -56,4 +56,4 @@ def test_sizes_add_up() -> None:
     assert shape.head == embedding
     assert shape.parameters == shape.body + shape.head + embedding + norms
     # Weights once, and keys and values of 10 tokens: 2 heads of size 8, 4 bytes each.
-    assert shape.bytes_read(1, 10) == 4 * (shape.body + shape.head + 2 * 16 * 10)
+    assert shape.bytes_read(10) == 4 * (shape.body + shape.head + 2 * 16 * 10)

@@ -21,17 +21,17 @@ ACTIONS = st.lists(
 )
 
 
-def new_lane(family: str) -> Lane:
+def new_lane(family: str, *transcripts: Transcript) -> Lane:
     pair = PAIRS[family]
-    return Lane(pair.small, pair.shapes["small"])
+    return Lane(pair.small, pair.shapes["small"], transcripts)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=12, deadline=None)
 @given(actions=ACTIONS, seed=st.integers(0, 99))
 def test_any_interleaving_equals_recomputation(family: str, actions, seed: int) -> None:  # type: ignore[no-untyped-def]
-    pair, lane = PAIRS[family], new_lane(family)
-    transcript = Transcript(prompt_ids(seed, 5))
+    pair, transcript = PAIRS[family], Transcript(prompt_ids(seed, 5))
+    lane = new_lane(family, transcript)
     for action, amount in actions:
         if action == "write":
             for token in prompt_ids(seed + amount, amount):
@@ -39,36 +39,38 @@ def test_any_interleaving_equals_recomputation(family: str, actions, seed: int) 
         elif action == "take back":
             length = max(transcript.prompt_length, len(transcript) - amount)
             transcript.truncate(length)
-            lane.roll_back(length)
+            lane.roll_back(0, length)
         else:
             _check(lane, transcript, pair)
     _check(lane, transcript, pair)
 
 
 def _check(lane: Lane, transcript: Transcript, pair) -> None:  # type: ignore[no-untyped-def]
-    before, pending = lane.usage.processed, lane.pending(transcript)
-    logits = lane.catch_up(transcript)[0, : pair.vocab_size].double()
+    before, pending = lane.usage[0].processed, lane.pending()
+    logits = lane.catch_up()[0, : pair.vocab_size].double()
     expected = ref.next_logits(pair, "small", transcript.ids)
     torch.testing.assert_close(logits, expected, atol=2e-4, rtol=1e-4)
-    assert lane.watermark == len(transcript)
+    assert lane.watermark() == len(transcript)
     # One token is read again where a roll-back left nothing else to read.
-    assert lane.usage.processed - before in (pending, 1 if pending == 0 else pending)
+    assert lane.usage[0].processed - before in (pending, 1 if pending == 0 else pending)
 
 
 def test_nothing_pending_costs_nothing() -> None:
-    lane, transcript = new_lane("llama"), Transcript(prompt_ids(1))
-    first = lane.catch_up(transcript)
-    assert lane.catch_up(transcript) is first
-    assert lane.usage.forwards == 1
+    transcript = Transcript(prompt_ids(1))
+    lane = new_lane("llama", transcript)
+    first = lane.catch_up()
+    assert lane.catch_up().equal(first)
+    assert lane.usage[0].forwards == 1
 
 
 def test_roll_back_beyond_the_watermark_changes_nothing() -> None:
-    lane, transcript = new_lane("llama"), Transcript(prompt_ids(1))
-    first = lane.catch_up(transcript)
-    lane.roll_back(len(transcript) + 5)
-    assert lane.catch_up(transcript) is first
+    transcript = Transcript(prompt_ids(1))
+    lane = new_lane("llama", transcript)
+    first = lane.catch_up()
+    lane.roll_back(0, len(transcript) + 5)
+    assert lane.catch_up().equal(first)
     with pytest.raises(ValueError, match="length must be at least 0, got -1"):
-        lane.roll_back(-1)
+        lane.roll_back(0, -1)
 
 
 def test_transcript_guards_its_prompt() -> None:

@@ -1,42 +1,50 @@
-"""Sampling follows the distribution that the warpers of transformers leave."""
+"""Sampling: what is refused, and that a routed answer follows the distribution of transformers."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from steer_decode import SteerError
-from steer_decode.sampling import Sampler, Sampling
+from steer_decode import AlwaysSmall, Router, SteerError
+from steer_decode.sampling import Sampling
+from tiny import make_pair, prompt_text
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
-from steer_kernels import logit_stats
-
-LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0, 9.0]])  # the last is padding
-VOCAB = 4
-
-
-def draws(sampling: Sampling, n: int) -> torch.Tensor:
-    sampler = Sampler(sampling, seed=1, vocab_size=VOCAB)
-    stats = logit_stats(LOGITS, k=2, vocab_size=VOCAB)
-    return torch.tensor([sampler.draw(LOGITS, stats) for _ in range(n)]).bincount(minlength=5)
+PAIR = make_pair("llama", 3)
 
 
 @pytest.mark.parametrize(
-    "sampling",
-    [Sampling(1.0), Sampling(0.7), Sampling(1.0, top_k=2), Sampling(1.0, top_p=0.8),
-     Sampling(1.5, min_p=0.2)],
-)  # fmt: skip
-def test_frequencies_are_those_of_the_warped_distribution(sampling: Sampling) -> None:
-    n = 4000
-    expected = sampling.warpers()(None, LOGITS[:, :VOCAB]).softmax(-1)[0] * n
-    counts = draws(sampling, n)
-    assert counts[VOCAB:].sum() == 0
-    assert counts[:VOCAB][expected == 0].sum() == 0
-    kept = expected > 0
-    chi_square = (((counts[:VOCAB] - expected) ** 2)[kept] / expected[kept]).sum()
-    assert chi_square < 16.3  # 0.1 % point at 3 degrees of freedom
-
-
-def test_temperature_zero_is_greedy() -> None:
-    assert draws(Sampling(0.0), 20).tolist() == [20, 0, 0, 0, 0]
+    ("options", "warpers"),
+    [
+        ({"temperature": 3.0}, [TemperatureLogitsWarper(3.0)]),
+        ({"temperature": 3.0, "top_k": 4}, [TemperatureLogitsWarper(3.0), TopKLogitsWarper(4)]),
+        ({"temperature": 2.0, "top_p": 0.8}, [TemperatureLogitsWarper(2.0), TopPLogitsWarper(0.8)]),
+        ({"temperature": 5.0, "min_p": 0.2}, [TemperatureLogitsWarper(5.0), MinPLogitsWarper(0.2)]),
+    ],
+)
+def test_frequencies_are_those_of_the_warped_distribution(options: dict, warpers: list) -> None:
+    prompt, n = prompt_text(2), 2000
+    ids = torch.tensor([PAIR.encode(prompt)])
+    with torch.no_grad():
+        logits = PAIR.small(ids).logits[:, -1, : PAIR.vocab_size]
+    expected = LogitsProcessorList(warpers)(ids, logits).softmax(-1)[0] * n
+    router = Router(PAIR, AlwaysSmall())
+    outputs = router.cohort([prompt] * n, max_new_tokens=1, **options)
+    counts = torch.tensor([o.token_ids[0] for o in outputs]).bincount(minlength=PAIR.vocab_size)
+    assert counts[expected == 0].sum() == 0
+    # Tokens that are hardly ever drawn share one bucket.
+    often = expected >= 5
+    seen = torch.cat([counts[often], counts[~often].sum()[None]])
+    wanted = torch.cat([expected[often], expected[~often].sum()[None]])
+    chi_square = ((seen - wanted) ** 2 / wanted.clamp_min(1.0)).sum()
+    degrees = int(often.sum())
+    assert degrees >= 2
+    assert chi_square < degrees + 4 * (2 * degrees) ** 0.5 + 4
 
 
 @pytest.mark.parametrize(

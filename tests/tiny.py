@@ -17,7 +17,7 @@ from transformers import (
 # A pass over models this small is too short for a second thread to help.
 torch.set_num_threads(1)
 
-FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text", "phi3", "mistral", "gpt_neox", "olmo2")
 
 # The delimiter whole, inside a merged token, and in halves that must be put together.
 _ENDS = ["\n\n", ".\n\n", ",\n\n", "!\n\n", "?\n\n", ":\n\n", ";\n\n"]
@@ -48,7 +48,8 @@ def make_model(
     """A causal model of ``family`` with random float32 weights, wide enough apart to be decisive.
 
     ``rows`` is the size of the head; those beyond the 34 words are padding that must never win.
-    Gemma 3 has a sliding window of 8 in its first layer, shorter than the texts of the tests.
+    Gemma 3 and OLMo 3 have a sliding window in their first layer, Mistral in all of its layers; of
+    8 tokens, shorter than the texts of the tests.
     """
     torch.manual_seed(seed)
     sizes: dict[str, object] = {
@@ -66,9 +67,13 @@ def make_model(
         "eos_token_id": 1,
         "pad_token_id": 1,
     }
-    if family == "gemma3_text":
+    if family in ("gemma3_text", "olmo3"):
         kinds = ["sliding_attention"] + ["full_attention"] * (layers - 1)
-        sizes |= {"sliding_window": 8, "layer_types": kinds, "query_pre_attn_scalar": width // 4}
+        sizes |= {"sliding_window": 8, "layer_types": kinds}
+    if family == "gemma3_text":
+        sizes |= {"query_pre_attn_scalar": width // 4}
+    if family == "mistral":
+        sizes |= {"sliding_window": 8}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes))
     with torch.no_grad():  # the end of the text is to come, but seldom before a few steps
         model.get_output_embeddings().weight[1] *= 0.5

@@ -5,7 +5,8 @@
 2. FLOPs processed: every token that went through a model, prompt, hand-over and discarded ones
    alike, with attention. A forward pass over n tokens after p cached ones costs
    2 n N_body + 2 N_head + 4 sum over layers of H d (keys attended); the head sees one position.
-3. Bytes read: the weights once a forward pass, and the cached keys and values once.
+3. Bytes read: the weights once a forward pass, and the cached keys and values once. Answers that
+   are written together share the reading of the weights evenly.
 4. Seconds on the wall.
 """
 
@@ -73,10 +74,15 @@ class ModelShape:
         products = 2 * new * self.body + 2 * self.head
         return products + 4 * self.query_width * self.attended(new, past)
 
-    def bytes_read(self, new: int, past: int) -> int:
-        """Bytes of weights and of cached keys and values that one forward pass has to read."""
+    def bytes_read(self, past: int, rows: int = 1) -> float:
+        """Bytes that a forward pass has to read for one of its ``rows``: weights, keys, values."""
         cached = sum(past if w is None else min(past, w) for w in self.windows)
-        return self.weight_bytes * (self.body + self.head + 2 * self.kv_width * cached)
+        weights = (self.body + self.head) / rows
+        return self.weight_bytes * (weights + 2 * self.kv_width * cached)
+
+    def cache_bytes(self, tokens: int) -> int:
+        """Bytes of the keys and values of ``tokens`` tokens; sliding layers keep all of theirs."""
+        return self.weight_bytes * 2 * self.kv_width * len(self.windows) * tokens
 
 
 def _windows(config: object) -> tuple[int | None, ...]:
@@ -109,13 +115,14 @@ class Usage:
     forwards: int = 0
     processed: int = 0
     flops: int = 0
-    bytes_read: int = 0
+    bytes_read: float = 0
 
-    def add_forward(self, shape: ModelShape, new: int, past: int) -> None:
+    def add_forward(self, shape: ModelShape, new: int, past: int, rows: int = 1) -> None:
+        """Counts one row of a forward pass over ``rows`` rows."""
         self.forwards += 1
         self.processed += new
         self.flops += shape.flops(new, past)
-        self.bytes_read += shape.bytes_read(new, past)
+        self.bytes_read += shape.bytes_read(past, rows)
 
 
 @dataclass(frozen=True)

@@ -9,3 +9,7 @@ class SteerError(ValueError):
 
 class BrokenModelError(SteerError):
     """A model returned logits from which no token can be chosen (NaN, or nothing finite)."""
+
+
+class OutOfMemoryError(SteerError):
+    """The caches do not fit, or a model ran out of memory."""

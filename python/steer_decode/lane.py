@@ -1,80 +1,161 @@
-"""A lane: one model, its KV cache, and a watermark of how much of the transcript it has read.
+"""A lane: one model, its KV cache, and a watermark of how much of each transcript it has read.
 
 Everything that a model does in routed decoding is one call. ``catch_up`` reads the tokens between
 the watermark and the end of the transcript and returns the logits of the next token: for a prompt
-that is everything, for a decode step one token, for a hand-over what the other model wrote.
+that is everything, for a decode step one token, for a hand-over what the other model wrote. It does
+so for any number of transcripts at once, whatever their lengths.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from .cache import KVCache, Span, ragged_mask
 from .cost import ModelShape, Usage
 from .errors import SteerError
 from .transcript import Transcript
 
+_MASKED = ("eager", "sdpa")  # attention that takes a 4-D mask
+
 
 class Lane:
-    """A model, its KV cache and its watermark, for one conversation.
+    """A model and its KV cache for a number of transcripts, the rows.
+
+    Args:
+        model: a causal language model that passes :func:`check_cache_support`.
+        shape: its sizes.
+        transcripts: one for each row. The lane reads them and never writes.
+        limit: most tokens of a transcript.
 
     Attributes:
-        watermark: tokens of the transcript whose keys and values are in the cache.
-        usage: what the model has read and computed so far.
+        usage: for each row, what the model has read and computed so far.
     """
 
-    def __init__(self, model: PreTrainedModel, shape: ModelShape) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        shape: ModelShape,
+        transcripts: Sequence[Transcript],
+        limit: int = 2**31,
+    ) -> None:
+        self.model = model
         self._shape = shape
-        # Without a config every layer keeps all of its keys, those with a sliding window too; the
-        # window is then enforced by the mask alone, which is what lets the watermark move back.
-        self._cache = DynamicCache()
+        self._transcripts = transcripts
+        self.cache = KVCache(shape.windows, len(transcripts), limit)
         self._cache_argument = cache_argument(model)
-        self._logits: Tensor | None = None
-        self.watermark = 0
-        self.usage = Usage()
+        self._device = model.device
+        self._logits: list[Tensor | None] = [None] * len(transcripts)
+        self.usage = [Usage() for _ in transcripts]
 
-    def pending(self, transcript: Transcript) -> int:
-        """Tokens of ``transcript`` that this lane has not read."""
-        return len(transcript) - self.watermark
+    def watermark(self, row: int = 0) -> int:
+        """Tokens of the transcript whose keys and values are in the cache."""
+        return self.cache.lengths[row]
+
+    def pending(self, row: int = 0) -> int:
+        """Tokens of the transcript that this lane has not read."""
+        return len(self._transcripts[row]) - self.cache.lengths[row]
 
     @torch.inference_mode()
-    def catch_up(self, transcript: Transcript) -> Tensor:
-        """Reads what is pending; returns the next token's raw logits [1, V], in the model's dtype.
+    def catch_up(self, rows: Sequence[int] = (0,)) -> Tensor:
+        """Reads what is pending in ``rows``.
 
-        With nothing pending it returns what the last call returned, without a forward pass.
+        Rows with nothing pending are given what they were given before, without a forward pass.
+
+        Returns:
+            Raw logits of the next token [n, V], in the order of ``rows``, in the model's dtype.
         """
-        if self.pending(transcript) == 0:
-            if self._logits is not None:
-                return self._logits
-            # Rolled back to just here: the last token is read again for its logits.
-            self.roll_back(self.watermark - 1)
-        new = transcript.ids[self.watermark :]
-        end = self.watermark + len(new)
-        device = self._model.device
-        arguments: dict[str, Any] = {
-            "input_ids": torch.tensor([new], device=device),
-            "position_ids": torch.arange(self.watermark, end, device=device)[None],
-            self._cache_argument: self._cache,
-        }
-        self._logits = self._model(**arguments, use_cache=True, logits_to_keep=1).logits[:, -1]
-        self.usage.add_forward(self._shape, new=len(new), past=self.watermark)
-        self.watermark = end
-        return self._logits
+        behind = []
+        for row in rows:
+            if self.pending(row) == 0 and self._logits[row] is None:
+                # Rolled back to just here: the last token is read again for its logits.
+                self.roll_back(row, self.watermark(row) - 1)
+            if self.pending(row):
+                behind.append(row)
+        if behind:
+            logits = self._read(behind)
+            if len(rows) == 1:
+                return logits
+        known = [self._logits[row] for row in rows]
+        return torch.stack(known)  # type: ignore[arg-type]
 
-    def roll_back(self, length: int) -> None:
-        """Forgets what was read beyond the first ``length`` tokens of the transcript."""
+    def roll_back(self, row: int, length: int) -> None:
+        """Forgets what was read beyond the first ``length`` tokens of a transcript."""
         if length < 0:
             raise ValueError(f"length must be at least 0, got {length}")
-        if length < self.watermark:
-            # Negative: tokens to remove. It is the one form that transformers 4 and 5 share.
-            self._cache.crop(length - self.watermark)
-            self.watermark = length
-            self._logits = None
+        if length < self.watermark(row):
+            self.cache.roll_back(row, length)
+            self._logits[row] = None
+
+    def _read(self, rows: Sequence[int]) -> Tensor:
+        """Brings the watermark of every row to the end of its transcript."""
+        rows = self.cache.arrange(rows)
+        pending = [self.pending(row) for row in rows]
+        alike = min(pending) == max(pending)
+        if self.model.config._attn_implementation not in _MASKED:
+            alike = alike and len({self.watermark(row) for row in rows}) == 1
+            groups = [rows] if alike else [[row] for row in rows]
+        elif alike:
+            groups = [rows]
+        else:
+            # All but the last token of what is long, neighbours together, so that the last one is
+            # read in one pass with the rows that decode.
+            for behind, run in groupby(rows, key=lambda row: self.pending(row) > 1):
+                if behind:
+                    self._forward(list(run), keep=1)
+            groups = [rows]
+        for group in groups:
+            logits = self._forward(group)
+            for row, row_logits in zip(group, logits, strict=True):
+                self._logits[row] = row_logits
+        return logits
+
+    def _forward(self, rows: Sequence[int], keep: int = 0) -> Tensor:
+        """One forward pass over what is pending in neighbouring rows, but for the last ``keep``."""
+        texts = [self._transcripts[row].ids for row in rows]
+        marks = [self.watermark(row) for row in rows]
+        new = [text[mark : len(text) - keep] for text, mark in zip(texts, marks, strict=True)]
+        counts = [len(ids) for ids in new]
+        length = max(counts)
+        if min(counts) != length:
+            new = [ids + ids[-1:] * (length - len(ids)) for ids in new]
+        span = self.cache.begin(rows, counts, self._device)
+        arguments: dict[str, Any] = {
+            "input_ids": torch.tensor(new, device=self._device),
+            "position_ids": self._positions(span, length),
+            self._cache_argument: self.cache,
+        }
+        if span.ragged:
+            arguments["attention_mask"] = self._mask(span, length)
+        logits: Tensor = self.model(**arguments, use_cache=True, logits_to_keep=1).logits[:, -1]
+        self.cache.commit()
+        for row, count, mark in zip(rows, counts, marks, strict=True):
+            self.usage[row].add_forward(self._shape, new=count, past=mark, rows=len(rows))
+        return logits
+
+    def _positions(self, span: Span, length: int) -> Tensor:
+        positions = span.starts[:, None]
+        if length > 1:
+            positions = positions + torch.arange(length, device=self._device)
+        if span.ragged:
+            # Padding may point behind the last position, where a table of positions has no row.
+            positions = positions.clamp_max(span.width - 1)
+        return positions
+
+    def _mask(self, span: Span, length: int) -> Tensor | dict[str, Tensor]:
+        additive = self.model.dtype if self.model.config._attn_implementation == "eager" else None
+        windows = set(self._shape.windows)
+        masks = {window: ragged_mask(span, length, window, additive) for window in windows}
+        if len(windows) == 1:
+            return masks[windows.pop()]
+        # Models that mix kinds of layers take a mask for each kind.
+        return {"full_attention" if w is None else "sliding_attention": masks[w] for w in masks}
 
 
 def cache_argument(model: PreTrainedModel) -> str:

@@ -150,18 +150,36 @@ class Pair:
                 chat = template is not None
             if not chat:
                 ids = list(self.tokenizer(prompt)["input_ids"])
-                return self._checked(ids)
+                return self.checked(ids)
             prompt = [{"role": "user", "content": prompt}]
-        if not prompt:
-            raise SteerError("messages are empty: give at least one message")
-        if template is None:
-            raise SteerError("the tokenizer has no chat template: give the prompt as a text")
-        text = self.tokenizer.apply_chat_template(
-            list(prompt), add_generation_prompt=True, tokenize=False
-        )
-        return self._checked(list(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
+        return self.checked(self.tokenize(self.render(prompt)))
 
-    def _checked(self, ids: list[int]) -> list[int]:
+    def render(self, messages: Sequence[dict[str, str]]) -> str:
+        """The text of chat messages, up to where the answer begins.
+
+        Raises:
+            SteerError: there is no message, or the tokenizer has no chat template.
+        """
+        if not messages:
+            raise SteerError("messages are empty: give at least one message")
+        if getattr(self.tokenizer, "chat_template", None) is None:
+            raise SteerError("the tokenizer has no chat template: give the prompt as a text")
+        return str(
+            self.tokenizer.apply_chat_template(
+                list(messages), add_generation_prompt=True, tokenize=False
+            )
+        )
+
+    def tokenize(self, text: str) -> list[int]:
+        """Ids of a rendered text, whose special tokens are written out."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def checked(self, ids: list[int]) -> list[int]:
+        """``ids`` as a prompt.
+
+        Raises:
+            SteerError: there are none, too many, or one that the models do not know.
+        """
         if not ids:
             raise SteerError("prompt has no tokens: give the question that is to be answered")
         if len(ids) >= self.max_length:

@@ -1,25 +1,25 @@
-"""The loop: two models write one answer, and a policy says who writes each step."""
+"""Routed decoding: two models write one answer, and a policy says who writes each step."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, overload
 
-from torch import Tensor
-
-from steer_kernels import LogitStats, logit_stats
-
+from .batch import Batch
+from .conversation import Conversation, Hooks
 from .cost import Cost
-from .errors import BrokenModelError, SteerError
-from .events import Done, Event, HandOver, RoutedOutput, StepClosed, TextDelta
+from .errors import SteerError
+from .events import Done, Event, RoutedOutput, StepClosed
 from .lane import Lane
+from .memory import check_memory
 from .pair import Pair
-from .policies import REDO, Policy, Redo, StepStart
-from .sampling import Sampler, Sampling
-from .steps import Detokenizer, StepBoundary
-from .trace import Step, Trace
-from .transcript import WRITERS, Transcript, Writer, other
+from .policies import Policy
+from .sampling import Sampling
+from .steps import StepBoundary
+from .trace import Trace
+from .transcript import WRITERS, Transcript, Writer
 
 Messages = Sequence[dict[str, str]]
 
@@ -54,7 +54,8 @@ class Router:
     ) -> RoutedOutput | list[RoutedOutput]:
         """Answers one prompt (a text, or chat messages), or a list of texts one after another.
 
-        Takes the options of :meth:`stream`; the i-th prompt of a list has ``seed + i``.
+        Takes the options of :meth:`stream`; the i-th prompt of a list has ``seed + i``. A list is
+        answered faster by :meth:`cohort`, which needs memory for all of it at once.
         """
         if isinstance(prompts, str) or not all(isinstance(p, str) for p in prompts):
             return self.stream(prompts, **options).finish()  # type: ignore[arg-type]
@@ -85,14 +86,153 @@ class Router:
             chat: put a text through the chat template; by default where there is one.
 
         Raises:
-            SteerError: an empty or too long prompt, or an option out of its range. It is raised
-                here, before any model runs.
+            SteerError: an empty or too long prompt, or an option out of its range; or caches that
+                would not fit in memory. It is raised here, before any model runs.
         """
-        if max_new_tokens < 1:
-            raise SteerError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
         sampling = Sampling(temperature, top_p, top_k, min_p)
         ids = self.pair.encode(prompt, chat)
-        return RoutedStream(self, ids, max_new_tokens, sampling, seed)
+        return RoutedStream(self, Transcript(ids), max_new_tokens, sampling, seed)
+
+    def cohort(self, prompts: Sequence[str | Messages], **options: Any) -> list[RoutedOutput]:
+        """Answers many prompts together; see :meth:`stream_cohort`."""
+        cohort = self.stream_cohort(prompts, **options)
+        for _ in cohort:
+            pass
+        return cohort.outputs
+
+    def stream_cohort(
+        self,
+        prompts: Sequence[str | Messages],
+        *,
+        max_new_tokens: int = 1024,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        min_p: float = 0.0,
+        seed: int = 0,
+        chat: bool | None = None,
+    ) -> Cohort:
+        """Answers many prompts together, event by event.
+
+        Each has a writer of its own. A model runs once a turn, on the rows that it is to write;
+        rows leave and join without their caches being copied. A row is answered as it would be
+        alone with the seed ``seed + i``, up to the rounding of larger matrix products.
+
+        Args:
+            prompts: texts, or lists of messages.
+            max_new_tokens, temperature, top_p, top_k, min_p, seed, chat: as in :meth:`stream`.
+
+        Raises:
+            SteerError: as in :meth:`stream`, naming the prompt; or no prompt at all.
+        """
+        sampling = Sampling(temperature, top_p, top_k, min_p)
+        transcripts = []
+        for i, prompt in enumerate(prompts):
+            try:
+                transcripts.append(Transcript(self.pair.encode(prompt, chat)))
+            except SteerError as error:
+                raise SteerError(f"prompt {i}: {error}") from error
+        return Cohort(self, transcripts, max_new_tokens, sampling, seed)
+
+
+class Cohort:
+    """Answers in the making: iterate over (row, event), or ask for :attr:`outputs` at any time.
+
+    The last event of a row is its ``Done``.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        transcripts: Sequence[Transcript],
+        max_new_tokens: int,
+        sampling: Sampling,
+        seed: int,
+        hooks: Hooks | None = None,
+        lanes: dict[Writer, Lane] | None = None,
+    ) -> None:
+        if max_new_tokens < 1:
+            raise SteerError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        if not transcripts:
+            raise SteerError("prompts are empty: give at least one")
+        self._pair = pair = router.pair
+        limits = [min(len(t) + max_new_tokens, pair.max_length) for t in transcripts]
+        check_memory(pair, max(limits), len(transcripts))
+        self._conversations = [
+            Conversation(
+                pair, router.policy, router.boundary, transcript, limit, seed + i, hooks or Hooks()
+            )
+            for i, (transcript, limit) in enumerate(zip(transcripts, limits, strict=True))
+        ]
+        self._batch = Batch(pair, router.policy, self._conversations, sampling, lanes)
+        self._events = self._run()
+        self._seconds = [0.0] * len(transcripts)
+        self._elapsed = 0.0
+
+    def __iter__(self) -> Iterator[tuple[int, Event]]:
+        return self
+
+    def __next__(self) -> tuple[int, Event]:
+        begin = time.perf_counter()
+        try:
+            row, event = next(self._events)
+        finally:
+            # Only the time spent in here counts, not what the reader does between events.
+            self._elapsed += time.perf_counter() - begin
+        self._seconds[row] = self._elapsed
+        return (row, Done(self.output(row))) if event is None else (row, event)
+
+    def close(self) -> None:
+        """Ends the answers where they are. The caches stay consistent with the transcripts."""
+        self._events.close()
+        for conversation in self._conversations:
+            if not conversation.trace.stop_reason:
+                conversation.trace.stop_reason = "cancelled"
+
+    @property
+    def outputs(self) -> list[RoutedOutput]:
+        """The answers as far as they are written, open steps included."""
+        return [self.output(row) for row in range(len(self._conversations))]
+
+    def trace(self, row: int) -> Trace:
+        return self._conversations[row].trace
+
+    def output(self, row: int) -> RoutedOutput:
+        """One answer as far as it is written."""
+        trace = self.trace(row)
+        text = "".join(step.text for step in trace.kept)
+        # From the steps, not the transcript: an interrupt may fall between the two.
+        ids = [token for step in trace.kept for token in step.token_ids]
+        return RoutedOutput(text, ids, trace, self._cost(row))
+
+    def _run(self) -> Generator[tuple[int, Event | None], None, None]:
+        for row, event in self._batch.run():
+            yield row, event
+            if isinstance(event, StepClosed) and self.trace(row).stop_reason:
+                yield row, None
+
+    def _cost(self, row: int) -> Cost:
+        conversation, shapes = self._conversations[row], self._pair.shapes
+        written, discarded = conversation.written, conversation.discarded
+        usage = {
+            w: replace(self._batch.lanes[w].usage[row], written=written[w], discarded=discarded[w])
+            for w in WRITERS
+        }
+        kept = conversation.trace.kept
+        tokens = {w: sum(len(s.token_ids) for s in kept if s.writer == w) for w in WRITERS}
+        steps = sum(s.writer == "large" for s in kept)
+        return Cost(
+            flops_paper=float(sum(2 * shapes[w].parameters * written[w] for w in WRITERS)),
+            flops_processed=float(sum(usage[w].flops for w in WRITERS)),
+            bytes_read=float(sum(usage[w].bytes_read for w in WRITERS)),
+            seconds=self._seconds[row],
+            small=usage["small"],
+            large=usage["large"],
+            large_token_share=tokens["large"] / max(1, sum(tokens.values())),
+            large_step_share=steps / max(1, len(kept)),
+            hand_overs=conversation.trace.hand_overs,
+            discarded_tokens=sum(discarded.values()),
+        )
 
 
 class RoutedStream:
@@ -101,35 +241,21 @@ class RoutedStream:
     def __init__(
         self,
         router: Router,
-        prompt_ids: list[int],
+        transcript: Transcript,
         max_new_tokens: int,
         sampling: Sampling,
         seed: int,
+        hooks: Hooks | None = None,
+        lanes: dict[Writer, Lane] | None = None,
     ) -> None:
-        pair, policy = router.pair, router.policy
-        self._pair = pair
-        self._policy = policy
-        self._boundary = router.boundary
-        self._seed = seed
-        self._limit = min(len(prompt_ids) + max_new_tokens, pair.max_length)
-        self._transcript = Transcript(prompt_ids)
-        self._lanes = {w: Lane(pair.model(w), pair.shapes[w]) for w in WRITERS}
-        self._sampler = Sampler(sampling, seed, pair.vocab_size)
-        self._detokenizer = Detokenizer(pair.tokenizer)
-        self._seconds = 0.0
-        self._events = self._run()
-        self.trace = Trace(str(policy), policy.signal.name, prompt_ids)
+        self._cohort = Cohort(router, [transcript], max_new_tokens, sampling, seed, hooks, lanes)
+        self.trace = self._cohort.trace(0)
 
     def __iter__(self) -> Iterator[Event]:
         return self
 
     def __next__(self) -> Event:
-        begin = time.perf_counter()
-        try:
-            return next(self._events)
-        finally:
-            # Only the time spent in here counts, not what the reader does between events.
-            self._seconds += time.perf_counter() - begin
+        return next(self._cohort)[1]
 
     def finish(self) -> RoutedOutput:
         """Runs to the end and returns the answer."""
@@ -137,137 +263,11 @@ class RoutedStream:
             pass
         return self.output
 
+    def close(self) -> None:
+        """Ends the answer where it is; what was written stays in :attr:`output`."""
+        self._cohort.close()
+
     @property
     def output(self) -> RoutedOutput:
         """The answer as far as it is written, open step included."""
-        kept = self.trace.kept
-        text = "".join(step.text for step in kept)
-        # From the steps, not the transcript: an interrupt may fall between the two.
-        ids = [token for step in kept for token in step.token_ids]
-        return RoutedOutput(text, ids, self.trace, self._cost())
-
-    def _run(self) -> Iterator[Event]:
-        index, writer, redo = 0, "small", False
-        while not self.trace.stop_reason:
-            begin = time.perf_counter()
-            step = Step(index, writer)  # type: ignore[arg-type]
-            if not redo:
-                self._look_before(step)
-            if self.trace.steps and self.trace.steps[-1].writer != step.writer:
-                lane = self._lanes[step.writer]
-                foreign = self._transcript.foreign(step.writer, lane.watermark)
-                yield HandOver(index, step.writer, foreign + step.prefilled)
-            self.trace.steps.append(step)
-            mark, start = self._detokenizer.mark(), len(self._transcript)
-            yield from self._write(step)
-            step.milliseconds = 1e3 * (time.perf_counter() - begin)
-            verdict = self._look_after(step, redo)
-            redo = verdict == REDO
-            if redo:
-                self._take_back(step, start)
-                self._detokenizer.reset(mark)
-                writer = other(step.writer)
-            else:
-                index, writer = index + 1, verdict
-            yield StepClosed(step)
-        yield Done(self.output)
-
-    def _look_before(self, step: Step) -> None:
-        """Lets the policy choose the step's writer, with the small model's logits if it looks."""
-        lane, stats = self._lanes["small"], None
-        pending = foreign = 0
-        if self._policy.looks_ahead:
-            pending = lane.pending(self._transcript)
-            foreign = self._transcript.foreign("small", lane.watermark)
-            stats = self._stats(lane.catch_up(self._transcript), "small", step)
-            step.before = float(self._policy.signal.read(stats)[0])
-        start = StepStart(step.index, step.writer, self._seed, stats)
-        step.writer = self._policy.before_step(start)
-        if step.writer not in WRITERS:
-            raise SteerError(
-                f"policy {self._policy.name!r} answered {step.writer!r} before step {step.index}: "
-                "it must answer 'small' or 'large'"
-            )
-        if step.writer == "small":
-            step.prefilled = foreign
-        else:
-            step.probed = pending
-
-    def _write(self, step: Step) -> Iterator[Event]:
-        """Writes one step to its end, or to the end of the answer."""
-        lane, transcript = self._lanes[step.writer], self._transcript
-        step.prefilled += transcript.foreign(step.writer, lane.watermark)
-        while not step.closed and not self.trace.stop_reason:
-            logits = lane.catch_up(transcript)
-            stats = self._stats(logits, step.writer, step)
-            token = self._sampler.draw(logits, stats)
-            transcript.append(token, step.writer)
-            lane.usage.written += 1
-            step.token_ids.append(token)
-            step.values.append(float(self._policy.signal.read(stats)[0]))
-            text = self._detokenizer.push(token)
-            if token in self._pair.eos_ids:
-                step.closed, self.trace.stop_reason = True, "eos"
-            elif self._boundary.closes(step.token_ids):
-                step.closed = True
-            if not self.trace.stop_reason and len(transcript) >= self._limit:
-                full = len(transcript) >= self._pair.max_length
-                self.trace.stop_reason = "context" if full else "max_new_tokens"
-            if self.trace.stop_reason:
-                text += self._detokenizer.flush()
-            step.text += text
-            yield TextDelta(text, token, step.writer, step.index)
-
-    def _look_after(self, step: Step, redone: bool) -> Writer | Redo:
-        if not step.closed:
-            return step.writer
-        verdict = self._policy.after_step(step)
-        if verdict not in (*WRITERS, REDO):
-            raise SteerError(
-                f"policy {self._policy.name!r} answered {verdict!r} after step {step.index}: "
-                "it must answer 'small', 'large' or 'redo'"
-            )
-        if verdict == REDO and redone:
-            raise SteerError(
-                f"policy {self._policy.name!r} took step {step.index} back twice: "
-                "a step that was written again has to stay"
-            )
-        return verdict
-
-    def _take_back(self, step: Step, start: int) -> None:
-        """Moves transcript and watermarks back to where ``step`` began."""
-        step.discarded = True
-        self.trace.stop_reason = ""
-        self._transcript.truncate(start)
-        for lane in self._lanes.values():
-            lane.roll_back(start)
-        self._lanes[step.writer].usage.discarded += len(step.token_ids)
-
-    def _stats(self, logits: Tensor, writer: Writer, step: Step) -> LogitStats:
-        stats = logit_stats(logits, vocab_size=self._pair.vocab_size)
-        if not bool(stats.valid[0]):
-            raise BrokenModelError(
-                f"the {writer} model returned logits that are NaN or not finite at token "
-                f"{len(step.token_ids)} of step {step.index}: check its weights, or load it in "
-                "float32 or bfloat16 if it was loaded in float16"
-            )
-        return stats
-
-    def _cost(self) -> Cost:
-        usage = {w: self._lanes[w].usage for w in WRITERS}
-        shapes = self._pair.shapes
-        kept = self.trace.kept
-        tokens = {w: sum(len(s.token_ids) for s in kept if s.writer == w) for w in WRITERS}
-        steps = sum(s.writer == "large" for s in kept)
-        return Cost(
-            flops_paper=float(sum(2 * shapes[w].parameters * usage[w].written for w in WRITERS)),
-            flops_processed=float(sum(usage[w].flops for w in WRITERS)),
-            bytes_read=float(sum(usage[w].bytes_read for w in WRITERS)),
-            seconds=self._seconds,
-            small=usage["small"],
-            large=usage["large"],
-            large_token_share=tokens["large"] / max(1, sum(tokens.values())),
-            large_step_share=steps / max(1, len(kept)),
-            hand_overs=self.trace.hand_overs,
-            discarded_tokens=usage["small"].discarded + usage["large"].discarded,
-        )
+        return self._cohort.output(0)

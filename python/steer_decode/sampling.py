@@ -1,20 +1,11 @@
-"""From raw logits to the next token: greedy, or the warpers of transformers and one uniform."""
+"""How a token is chosen: greedy, or temperature and the cuts of transformers, with one uniform.
+
+``sample_logits`` of ``steer_kernels`` draws; this is what it is told.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-from transformers import (
-    LogitsProcessorList,
-    MinPLogitsWarper,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
-
-from steer_kernels import LogitStats
 
 from .errors import SteerError
 
@@ -43,36 +34,3 @@ class Sampling:
             raise SteerError(f"top_k must be 0 (all) or positive, got {self.top_k}")
         if not 0 <= self.min_p <= 1:
             raise SteerError(f"min_p must lie in [0, 1], got {self.min_p}")
-
-    def warpers(self) -> LogitsProcessorList:
-        """The chain in the order in which ``generate`` of transformers applies it."""
-        chain = LogitsProcessorList([TemperatureLogitsWarper(float(self.temperature))])
-        if self.top_k:
-            chain.append(TopKLogitsWarper(self.top_k))
-        if self.top_p < 1:
-            chain.append(TopPLogitsWarper(self.top_p))
-        if self.min_p:
-            chain.append(MinPLogitsWarper(self.min_p))
-        return chain
-
-
-class Sampler:
-    """Draws tokens for one conversation, the same ones for the same seed."""
-
-    def __init__(self, sampling: Sampling, seed: int, vocab_size: int) -> None:
-        self._greedy = sampling.temperature == 0
-        self._warpers = None if self._greedy else sampling.warpers()
-        # On the CPU whatever the models' devices: one stream of uniforms, whoever writes.
-        self._generator = torch.Generator().manual_seed(seed)
-        self._vocab_size = vocab_size
-
-    def draw(self, logits: Tensor, stats: LogitStats) -> int:
-        """The next token from raw logits [1, V] and their statistics."""
-        if self._warpers is None:
-            return int(stats.topk_ids[0, 0])
-        kept = self._warpers(None, logits[:, : self._vocab_size].float())
-        mass = kept.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)[0]
-        uniform = torch.rand((), generator=self._generator, dtype=torch.float64)
-        # side="right" skips ids without mass; the last entry stands in for a total of exactly 1.
-        at = torch.searchsorted(mass, uniform.to(mass.device) * mass[-1], right=True)
-        return int(at.clamp_max(self._vocab_size - 1))

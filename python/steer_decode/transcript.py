@@ -33,6 +33,18 @@ class Transcript:
         self.ids.append(token)
         self.writers.append(writer)
 
+    def restart(self, prompt_ids: Sequence[int]) -> int:
+        """Becomes a new prompt, in place; returns how many leading tokens are as they were.
+
+        So a lane that read the last turn of a conversation has read the start of the next one.
+        """
+        common = min(len(self), len(prompt_ids))
+        kept = next((i for i in range(common) if self.ids[i] != prompt_ids[i]), common)
+        self.ids[kept:] = prompt_ids[kept:]
+        self.writers[kept:] = [None] * (len(prompt_ids) - kept)
+        self.prompt_length = len(prompt_ids)
+        return kept
+
     def truncate(self, length: int) -> None:
         """Drops the tokens from position ``length`` on; the prompt cannot be dropped."""
         if not self.prompt_length <= length <= len(self.ids):

@@ -1,0 +1,241 @@
+"""A KV cache that is written in place, with a watermark for each row.
+
+transformers' ``DynamicCache`` concatenates keys and values at every token, a copy of the whole
+context. Here each layer is one preallocated buffer [rows, heads, capacity, head size], and a token
+is written into it by ``kv_append_``: the cost depends on the new tokens only. What a row holds is
+its first ``lengths[row]`` positions, so a roll-back is one assignment, and the next write lands on
+what was forgotten.
+
+A forward pass runs over rows that lie side by side in the buffer and reads them as a view, without
+a copy. Which rows run together changes when a model hands over, not at every token; ``arrange``
+then moves a row by exchanging it with one that does not run. A row is moved at most once a step,
+which copies its context twice, while every token of that step reads the context once.
+
+Layers with a sliding window keep all keys as well: that is what lets a watermark move back for
+free. They hand out only the window, so the attention costs what the window costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from steer_kernels import kv_append_
+
+BLOCK = 256
+
+
+class Span(NamedTuple):
+    """What the next forward pass writes and reads.
+
+    Fields:
+        first, size: the places in the buffer that it runs over, ``first .. first + size - 1``.
+        start: length of the longest of them before the pass.
+        width: positions that attention reads; start and width are the same for all layers.
+        ragged: the rows differ in length or in new tokens, and a mask says what each may read.
+        rows, starts, counts: int64 tensors [size], as ``kv_append_`` takes them.
+    """
+
+    first: int
+    size: int
+    start: int
+    width: int
+    ragged: bool
+    rows: Tensor
+    starts: Tensor
+    counts: Tensor
+
+
+class KVLayer(CacheLayerMixin):
+    """One layer of a :class:`KVCache`, as the models of transformers call it.
+
+    Args:
+        cache: the cache that it belongs to, which says where to write.
+        window: keys that a token may attend to, itself included; None is all of them.
+    """
+
+    is_compileable = False
+    is_croppable = True
+
+    def __init__(self, cache: KVCache, window: int | None) -> None:
+        super().__init__()
+        self._cache = cache
+        self._window = window
+        self.is_sliding = window is not None
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
+        values = key_states if value_states is None else value_states
+        self.keys = self._room(key_states)
+        self.values = self._room(values)
+        self.is_initialized = True
+
+    def _room(self, new: Tensor) -> Tensor:
+        # Zeros, not what the memory held: a masked position has weight 0, and 0 times NaN is NaN.
+        _, heads, _, width = new.shape
+        return new.new_zeros(self._cache.rows, heads, self._cache.capacity, width)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Writes the new keys and values [n, H, N, D] and returns views of all that may be read."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None
+        assert self.values is not None
+        span = self._cache.span
+        indices = span.rows, span.starts, span.counts
+        if span.rows.device != key_states.device:  # a model spread over several devices
+            indices = tuple(index.to(key_states.device) for index in indices)  # type: ignore[assignment]
+        kv_append_(self.keys, self.values, key_states, value_states, *indices)
+        rows = slice(span.first, span.first + span.size)
+        read = rows, slice(None), slice(self._skip(), span.width)
+        return self.keys[read], self.values[read]
+
+    def _skip(self) -> int:
+        """Positions before the window of the oldest new token; a ragged pass masks them instead."""
+        span = self._cache.span
+        if self._window is None or span.ragged:
+            return 0
+        return max(0, span.start - self._window + 1)
+
+    def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
+        skip = self._skip()
+        return self._cache.span.width - skip, skip
+
+    def get_seq_length(self) -> int:
+        return self._cache.span.start
+
+    def get_max_length(self) -> int:
+        return -1
+
+    get_max_cache_shape = get_max_length  # its name in transformers 4
+
+    def grow(self, capacity: int) -> None:
+        """Moves to buffers of ``capacity`` positions, keys first, so that one copy is extra."""
+        for name in ("keys", "values"):
+            old: Tensor | None = getattr(self, name)
+            if old is not None:
+                rows, heads, length, width = old.shape
+                new = old.new_zeros(rows, heads, capacity, width)
+                new[:, :, :length] = old
+                setattr(self, name, new)
+
+    def exchange(self, a: int, b: int, length: int) -> None:
+        """Swaps the first ``length`` positions of two places."""
+        for buffer in (self.keys, self.values):
+            if buffer is not None and length:
+                kept = buffer[a, :, :length].clone()
+                buffer[a, :, :length] = buffer[b, :, :length]
+                buffer[b, :, :length] = kept
+
+
+class KVCache(Cache):
+    """Keys and values of ``rows`` texts that one model reads.
+
+    Args:
+        windows: for each layer the sliding window, or None.
+        rows: how many texts.
+        limit: positions that no row exceeds; buffers do not grow beyond it.
+
+    Attributes:
+        lengths: the watermark of each row.
+        capacity: positions that the buffers hold now.
+        span: of the forward pass under way, or of the last one.
+    """
+
+    def __init__(self, windows: Sequence[int | None], rows: int = 1, limit: int = 2**31) -> None:
+        super().__init__(layers=[KVLayer(self, window) for window in windows])
+        self.rows = rows
+        self.limit = limit
+        self.lengths = [0] * rows
+        self.capacity = 0
+        self._place = list(range(rows))  # of each row, in the buffers
+        nothing = torch.empty(0, dtype=torch.int64)
+        self.span = Span(0, 0, 0, 0, False, nothing, nothing, nothing)
+
+    def arrange(self, rows: Sequence[int]) -> list[int]:
+        """Brings ``rows`` side by side; returns them in the order in which they then lie.
+
+        Rows that run already stay where they are; one that does not run makes room for each that
+        lies apart.
+        """
+        places = sorted(self._place[row] for row in rows)
+        first = places[0]
+        if places[-1] - first + 1 != len(places):
+            first = 0
+            wanted = set(range(len(rows)))
+            free = sorted(wanted.difference(places))
+            for place in (p for p in places if p not in wanted):
+                self._exchange(place, free.pop(0))
+        at = {self._place[row]: row for row in rows}
+        return [at[place] for place in range(first, first + len(rows))]
+
+    def _exchange(self, a: int, b: int) -> None:
+        row_a, row_b = self._place.index(a), self._place.index(b)
+        length = max(self.lengths[row_a], self.lengths[row_b])
+        for layer in self.layers:
+            layer.exchange(a, b, length)
+        self._place[row_a], self._place[row_b] = b, a
+
+    def begin(self, rows: Sequence[int], counts: Sequence[int], device: torch.device) -> Span:
+        """Prepares a forward pass of ``counts`` new tokens for ``rows``, which lie in this order.
+
+        ``commit`` has to follow it. Without, nothing has been read: the watermarks stay.
+        """
+        starts = [self.lengths[row] for row in rows]
+        width = max(start + count for start, count in zip(starts, counts, strict=True))
+        if width > self.capacity:
+            self._grow(width)
+        first = self._place[rows[0]]
+        ragged = len(rows) > 1 and (
+            any(start != starts[0] for start in starts) or any(n != counts[0] for n in counts)
+        )
+        places = torch.arange(first, first + len(rows), device=device)
+        tensors = (torch.tensor(values, device=device) for values in (starts, counts))
+        self.span = Span(first, len(rows), max(starts), width, ragged, places, *tensors)
+        self._reading = rows, counts
+        return self.span
+
+    def commit(self) -> None:
+        """Moves the watermarks over what the forward pass has read."""
+        for row, count in zip(*self._reading, strict=True):
+            self.lengths[row] += count
+
+    def roll_back(self, row: int, length: int) -> None:
+        """Forgets what ``row`` holds beyond its first ``length`` positions."""
+        self.lengths[row] = min(self.lengths[row], length)
+
+    def _grow(self, width: int) -> None:
+        # By half as much again, so that all copies together are at most twice the final size.
+        wanted = max(width, self.capacity + self.capacity // 2)
+        capacity = min(-(-wanted // BLOCK) * BLOCK, max(self.limit, width))
+        for layer in self.layers:
+            layer.grow(capacity)
+        self.capacity = capacity
+
+
+def ragged_mask(span: Span, new: int, window: int | None, additive: torch.dtype | None) -> Tensor:
+    """Which positions each new token of each row may attend to.
+
+    Args:
+        span: of the pass. Row b has tokens at ``starts[b]``, ``starts[b] + 1`` and so on.
+        new: tokens a row, the longest one's; those beyond a row's count are padding.
+        window: keys that a token may attend to, itself included; None is all.
+        additive: a dtype, for attention that adds the mask to its scores.
+
+    Returns:
+        [n, 1, new, width], bool (true: may attend), or 0 and the dtype's least number.
+    """
+    device = span.starts.device
+    key = torch.arange(span.width, device=device)
+    query = (span.starts[:, None] + torch.arange(new, device=device))[:, None, :, None]
+    mask = key <= query
+    if window is not None:
+        mask &= key > query - window
+    if additive is None:
+        return mask
+    return torch.zeros_like(mask, dtype=additive).masked_fill_(~mask, torch.finfo(additive).min)

@@ -1,0 +1,253 @@
+"""One answer in the making: what to ask of the models next, and what to make of what they say.
+
+A conversation runs no model. It is a generator that yields events for the reader and asks for the
+models; :class:`~steer_decode.batch.Batch` answers the asks, for one conversation or for many that
+advance together. So the rules of routing are written once, here.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from transformers import LogitsProcessorList, StoppingCriteriaList
+
+from steer_kernels import LogitStats
+
+from .errors import SteerError
+from .events import Event, HandOver, StepClosed, TextDelta
+from .pair import Pair
+from .policies import REDO, Policy, Redo, StepStart
+from .steps import Detokenizer, StepBoundary
+from .trace import Step, Trace
+from .transcript import WRITERS, Transcript, Writer, other
+
+
+class Ask(NamedTuple):
+    """What a conversation wants of a model: tokens to append, or a look at the next logits."""
+
+    writer: Writer
+    draw: bool
+
+
+class Draw(NamedTuple):
+    """A token, and the policy's signal on the raw logits that it was drawn from."""
+
+    token: int
+    value: float
+
+
+Reply = LogitStats | list[Draw]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a caller may hang on an answer, as in ``generate`` of transformers.
+
+    Attributes:
+        processors: change the scores before a token is drawn; signals are read before them.
+        criteria: end the answer.
+    """
+
+    processors: LogitsProcessorList | None = None
+    criteria: StoppingCriteriaList | None = None
+
+
+class Conversation:
+    """The state of one answer.
+
+    Args:
+        pair: the two models and their tokenizer.
+        policy: who writes next.
+        boundary: where a step closes.
+        transcript: of which the last token is the last of the prompt.
+        limit: most tokens of the transcript.
+        seed: of this answer's draws, and of policies that draw.
+        hooks: processors and stopping criteria.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        policy: Policy,
+        boundary: StepBoundary,
+        transcript: Transcript,
+        limit: int,
+        seed: int,
+        hooks: Hooks,
+    ) -> None:
+        self._pair = pair
+        self._policy = policy
+        self._boundary = boundary
+        self._seed = seed
+        self._random = random.Random(seed)
+        self._detokenizer = Detokenizer(pair.tokenizer)
+        self.transcript = transcript
+        self.limit = limit
+        self.hooks = hooks
+        self.trace = Trace(str(policy), policy.signal.name, list(transcript.ids))
+        # What each lane has read, for the counts of a step; the lanes move it.
+        self.read: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
+        self.written: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
+        self.discarded: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
+
+    def uniform(self) -> float:
+        """The next uniform number in [0, 1) of this answer, whoever writes."""
+        return self._random.random()
+
+    @property
+    def place(self) -> str:
+        """Where in the answer the next token stands, for messages."""
+        step = self._step
+        return f"token {len(step.token_ids)} of step {step.index}"
+
+    def run(self) -> Generator[Event | Ask, Reply, None]:
+        """Writes the answer: yields events, which want no reply, and asks, which do."""
+        index, redo = 0, False
+        writer: Writer = "small"
+        while not self.trace.stop_reason:
+            begin = time.perf_counter()
+            self._step = step = Step(index, writer)
+            if not redo:
+                yield from self._look_before(step)
+            if self.trace.steps and self.trace.steps[-1].writer != step.writer:
+                yield HandOver(index, step.writer, self._unread(step.writer) + step.prefilled)
+            self.trace.steps.append(step)
+            mark, start = self._detokenizer.mark(), len(self.transcript)
+            yield from self._write(step)
+            step.milliseconds = 1e3 * (time.perf_counter() - begin)
+            verdict = self._look_after(step, redo)
+            redo = verdict == REDO
+            if redo:
+                self._take_back(step, start)
+                self._detokenizer.reset(mark)
+                writer = other(step.writer)
+            else:
+                index, writer = index + 1, verdict  # type: ignore[assignment]
+            yield StepClosed(step)
+
+    def _unread(self, writer: Writer) -> int:
+        """Tokens that ``writer`` has to read first and did not write itself."""
+        return self.transcript.foreign(writer, self.read[writer])
+
+    def _look_before(self, step: Step) -> Generator[Ask, Reply, None]:
+        """Lets the policy choose the step's writer, with the small model's logits if it looks."""
+        stats = None
+        pending = foreign = 0
+        if self._policy.looks_ahead:
+            pending = len(self.transcript) - self.read["small"]
+            foreign = self._unread("small")
+            reply = yield Ask("small", draw=False)
+            assert isinstance(reply, LogitStats)
+            stats = reply
+            step.before = read_signal(self._policy, stats, f"before step {step.index}")[0]
+        start = StepStart(step.index, step.writer, self._seed, stats)
+        step.writer = self._consult("before", start, WRITERS)
+        if step.writer == "small":
+            step.prefilled = foreign
+        else:
+            step.probed = pending
+
+    def _write(self, step: Step) -> Generator[Event | Ask, Reply, None]:
+        """Writes one step to its end, or to the end of the answer."""
+        step.prefilled += self._unread(step.writer)
+        ask = Ask(step.writer, draw=True)
+        while self._open(step):
+            drawn = yield ask
+            assert isinstance(drawn, list)
+            for token, value in drawn:
+                yield self._append(step, token, value)
+                if not self._open(step):
+                    break  # What was drawn beyond the end is forgotten.
+
+    def _open(self, step: Step) -> bool:
+        return not step.closed and not self.trace.stop_reason
+
+    def _append(self, step: Step, token: int, value: float) -> TextDelta:
+        self.transcript.append(token, step.writer)
+        self.written[step.writer] += 1
+        step.token_ids.append(token)
+        step.values.append(value)
+        text = self._detokenizer.push(token)
+        ended = token in self._pair.eos_ids
+        step.closed = ended or self._boundary.closes(step.token_ids)
+        self.trace.stop_reason = "eos" if ended else self._cut()
+        if self.trace.stop_reason:
+            text += self._detokenizer.flush()
+        step.text += text
+        return TextDelta(text, token, step.writer, step.index)
+
+    def _cut(self) -> str:
+        """Why the answer cannot go on, though no model has ended it; "" if it can."""
+        if len(self.transcript) >= self._pair.max_length:
+            return "context"
+        if len(self.transcript) >= self.limit:
+            return "max_new_tokens"
+        if self.hooks.criteria:
+            ids = torch.tensor([self.transcript.ids], device=self._pair.small.device)
+            if bool(torch.as_tensor(self.hooks.criteria(ids, None)).all()):
+                return "criteria"
+        return ""
+
+    def _look_after(self, step: Step, redone: bool) -> Writer | Redo:
+        if not step.closed:
+            return step.writer
+        verdict: Writer | Redo = self._consult("after", step, (*WRITERS, REDO))
+        if verdict == REDO and redone:
+            raise SteerError(
+                f"policy {self._policy.name!r} took step {step.index} back twice: "
+                "a step that was written again has to stay"
+            )
+        return verdict
+
+    def _consult(self, when: str, about: StepStart | Step, answers: tuple[str, ...]) -> Any:
+        """The policy's answer before or after a step, checked."""
+        where = f"{when} step {about.index}"
+        ask: Any = self._policy.before_step if when == "before" else self._policy.after_step
+        try:
+            answer = ask(about)
+        except SteerError:
+            raise
+        except Exception as error:
+            raise _failed(f"policy {self._policy.name!r}", where, error) from error
+        if answer not in answers:
+            *most, last = map(repr, answers)
+            raise SteerError(
+                f"policy {self._policy.name!r} answered {answer!r} {where}: "
+                f"it must answer {', '.join(most)} or {last}"
+            )
+        return answer
+
+    def _take_back(self, step: Step, start: int) -> None:
+        """Moves the transcript back to where ``step`` began; the lanes follow."""
+        step.discarded = True
+        self.trace.stop_reason = ""
+        self.transcript.truncate(start)
+        self.discarded[step.writer] += len(step.token_ids)
+
+
+def read_signal(policy: Policy, stats: LogitStats, where: str) -> list[float]:
+    """The policy's signal on each row of ``stats``.
+
+    Raises:
+        SteerError: the signal failed or returned another shape; the message names it and ``where``.
+    """
+    signal = policy.signal
+    try:
+        values: Any = signal.read(stats).tolist()
+    except Exception as error:
+        raise _failed(f"signal {signal.name!r}", where, error) from error
+    if not isinstance(values, list) or len(values) != stats.max_logit.shape[0]:
+        raise SteerError(
+            f"signal {signal.name!r} must return one number a row, {stats.max_logit.shape[0]} "
+            f"in all, got {values!r} {where}"
+        )
+    return list(values)
+
+
+def _failed(what: str, where: str, error: Exception) -> SteerError:
+    return SteerError(f"{what} failed {where}: {type(error).__name__}: {error}")

@@ -1,0 +1,50 @@
+"""Whether the caches will fit, reckoned before anything runs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import psutil
+import torch
+
+from .errors import OutOfMemoryError
+from .pair import Pair
+from .transcript import WRITERS
+
+
+def available_bytes(device: torch.device) -> int:
+    """Bytes that can still be allocated on ``device``."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + reserved)
+    return int(psutil.virtual_memory().available)
+
+
+def check_memory(pair: Pair, tokens: int, rows: int = 1) -> None:
+    """Refuses answers whose keys and values cannot fit.
+
+    Args:
+        pair: the two models.
+        tokens: most tokens of one transcript.
+        rows: transcripts at a time.
+
+    Raises:
+        OutOfMemoryError: with the bytes that are needed and those that are there.
+    """
+    needed: dict[torch.device, int] = defaultdict(int)
+    for writer in WRITERS:
+        needed[pair.model(writer).device] += rows * pair.shapes[writer].cache_bytes(tokens)
+    for device, size in needed.items():
+        room = available_bytes(device)
+        if size > room:
+            shares = " and ".join(
+                f"{rows * pair.shapes[w].cache_bytes(tokens):,} bytes for the {w} model"
+                for w in WRITERS
+                if pair.model(w).device == device
+            )
+            raise OutOfMemoryError(
+                f"the KV caches of {tokens} tokens times {rows} "
+                f"{'row' if rows == 1 else 'rows'} need {size:,} bytes on {device} ({shares}), and "
+                f"{room:,} are available: lower max_new_tokens or the number of prompts"
+            )

@@ -1,0 +1,170 @@
+"""Many answers at once: each is what it would be alone, whoever writes beside it."""
+
+from __future__ import annotations
+
+import pytest
+import reference_loop as ref
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from steer_decode import (
+    AlwaysSmall,
+    Done,
+    FirstTokenEntropy,
+    Policy,
+    RandomShare,
+    Router,
+    SteerError,
+    SteerOnline,
+    TextDelta,
+)
+from steer_decode.lane import Lane
+from steer_decode.transcript import WRITERS, Transcript
+from tiny import FAMILIES, make_pair, prompt_ids, prompt_text
+
+FAMILIES = (*FAMILIES, "olmo3")
+PAIRS = {family: make_pair(family, 0) for family in FAMILIES}
+POLICIES = (
+    SteerOnline(threshold=9.0),
+    FirstTokenEntropy(threshold=0.7),
+    RandomShare(0.5),
+    AlwaysSmall(),
+)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda p: p.name)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_row_is_answered_as_if_it_were_alone(family: str, policy: Policy) -> None:
+    router = Router(PAIRS[family], policy)
+    prompts = [prompt_text(i, 3 + 5 * i) for i in range(5)]
+    together = router.cohort(prompts, max_new_tokens=40, seed=3)
+    for i, prompt in enumerate(prompts):
+        alone = router.generate(prompt, max_new_tokens=40, seed=3 + i)
+        assert together[i].token_ids == alone.token_ids
+        assert [s.writer for s in together[i].trace.steps] == [s.writer for s in alone.trace.steps]
+        for writer in WRITERS:
+            many, one = getattr(together[i].cost, writer), getattr(alone.cost, writer)
+            assert many.processed == one.processed
+            # A hand-over beside rows that decode takes two passes, and the head works twice.
+            extra = 2 * router.pair.shapes[writer].head * (many.forwards - one.forwards)
+            assert many.flops == one.flops + extra
+    if policy.name in ("steer", "random"):
+        assert any(o.cost.hand_overs for o in together)
+
+
+def test_sampled_rows_have_their_own_seeds() -> None:
+    router = Router(PAIRS["llama"], SteerOnline(threshold=9.0))
+    prompts = [prompt_text(1)] * 3
+    options = {"max_new_tokens": 30, "temperature": 1.0, "top_p": 0.9}
+    together = router.cohort(prompts, seed=5, **options)
+    assert together[0].token_ids != together[1].token_ids
+    for i, prompt in enumerate(prompts):
+        alone = router.generate(prompt, seed=5 + i, **options)
+        assert together[i].token_ids == alone.token_ids
+
+
+def test_the_weights_are_read_once_for_all_rows() -> None:
+    pair = PAIRS["llama"]
+    router = Router(pair, AlwaysSmall())
+    prompt = prompt_text(1)
+    alone = router.generate(prompt, max_new_tokens=10).cost
+    rows = [output.cost for output in router.cohort([prompt] * 4, max_new_tokens=10)]
+    shape = pair.shapes["small"]
+    weights = 4 * (shape.body + shape.head) * alone.small.forwards
+    assert sum(r.bytes_read for r in rows) == pytest.approx(4 * alone.bytes_read - 3 * weights)
+
+
+def test_every_row_streams_and_is_done_once() -> None:
+    router = Router(PAIRS["qwen3"], SteerOnline(threshold=9.0))
+    cohort = router.stream_cohort([prompt_text(i) for i in range(4)], max_new_tokens=25)
+    texts, done = [""] * 4, [0] * 4
+    kept: list[list[str]] = [[] for _ in range(4)]
+    for row, event in cohort:
+        assert not done[row]
+        if isinstance(event, TextDelta):
+            texts[row] += event.text
+        elif isinstance(event, Done):
+            done[row] += 1
+            kept[row] = [s.text for s in event.output.trace.steps]
+    assert done == [1] * 4
+    assert ["".join(steps) for steps in kept] == texts
+    assert all(o.cost.seconds > 0 for o in cohort.outputs)
+
+
+def test_bad_prompts_are_named_before_anything_runs() -> None:
+    router = Router(PAIRS["llama"], AlwaysSmall())
+    with pytest.raises(SteerError, match="prompts are empty: give at least one"):
+        router.cohort([])
+    with pytest.raises(SteerError, match="prompt 1: prompt is empty"):
+        router.cohort([prompt_text(0), " "])
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Three texts that two models read in any order, in any company, with any part taken back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair = PAIRS[self.family]
+        self.texts = [Transcript(prompt_ids(i, 2 + 3 * i)) for i in range(4)]
+        self.lane = Lane(self.pair.small, self.pair.shapes["small"], self.texts, limit=512)
+        self.seed = 0
+
+    family = "llama"
+
+    @rule(row=st.integers(0, 3), amount=st.integers(1, 9))
+    def write(self, row: int, amount: int) -> None:
+        self.seed += 1
+        for token in prompt_ids(self.seed, amount):
+            self.texts[row].append(token, "large")
+
+    @rule(row=st.integers(0, 3), amount=st.integers(1, 9))
+    def take_back(self, row: int, amount: int) -> None:
+        text = self.texts[row]
+        text.truncate(max(text.prompt_length, len(text) - amount))
+        self.lane.roll_back(row, len(text))
+
+    @rule(row=st.integers(0, 3), seed=st.integers(0, 3), kept=st.integers(0, 5))
+    def ask_something_else(self, row: int, seed: int, kept: int) -> None:
+        ids = self.texts[row].ids[:kept] + prompt_ids(seed, 6)
+        self.lane.roll_back(row, self.texts[row].restart(ids))
+
+    @rule(rows=st.permutations(range(4)), n=st.integers(1, 4))
+    def read(self, rows: list[int], n: int) -> None:
+        logits = self.lane.catch_up(rows[:n])
+        for row, got in zip(rows[:n], logits, strict=True):
+            expected = ref.next_logits(self.pair, "small", self.texts[row].ids)
+            torch.testing.assert_close(
+                got[: self.pair.vocab_size].double(), expected, atol=3e-4, rtol=1e-4
+            )
+
+    @invariant()
+    def no_watermark_is_beyond_its_text(self) -> None:
+        for row, text in enumerate(self.texts):
+            assert 0 <= self.lane.watermark(row) <= len(text)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_any_interleaving_equals_recomputation(family: str) -> None:
+    machine = type("Machine", (Interleavings,), {"family": family})
+    case = machine.TestCase
+    case.settings = settings(max_examples=8, stateful_step_count=12, deadline=None)
+    case().runTest()
+
+
+@settings(max_examples=10, deadline=None)
+@given(lengths=st.lists(st.integers(1, 600), min_size=1, max_size=3))
+def test_buffers_grow_and_keep_what_they_hold(lengths: list[int]) -> None:
+    pair = PAIRS["llama"]
+    texts = [Transcript(prompt_ids(i, 4)) for i in range(len(lengths))]
+    lane = Lane(pair.small, pair.shapes["small"], texts)
+    lane.catch_up(range(len(texts)))
+    for i, length in enumerate(lengths):
+        for token in prompt_ids(i + 50, length):
+            texts[i].append(token, "large")
+        lane.catch_up([i])
+    logits = lane.catch_up(range(len(texts)))
+    for text, got in zip(texts, logits, strict=True):
+        expected = ref.next_logits(pair, "small", text.ids)
+        torch.testing.assert_close(got[: pair.vocab_size].double(), expected, atol=2e-3, rtol=1e-3)
+    assert lane.cache.capacity >= max(len(t) for t in texts)
