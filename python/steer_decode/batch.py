@@ -129,12 +129,15 @@ class Batch:
         if not any(draws):
             stats = logit_stats(logits, vocab_size=self._vocab_size)
             return stats, stats.topk_ids[:, 0]
-        uniform = torch.zeros(len(rows), dtype=torch.float64)
-        if sampling.temperature:
-            for i, row in enumerate(rows):
-                uniform[i] = conversations[row].uniform() if draws[i] else 0.0
         options = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
-        uniform = uniform.to(logits.device)
+        if sampling.temperature:
+            numbers = [
+                conversations[row].uniform() if draw else 0.0
+                for row, draw in zip(rows, draws, strict=True)
+            ]
+            uniform = torch.tensor(numbers, dtype=torch.float64, device=logits.device)
+        else:
+            uniform = logits.new_zeros(len(rows), dtype=torch.float32)
         sampled = sample_logits(logits, uniform, *options, vocab_size=self._vocab_size)
         tokens = sampled.token
         for i, row in enumerate(rows):

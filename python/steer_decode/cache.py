@@ -156,6 +156,9 @@ class KVCache(Cache):
         self._place = list(range(rows))  # of each row, in the buffers
         nothing = torch.empty(0, dtype=torch.int64)
         self.span = Span(0, 0, 0, 0, False, nothing, nothing, nothing)
+        self._reading: Sequence[int] = ()
+        self._counts: list[int] = []
+        self._counts_tensor = nothing
 
     def arrange(self, rows: Sequence[int]) -> list[int]:
         """Brings ``rows`` side by side; returns them in the order in which they then lie.
@@ -194,15 +197,20 @@ class KVCache(Cache):
         ragged = len(rows) > 1 and (
             any(start != starts[0] for start in starts) or any(n != counts[0] for n in counts)
         )
-        places = torch.arange(first, first + len(rows), device=device)
-        tensors = (torch.tensor(values, device=device) for values in (starts, counts))
-        self.span = Span(first, len(rows), max(starts), width, ragged, places, *tensors)
-        self._reading = rows, counts
+        if self.span.first != first or self.span.size != len(rows):
+            places = torch.arange(first, first + len(rows), device=device)
+        else:
+            places = self.span.rows
+        if counts != self._counts:
+            self._counts, self._counts_tensor = list(counts), torch.tensor(counts, device=device)
+        tensors = places, torch.tensor(starts, device=device), self._counts_tensor
+        self.span = Span(first, len(rows), max(starts), width, ragged, *tensors)
+        self._reading = rows
         return self.span
 
     def commit(self) -> None:
         """Moves the watermarks over what the forward pass has read."""
-        for row, count in zip(*self._reading, strict=True):
+        for row, count in zip(self._reading, self._counts, strict=True):
             self.lengths[row] += count
 
     def roll_back(self, row: int, length: int) -> None:

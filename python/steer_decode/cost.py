@@ -12,7 +12,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -65,9 +67,14 @@ class ModelShape:
             weight_bytes=model.dtype.itemsize,
         )
 
+    @cached_property
+    def layers_by_window(self) -> tuple[tuple[int | None, int], ...]:
+        """How many layers have each window."""
+        return tuple(Counter(self.windows).items())
+
     def attended(self, new: int, past: int) -> int:
         """Query-key pairs over all layers when ``new`` tokens follow ``past`` cached ones."""
-        return sum(_causal_pairs(new, past, window) for window in self.windows)
+        return sum(n * _causal_pairs(new, past, window) for window, n in self.layers_by_window)
 
     def flops(self, new: int, past: int) -> int:
         """FLOPs of one forward pass that returns the logits of its last position only."""
@@ -76,7 +83,7 @@ class ModelShape:
 
     def bytes_read(self, past: int, rows: int = 1) -> float:
         """Bytes that a forward pass has to read for one of its ``rows``: weights, keys, values."""
-        cached = sum(past if w is None else min(past, w) for w in self.windows)
+        cached = sum(n * (past if w is None else min(past, w)) for w, n in self.layers_by_window)
         weights = (self.body + self.head) / rows
         return self.weight_bytes * (weights + 2 * self.kv_width * cached)
 

@@ -51,6 +51,7 @@ class Lane:
         self.cache = KVCache(shape.windows, len(transcripts), limit)
         self._cache_argument = cache_argument(model)
         self._device = model.device
+        self._attention = model.config._attn_implementation
         self._logits: list[Tensor | None] = [None] * len(transcripts)
         self.usage = [Usage() for _ in transcripts]
 
@@ -98,7 +99,7 @@ class Lane:
         rows = self.cache.arrange(rows)
         pending = [self.pending(row) for row in rows]
         alike = min(pending) == max(pending)
-        if self.model.config._attn_implementation not in _MASKED:
+        if self._attention not in _MASKED:
             alike = alike and len({self.watermark(row) for row in rows}) == 1
             groups = [rows] if alike else [[row] for row in rows]
         elif alike:
@@ -149,7 +150,7 @@ class Lane:
         return positions
 
     def _mask(self, span: Span, length: int) -> Tensor | dict[str, Tensor]:
-        additive = self.model.dtype if self.model.config._attn_implementation == "eager" else None
+        additive = self.model.dtype if self._attention == "eager" else None
         windows = set(self._shape.windows)
         masks = {window: ragged_mask(span, length, window, additive) for window in windows}
         if len(windows) == 1:

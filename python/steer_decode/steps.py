@@ -88,19 +88,25 @@ class Detokenizer:
         self._ids: list[int] = []
         self._prefix = 0
         self._read = 0
+        # The Rust back end alone: the wrapper around it takes longer than a small model's kernels.
+        self._backend = getattr(tokenizer, "backend_tokenizer", None)
 
     def push(self, token: int) -> str:
         """The text that ``token`` completes; empty while a character is still in parts."""
         self._ids.append(token)
-        old, new = self._window()
+        new = self._decode(self._ids[self._prefix :])
         if new.endswith("\ufffd"):
             return ""
+        old = self._decode(self._ids[self._prefix : self._read])
         self._prefix, self._read = self._read, len(self._ids)
         return new[len(old) :]
 
     def flush(self) -> str:
         """What was held back, broken characters included."""
-        old, new = self._window()
+        if self._read == len(self._ids):
+            return ""
+        old = self._decode(self._ids[self._prefix : self._read])
+        new = self._decode(self._ids[self._prefix :])
         self._prefix = self._read = len(self._ids)
         return new[len(old) :]
 
@@ -112,11 +118,10 @@ class Detokenizer:
         length, self._prefix, self._read = mark
         del self._ids[length:]
 
-    def _window(self) -> tuple[str, str]:
-        old = self._ids[self._prefix : self._read]
-        return self._decode(old), self._decode(self._ids[self._prefix :])
-
     def _decode(self, ids: list[int]) -> str:
+        if self._backend is not None:
+            text: str = self._backend.decode(ids, skip_special_tokens=True)
+            return text
         return str(
             self._tokenizer.decode(
                 ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
