@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from steer_kernels import LogitStats
@@ -85,19 +87,40 @@ class Conversation:
         self._boundary = boundary
         self._seed = seed
         self._random = random.Random(seed)
+        self._uniforms: deque[float] = deque()
         self._detokenizer = Detokenizer(pair.tokenizer)
         self.transcript = transcript
         self.limit = limit
         self.hooks = hooks
         self.trace = Trace(str(policy), policy.signal.name, list(transcript.ids))
-        # What each lane has read, for the counts of a step; the lanes move it.
-        self.read: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
+        # How much of the transcript each model has read; the batch says.
+        self.watermark: Callable[[Writer], int] = lambda writer: 0
         self.written: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
         self.discarded: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
 
-    def uniform(self) -> float:
-        """The next uniform number in [0, 1) of this answer, whoever writes."""
-        return self._random.random()
+    def uniforms(self, n: int) -> list[float]:
+        """The next ``n`` uniform numbers in [0, 1) of this answer, whoever writes.
+
+        Each token that is appended uses one up; those that were looked at in vain come again.
+        """
+        while len(self._uniforms) < n:
+            self._uniforms.append(self._random.random())
+        return list(self._uniforms)[:n]
+
+    @property
+    def room(self) -> int:
+        """Tokens that the answer may still take."""
+        return self.limit - len(self.transcript)
+
+    @property
+    def step_ids(self) -> list[int]:
+        """The tokens of the open step."""
+        return self._step.token_ids
+
+    @property
+    def said_something(self) -> bool:
+        """Whether the open step holds a letter or a digit."""
+        return self._boundary.says_something(self.step_ids)
 
     @property
     def place(self) -> str:
@@ -132,19 +155,19 @@ class Conversation:
 
     def _unread(self, writer: Writer) -> int:
         """Tokens that ``writer`` has to read first and did not write itself."""
-        return self.transcript.foreign(writer, self.read[writer])
+        return self.transcript.foreign(writer, self.watermark(writer))
 
     def _look_before(self, step: Step) -> Generator[Ask, Reply, None]:
         """Lets the policy choose the step's writer, with the small model's logits if it looks."""
         stats = None
         pending = foreign = 0
         if self._policy.looks_ahead:
-            pending = len(self.transcript) - self.read["small"]
+            pending = len(self.transcript) - self.watermark("small")
             foreign = self._unread("small")
             reply = yield Ask("small", draw=False)
             assert isinstance(reply, LogitStats)
             stats = reply
-            step.before = read_signal(self._policy, stats, f"before step {step.index}")[0]
+            step.before = read_signal(self._policy, stats, [self])[0]
         start = StepStart(step.index, step.writer, self._seed, stats)
         step.writer = self._consult("before", start, WRITERS)
         if step.writer == "small":
@@ -168,6 +191,8 @@ class Conversation:
         return not step.closed and not self.trace.stop_reason
 
     def _append(self, step: Step, token: int, value: float) -> TextDelta:
+        if self._uniforms:
+            self._uniforms.popleft()
         self.transcript.append(token, step.writer)
         self.written[step.writer] += 1
         step.token_ids.append(token)
@@ -230,23 +255,36 @@ class Conversation:
         self.discarded[step.writer] += len(step.token_ids)
 
 
-def read_signal(policy: Policy, stats: LogitStats, where: str) -> list[float]:
-    """The policy's signal on each row of ``stats``.
+def read_signal(
+    policy: Policy, stats: LogitStats, conversations: Sequence[Conversation]
+) -> list[float]:
+    """The policy's signal on ``stats``, a row for each of ``conversations``.
 
     Raises:
-        SteerError: the signal failed or returned another shape; the message names it and ``where``.
+        SteerError: the signal failed or returned another shape; the message names it and the step.
     """
+    return signal_of(policy, stats, conversations).tolist()
+
+
+def signal_of(
+    policy: Policy, stats: LogitStats, conversations: Sequence[Conversation] = ()
+) -> Tensor:
+    """As :func:`read_signal`, on the device: [B]."""
     signal = policy.signal
     try:
-        values: Any = signal.read(stats).tolist()
+        values = signal.read(stats)
+        if values.shape == stats.max_logit.shape:
+            return values
     except Exception as error:
-        raise _failed(f"signal {signal.name!r}", where, error) from error
-    if not isinstance(values, list) or len(values) != stats.max_logit.shape[0]:
-        raise SteerError(
-            f"signal {signal.name!r} must return one number a row, {stats.max_logit.shape[0]} "
-            f"in all, got {values!r} {where}"
-        )
-    return list(values)
+        raise _failed(f"signal {signal.name!r}", _places(conversations), error) from error
+    raise SteerError(
+        f"signal {signal.name!r} must return one number a row, [{stats.max_logit.shape[0]}], "
+        f"got shape {list(values.shape)} {_places(conversations)}"
+    )
+
+
+def _places(conversations: Sequence[Conversation]) -> str:
+    return "at " + (", ".join(c.place for c in conversations) or "a token")
 
 
 def _failed(what: str, where: str, error: Exception) -> SteerError:
