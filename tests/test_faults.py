@@ -1,4 +1,4 @@
-"""What goes wrong is named, before it runs where that can be known, and leaves the caches usable."""
+"""What goes wrong is named, before it runs if that can be known, and leaves the caches usable."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_signal_that_raises_is_named(turns: int) -> None:
 
     policy = RandomShare(0.5)
     policy.signal = get_signal(clumsy)
-    with pytest.raises(SteerError, match="signal 'clumsy' failed at .*: RuntimeError: not my day"):
+    with pytest.raises(SteerError, match=r"signal 'clumsy' failed at .*: RuntimeError: not my day"):
         Router(PAIR, policy, turns=turns).generate(prompt_text(1), max_new_tokens=60)
     policy.signal = get_signal(shapeless)
     with pytest.raises(SteerError, match=r"signal 'shapeless' must return one number a row, \[1\]"):

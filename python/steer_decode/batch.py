@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from steer_kernels import LogitStats, logit_stats, sample_logits
 
-from .conversation import Ask, Conversation, Draw, Reply, read_signal
-from .errors import BrokenModelError, OutOfMemoryError
+from .conversation import Ask, Conversation, Draw, Judge, Reply, consult, read_signal
+from .errors import BrokenModelError, OutOfMemoryError, SteerError
 from .events import Event, StepClosed
 from .lane import Lane
 from .pair import Pair
@@ -20,6 +20,7 @@ from .policies import Policy
 from .run_ahead import RunAhead
 from .sampling import Sampling
 from .steps import StepBoundary
+from .trace import Step
 from .transcript import WRITERS, Writer
 
 _T = TypeVar("_T")
@@ -37,7 +38,7 @@ class Batch:
 
     Args:
         pair: the two models.
-        policy: of all conversations; its signal is read off each row's raw logits.
+        policy: of all conversations, started; its signal is read off each row's raw logits.
         conversations: the rows of both lanes, in order.
         sampling: how tokens are drawn.
         turns: for each writer, tokens between two looks of the host; see ``run_ahead``. Processors
@@ -77,42 +78,72 @@ class Batch:
 
     def run(self) -> Iterator[tuple[int, Event]]:
         """Yields (row, event) until every answer is complete."""
-        running = [c.run() for c in self._conversations]
-        asks: dict[int, Ask] = {}
-        for row, conversation in enumerate(running):
-            yield from self._advance(row, conversation, None, asks)
-        while asks:
+        self._running = [c.run() for c in self._conversations]
+        self._asks: dict[int, Ask] = {}
+        self._closed: dict[int, Step] = {}  # steps that wait for their verdict
+        for row in range(len(self._running)):
+            yield from self._advance(row, None)
+        while self._asks or self._closed:
             for writer in WRITERS:
                 # A row whose step the small model has just closed may join the large one's pass.
-                rows = [row for row, ask in asks.items() if ask.writer == writer]
+                rows = [row for row, ask in self._asks.items() if ask.writer == writer]
                 if not rows:
                     continue
-                draws = [asks.pop(row).draw for row in rows]
+                draws = [self._asks.pop(row).draw for row in rows]
                 for row, reply in self._replies(writer, rows, draws):
-                    yield from self._advance(row, running[row], reply, asks)
+                    yield from self._advance(row, reply)
                     lane = self.lanes[writer]
                     lane.roll_back(row, len(self._conversations[row].transcript))
+            if not self._asks and self._closed:
+                yield from self._judge_round()
 
-    def _advance(
-        self,
-        row: int,
-        running: Generator[Event | Ask, Reply, None],
-        reply: Reply | None,
-        asks: dict[int, Ask],
-    ) -> Iterator[tuple[int, Event]]:
+    def _judge_round(self) -> Iterator[tuple[int, Event]]:
+        """Every answer waits at the end of a step: judges those that are furthest behind.
+
+        A step 0 that was taken back closes after the others', and is judged before they go on.
+        """
+        index = min(step.index for step in self._closed.values())
+        round_ = {row: step for row, step in self._closed.items() if step.index == index}
+        steps = list(round_.values())
+        verdicts = consult(
+            self._policy,
+            f"after step {index}",
+            lambda: list(self._policy.after_round(steps)),
+        )
+        if len(verdicts) != len(steps):
+            raise SteerError(
+                f"policy {self._policy.name!r} answered {len(verdicts)} times for {len(steps)} "
+                f"steps after step {index}: it must answer once for each"
+            )
+        for row, verdict in zip(round_, verdicts, strict=True):
+            del self._closed[row]
+            yield from self._advance(row, verdict)
+
+    def _advance(self, row: int, reply: Reply | None) -> Iterator[tuple[int, Event]]:
         """Runs one conversation to its next ask, or to its end."""
-        try:
-            item = running.send(reply)  # type: ignore[arg-type]
-            while not isinstance(item, Ask):
-                if isinstance(item, StepClosed) and item.step.discarded:
-                    # Before the reader sees it, who may go away and leave the caches as they are.
-                    for lane in self.lanes.values():
-                        lane.roll_back(row, len(self._conversations[row].transcript))
-                yield row, item
-                item = next(running)
-            asks[row] = item
-        except StopIteration:
-            pass
+        running, policy = self._running[row], self._policy
+        while True:
+            try:
+                item = running.send(reply)  # type: ignore[arg-type]
+            except StopIteration:
+                return
+            reply = None
+            if isinstance(item, Ask):
+                self._asks[row] = item
+                return
+            if isinstance(item, Judge):
+                step = item.step
+                if policy.in_rounds:
+                    self._closed[row] = step
+                    return
+                where = f"after step {step.index}"
+                reply = consult(policy, where, partial(policy.after_step, step))
+                continue
+            if isinstance(item, StepClosed) and item.step.discarded:
+                # Before the reader sees it, who may go away and leave the caches as they are.
+                for lane in self.lanes.values():
+                    lane.roll_back(row, len(self._conversations[row].transcript))
+            yield row, item
 
     def _replies(
         self, writer: Writer, rows: Sequence[int], draws: Sequence[bool]

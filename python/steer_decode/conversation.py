@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,12 +28,20 @@ from .steps import Detokenizer, StepBoundary
 from .trace import Step, Trace
 from .transcript import WRITERS, Transcript, Writer, other
 
+_T = TypeVar("_T")
+
 
 class Ask(NamedTuple):
     """What a conversation wants of a model: tokens to append, or a look at the next logits."""
 
     writer: Writer
     draw: bool
+
+
+class Judge(NamedTuple):
+    """A step has closed: who writes the next one, or this one again?"""
+
+    step: Step
 
 
 class Draw(NamedTuple):
@@ -43,7 +51,7 @@ class Draw(NamedTuple):
     value: float
 
 
-Reply = LogitStats | list[Draw]
+Reply = LogitStats | list[Draw] | Writer | Redo
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ class Conversation:
         step = self._step
         return f"token {len(step.token_ids)} of step {step.index}"
 
-    def run(self) -> Generator[Event | Ask, Reply, None]:
+    def run(self) -> Generator[Event | Ask | Judge, Reply, None]:
         """Writes the answer: yields events, which want no reply, and asks, which do."""
         index, redo = 0, False
         writer: Writer = "small"
@@ -143,14 +151,19 @@ class Conversation:
             mark, start = self._detokenizer.mark(), len(self.transcript)
             yield from self._write(step)
             step.milliseconds = 1e3 * (time.perf_counter() - begin)
-            verdict = self._look_after(step, redo)
+            verdict: Any = (yield Judge(step)) if step.closed else step.writer
+            if verdict == REDO and redo:
+                raise SteerError(
+                    f"policy {self._policy.name!r} took step {index} back twice: "
+                    "a step that was written again has to stay"
+                )
             redo = verdict == REDO
             if redo:
                 self._take_back(step, start)
                 self._detokenizer.reset(mark)
                 writer = other(step.writer)
             else:
-                index, writer = index + 1, verdict  # type: ignore[assignment]
+                index, writer = index + 1, verdict
             yield StepClosed(step)
 
     def _unread(self, writer: Writer) -> int:
@@ -169,7 +182,9 @@ class Conversation:
             stats = reply
             step.before = read_signal(self._policy, stats, [self])[0]
         start = StepStart(step.index, step.writer, self._seed, stats)
-        step.writer = self._consult("before", start, WRITERS)
+        step.writer = consult(
+            self._policy, f"before step {step.index}", lambda: self._policy.before_step(start)
+        )
         if step.writer == "small":
             step.prefilled = foreign
         else:
@@ -200,6 +215,7 @@ class Conversation:
         text = self._detokenizer.push(token)
         ended = token in self._pair.eos_ids
         step.closed = ended or self._boundary.closes(step.token_ids)
+        step.ended = ended
         self.trace.stop_reason = "eos" if ended else self._cut()
         if self.trace.stop_reason:
             text += self._detokenizer.flush()
@@ -218,41 +234,35 @@ class Conversation:
                 return "criteria"
         return ""
 
-    def _look_after(self, step: Step, redone: bool) -> Writer | Redo:
-        if not step.closed:
-            return step.writer
-        verdict: Writer | Redo = self._consult("after", step, (*WRITERS, REDO))
-        if verdict == REDO and redone:
-            raise SteerError(
-                f"policy {self._policy.name!r} took step {step.index} back twice: "
-                "a step that was written again has to stay"
-            )
-        return verdict
-
-    def _consult(self, when: str, about: StepStart | Step, answers: tuple[str, ...]) -> Any:
-        """The policy's answer before or after a step, checked."""
-        where = f"{when} step {about.index}"
-        ask: Any = self._policy.before_step if when == "before" else self._policy.after_step
-        try:
-            answer = ask(about)
-        except SteerError:
-            raise
-        except Exception as error:
-            raise _failed(f"policy {self._policy.name!r}", where, error) from error
-        if answer not in answers:
-            *most, last = map(repr, answers)
-            raise SteerError(
-                f"policy {self._policy.name!r} answered {answer!r} {where}: "
-                f"it must answer {', '.join(most)} or {last}"
-            )
-        return answer
-
     def _take_back(self, step: Step, start: int) -> None:
         """Moves the transcript back to where ``step`` began; the lanes follow."""
         step.discarded = True
         self.trace.stop_reason = ""
         self.transcript.truncate(start)
         self.discarded[step.writer] += len(step.token_ids)
+
+
+def consult(policy: Policy, where: str, ask: Callable[[], _T]) -> _T:
+    """What a policy answers; a mistake in it is named, with the step.
+
+    Raises:
+        SteerError: it raised something, or answered with another word than it may.
+    """
+    try:
+        answer = ask()
+    except SteerError:
+        raise
+    except Exception as error:
+        raise _failed(f"policy {policy.name!r}", where, error) from error
+    answers = (*WRITERS, REDO) if where.startswith("after") else WRITERS
+    for word in answer if isinstance(answer, list) else [answer]:
+        if word not in answers:
+            *most, last = map(repr, answers)
+            raise SteerError(
+                f"policy {policy.name!r} answered {word!r} {where}: "
+                f"it must answer {', '.join(most)} or {last}"
+            )
+    return answer
 
 
 def read_signal(

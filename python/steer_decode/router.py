@@ -171,15 +171,16 @@ class Cohort:
         self._pair = pair = router.pair
         limits = [min(len(t) + max_new_tokens, pair.max_length) for t in transcripts]
         check_memory(pair, max(limits), len(transcripts))
+        policy = router.policy.start()
         self._conversations = [
             Conversation(
-                pair, router.policy, router.boundary, transcript, limit, seed + i, hooks or Hooks()
+                pair, policy, router.boundary, transcript, limit, seed + i, hooks or Hooks()
             )
             for i, (transcript, limit) in enumerate(zip(transcripts, limits, strict=True))
         ]
         self._batch = Batch(
             pair,
-            router.policy,
+            policy,
             self._conversations,
             sampling,
             router.boundary,
