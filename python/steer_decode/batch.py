@@ -60,6 +60,7 @@ class Batch:
         self._conversations = conversations
         self._sampling = sampling
         self._vocab_size = pair.vocab_size
+        self._unused = torch.empty(0)
         self.lanes = lanes or make_lanes(pair, conversations)
         for row, conversation in enumerate(conversations):
             conversation.watermark = partial(self._watermark, row)
@@ -208,7 +209,7 @@ class Batch:
             numbers = [conversations[row].uniforms(1)[0] for row in rows]
             uniform = torch.tensor(numbers, dtype=torch.float64, device=logits.device)
         else:
-            uniform = logits.new_zeros(len(rows), dtype=torch.float32)
+            uniform = self._zeros(len(rows), logits.device)
         sampled = sample_logits(logits, uniform, *options, vocab_size=self._vocab_size)
         tokens = sampled.token
         for i, row in enumerate(rows):
@@ -216,6 +217,12 @@ class Batch:
                 scores = self._processed(logits[i : i + 1], row)
                 tokens[i] = sample_logits(scores, uniform[i : i + 1], *options).token[0]
         return sampled.stats, tokens
+
+    def _zeros(self, n: int, device: torch.device) -> Tensor:
+        """Uniform numbers for greedy rows, which do not look at them."""
+        if len(self._unused) < n or self._unused.device != device:
+            self._unused = torch.zeros(len(self._conversations), device=device)
+        return self._unused[:n]
 
     def _processed(self, logits: Tensor, row: int) -> Tensor:
         """The scores [1, V] that the caller's processors make of raw logits."""

@@ -53,7 +53,8 @@ class Lane:
         self._cache_argument = cache_argument(model)
         self._device = model.device
         self._attention = model.config._attn_implementation
-        self._logits: list[Tensor | None] = [None] * len(transcripts)
+        # Of each row: logits [n, V] of the pass that read its last token, and its place in them.
+        self._logits: list[tuple[Tensor, int] | None] = [None] * len(transcripts)
         # (new tokens, cached tokens, rows) of each forward pass; sums are made when asked for.
         self._passes: list[list[tuple[int, int, int]]] = [[] for _ in transcripts]
 
@@ -87,7 +88,8 @@ class Lane:
             return self._forward(rows)
         if behind:
             self._read(behind)
-        return torch.stack([self._logits[row] for row in rows])  # type: ignore[misc]
+        known = [self.known_logits(row) for row in rows]
+        return torch.stack(known)  # type: ignore[arg-type]
 
     def roll_back(self, row: int, length: int) -> None:
         """Forgets what was read beyond the first ``length`` tokens of a transcript."""
@@ -122,7 +124,8 @@ class Lane:
 
     def known_logits(self, row: int = 0) -> Tensor | None:
         """The logits [V] behind a transcript that has been read to its end, or None."""
-        return None if self.pending(row) else self._logits[row]
+        known = self._logits[row]
+        return None if known is None or self.pending(row) else known[0][known[1]]
 
     def count_turns(self, rows: Sequence[int], turns: int) -> None:
         """Moves the watermarks over ``turns`` tokens that :meth:`run` has read one at a time."""
@@ -186,7 +189,7 @@ class Lane:
         self._count(rows, counts, marks)
         if not keep:
             for i, row in enumerate(rows):
-                self._logits[row] = logits[i]
+                self._logits[row] = logits, i
         return logits
 
     def _count(self, rows: Sequence[int], counts: Sequence[int], marks: Sequence[int]) -> None:
@@ -202,22 +205,13 @@ class Lane:
         length = ids.shape[1]
         arguments: dict[str, Any] = {
             "input_ids": ids,
-            "position_ids": self._positions(span, length),
+            "position_ids": self.cache.positions(length),
             self._cache_argument: self.cache,
         }
         if span.ragged:
             arguments["attention_mask"] = self._mask(span, length)
         logits: Tensor = self.model(**arguments, use_cache=True, logits_to_keep=1).logits
         return logits[:, -1]
-
-    def _positions(self, span: Span, length: int) -> Tensor:
-        positions = span.starts[:, None]
-        if length > 1:
-            positions = positions + torch.arange(length, device=self._device)
-        if span.ragged:
-            # Padding may point behind the last position, where a table of positions has no row.
-            positions = positions.clamp_max(span.width - 1)
-        return positions
 
     def _mask(self, span: Span, length: int) -> Tensor | dict[str, Tensor]:
         additive = self.model.dtype if self._attention == "eager" else None
