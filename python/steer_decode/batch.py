@@ -11,7 +11,8 @@ from torch import Tensor
 
 from steer_kernels import LogitStats, logit_stats, sample_logits
 
-from .conversation import Ask, Conversation, Draw, Judge, Reply, consult, read_signal
+from .asking import consult, read_signal
+from .conversation import Ask, Conversation, Draw, Judge, Reply
 from .errors import BrokenModelError, OutOfMemoryError, SteerError
 from .events import Event, StepClosed
 from .lane import Lane

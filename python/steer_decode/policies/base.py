@@ -43,6 +43,8 @@ class Policy:
         signal: what is read off each token's logits; a step's score is its mean.
         in_rounds: the answers of a cohort wait for each other at the end of every step and are
             judged together by :meth:`after_round`.
+        tokens: which of them enter a step's score: "all", or "math", those of mathematical
+            expressions.
         looks_ahead: the small model's next-token logits are wanted before each step. They cost
             a prefill of what the large model wrote, and are reused if the small model goes on.
     """
@@ -51,6 +53,7 @@ class Policy:
     signal: Signal = SIGNALS["max-logit"]
     looks_ahead: bool = False
     in_rounds: bool = False
+    tokens: str = "all"
 
     def check(self, pair: Pair) -> None:
         """Raises :class:`SteerError` where this policy cannot serve ``pair``."""
