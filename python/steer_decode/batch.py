@@ -12,7 +12,7 @@ from torch import Tensor
 from steer_kernels import LogitStats, logit_stats, sample_logits
 
 from .asking import consult, read_signal
-from .conversation import Ask, Conversation, Draw, Judge, Reply
+from .conversation import Ask, Conversation, Draw, Grade, Graded, Judge, Reply
 from .errors import BrokenModelError, OutOfMemoryError, SteerError
 from .events import Event, StepClosed
 from .lane import Lane
@@ -68,7 +68,7 @@ class Batch:
         self._ahead: dict[Writer, RunAhead] = {}
         if not any(c.hooks.processors for c in conversations):
             for w, n in turns.items():
-                if n > 1:
+                if n > 1 and self.lanes[w].takes_masks:
                     table = boundary.token_classes(pair.eos_ids)
                     self._ahead[w] = RunAhead(
                         self.lanes[w], policy, sampling, table, pair.vocab_size, n
@@ -133,6 +133,9 @@ class Batch:
             if isinstance(item, Ask):
                 self._asks[row] = item
                 return
+            if isinstance(item, Grade):
+                reply = self._grade(row, item.tokens)
+                continue
             if isinstance(item, Judge):
                 step = item.step
                 if policy.in_rounds:
@@ -146,6 +149,15 @@ class Batch:
                 for lane in self.lanes.values():
                     lane.roll_back(row, len(self._conversations[row].transcript))
             yield row, item
+
+    def _grade(self, row: int, n: int) -> Graded:
+        lane = self.lanes["large"]
+        logits, tokens = self._guarded("large", [row], lambda: lane.grade(row, n))
+        stats = logit_stats(logits, vocab_size=self._vocab_size)
+        if not bool(stats.valid.all()):
+            raise self._broken("large", row)
+        log_probs = logits.gather(1, tokens[:, None])[:, 0].float() - stats.lse
+        return Graded(log_probs.tolist(), (stats.topk_ids[:, 0] == tokens).tolist())
 
     def _replies(
         self, writer: Writer, rows: Sequence[int], draws: Sequence[bool]

@@ -37,6 +37,12 @@ class Ask(NamedTuple):
     draw: bool
 
 
+class Grade(NamedTuple):
+    """What the large model makes of the last ``tokens`` of the transcript, the step just closed."""
+
+    tokens: int
+
+
 class Judge(NamedTuple):
     """A step has closed: who writes the next one, or this one again?"""
 
@@ -50,7 +56,14 @@ class Draw(NamedTuple):
     value: float
 
 
-Reply = LogitStats | list[Draw] | Writer | Redo
+class Graded(NamedTuple):
+    """Log-probability of each token under the large model, and whether it is its likeliest."""
+
+    log_probs: list[float]
+    likeliest: list[bool]
+
+
+Reply = LogitStats | list[Draw] | Graded | Writer | Redo
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,7 @@ class Conversation:
         step = self._step
         return f"token {len(step.token_ids)} of step {step.index}"
 
-    def run(self) -> Generator[Event | Ask | Judge, Reply, None]:
+    def run(self) -> Generator[Event | Ask | Grade | Judge, Reply, None]:
         """Writes the answer: yields events, which want no reply, and asks, which do."""
         index, redo = 0, False
         writer: Writer = "small"
@@ -151,6 +164,9 @@ class Conversation:
             yield from self._write(step)
             if self._policy.tokens == "math":
                 step.counted = math_tokens(self._boundary.texts(step.token_ids))
+            if self._policy.grades and step.closed and step.writer == "small":
+                graded: Any = yield Grade(len(step.token_ids))
+                step.graded, step.likeliest = graded
             step.milliseconds = 1e3 * (time.perf_counter() - begin)
             verdict: Any = (yield Judge(step)) if step.closed else step.writer
             if verdict == REDO and redo:

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .cache import KVCache, Span, ragged_mask, rounded_up
-from .cost import ModelShape, Usage
+from .cost import ModelShape, Pass, Usage
 from .errors import SteerError
 from .transcript import Transcript
 
@@ -55,8 +55,14 @@ class Lane:
         self._attention = model.config._attn_implementation
         # Of each row: logits [n, V] of the pass that read its last token, and its place in them.
         self._logits: list[tuple[Tensor, int] | None] = [None] * len(transcripts)
-        # (new tokens, cached tokens, rows) of each forward pass; sums are made when asked for.
-        self._passes: list[list[tuple[int, int, int]]] = [[] for _ in transcripts]
+        # (new tokens, cached tokens, rows, positions of the head) of each forward pass; sums are
+        # made when asked for.
+        self._passes: list[list[Pass]] = [[] for _ in transcripts]
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether rows of different length can run in one pass: attention takes a 4-D mask."""
+        return self._attention in _MASKED
 
     def watermark(self, row: int = 0) -> int:
         """Tokens of the transcript whose keys and values are in the cache."""
@@ -131,7 +137,7 @@ class Lane:
         """Moves the watermarks over ``turns`` tokens that :meth:`run` has read one at a time."""
         for row in rows:
             mark = self.watermark(row)
-            self._passes[row] += [(1, mark + i, len(rows)) for i in range(turns)]
+            self._passes[row] += [Pass(1, mark + i, len(rows)) for i in range(turns)]
             self.cache.lengths[row] = mark + turns
             self._logits[row] = None
 
@@ -156,7 +162,7 @@ class Lane:
         rows = self.cache.arrange(rows)
         pending = [self.pending(row) for row in rows]
         alike = min(pending) == max(pending)
-        if self._attention not in _MASKED:
+        if not self.takes_masks:
             alike = alike and len({self.watermark(row) for row in rows}) == 1
             groups = [rows] if alike else [[row] for row in rows]
         elif alike:
@@ -194,13 +200,39 @@ class Lane:
 
     def _count(self, rows: Sequence[int], counts: Sequence[int], marks: Sequence[int]) -> None:
         for i, row in enumerate(rows):
-            self._passes[row].append((counts[i], marks[i], len(rows)))
+            self._passes[row].append(Pass(counts[i], marks[i], len(rows)))
             self._logits[row] = None
 
-    def run(self, ids: Tensor, span: Span) -> Tensor:
+    @torch.inference_mode()
+    def grade(self, row: int, n: int) -> tuple[Tensor, Tensor]:
+        """Reads what is pending in ``row`` as a judge of its last ``n`` tokens.
+
+        Returns:
+            The raw logits [n, V] that each of these tokens would have been drawn from, and the
+            tokens [n]. One pass over what is pending, with the head on n positions, or on n + 1
+            where the token before them has been read and its logits are gone.
+        """
+        ids = self._transcripts[row].ids
+        start = len(ids) - n
+        self.roll_back(row, start)
+        before = self._logits[row] if self.watermark(row) == start else None
+        if before is None:
+            self.roll_back(row, start - 1)
+        mark, keep = self.watermark(row), n if before else n + 1
+        count = len(ids) - mark
+        span = self.cache.begin([row], [count], self._device)
+        logits = self.run(torch.tensor([ids[mark:]], device=self._device), span, keep)[0]
+        self.cache.commit()
+        self._passes[row].append(Pass(count, mark, 1, keep))
+        self._logits[row] = logits[-1:], 0
+        first = [] if before is None else [before[0][before[1]][None]]
+        return torch.cat([*first, logits[:-1]]), torch.tensor(ids[start:], device=self._device)
+
+    def run(self, ids: Tensor, span: Span, keep: int = 0) -> Tensor:
         """The forward pass itself: logits [n, V] behind the last of ``ids`` [n, N], void if padded.
 
-        ``span`` is the one that the cache has begun.
+        ``span`` is the one that the cache has begun. With ``keep``, the logits [n, keep, V] behind
+        so many of the last.
         """
         length = ids.shape[1]
         arguments: dict[str, Any] = {
@@ -210,8 +242,8 @@ class Lane:
         }
         if span.ragged:
             arguments["attention_mask"] = self._mask(span, length)
-        logits: Tensor = self.model(**arguments, use_cache=True, logits_to_keep=1).logits
-        return logits[:, -1]
+        logits: Tensor = self.model(**arguments, use_cache=True, logits_to_keep=max(1, keep)).logits
+        return logits[:, -keep:] if keep else logits[:, -1]
 
     def _mask(self, span: Span, length: int) -> Tensor | dict[str, Tensor]:
         additive = self.model.dtype if self._attention == "eager" else None

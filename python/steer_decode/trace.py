@@ -20,6 +20,9 @@ class Step:
         values: the signal of each token, in the signal's own unit.
         counted: which of ``values`` enter the score; empty for all of them.
         score: mean of the values that count.
+        graded: log-probability of each token under the large model, in nats, where the policy has
+            steps of the small model graded.
+        likeliest: likewise, whether the token is the large model's likeliest.
         before: the signal of the small model's next token, read before the step, where the
             policy looks ahead.
         posterior: probability that the step is a confident one, where the policy fits a mixture.
@@ -37,6 +40,8 @@ class Step:
     text: str = ""
     values: list[float] = field(default_factory=list)
     counted: list[bool] = field(default_factory=list)
+    graded: list[float] = field(default_factory=list)
+    likeliest: list[bool] = field(default_factory=list)
     before: float | None = None
     posterior: float | None = None
     prefilled: int = 0
