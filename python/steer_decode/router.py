@@ -10,6 +10,7 @@ from typing import Any, overload
 from .batch import Batch
 from .conversation import Conversation, Hooks
 from .cost import Cost
+from .custom_generate import custom_generate
 from .errors import SteerError
 from .events import Done, Event, RoutedOutput, StepClosed
 from .lane import Lane
@@ -41,6 +42,9 @@ class Router:
         self.pair = pair
         self.policy = policy
         self.boundary = boundary or pair.boundary
+
+    # The side door: pair.small.generate(**inputs, custom_generate=router)
+    __call__ = custom_generate
 
     @overload
     def generate(self, prompts: str, **options: Any) -> RoutedOutput: ...
@@ -148,7 +152,7 @@ class Cohort:
         max_new_tokens: int,
         sampling: Sampling,
         seed: int,
-        hooks: Hooks | None = None,
+        hooks: Sequence[Hooks] | None = None,
         lanes: dict[Writer, Lane] | None = None,
     ) -> None:
         if max_new_tokens < 1:
@@ -160,7 +164,13 @@ class Cohort:
         check_memory(pair, max(limits), len(transcripts))
         self._conversations = [
             Conversation(
-                pair, router.policy, router.boundary, transcript, limit, seed + i, hooks or Hooks()
+                pair,
+                router.policy,
+                router.boundary,
+                transcript,
+                limit,
+                seed + i,
+                hooks[i] if hooks else Hooks(),
             )
             for i, (transcript, limit) in enumerate(zip(transcripts, limits, strict=True))
         ]
@@ -248,7 +258,8 @@ class RoutedStream:
         hooks: Hooks | None = None,
         lanes: dict[Writer, Lane] | None = None,
     ) -> None:
-        self._cohort = Cohort(router, [transcript], max_new_tokens, sampling, seed, hooks, lanes)
+        each = [hooks] if hooks else None
+        self._cohort = Cohort(router, [transcript], max_new_tokens, sampling, seed, each, lanes)
         self.trace = self._cohort.trace(0)
 
     def __iter__(self) -> Iterator[Event]:
