@@ -18,6 +18,7 @@ from steer_decode import (
     SteerError,
     SteerOnline,
 )
+from steer_decode.generate_request import pad_id
 from steer_decode.steps import StepBoundary
 from tiny import make_pair, prompt_ids, save_pair
 from transformers import (
@@ -67,7 +68,7 @@ def test_a_setting_leaves_the_rest_of_the_router_alone() -> None:
     assert any("," in s.text and len(s.token_ids) < 4 for s in steps) or all(
         len(s.token_ids) == 4 for s in steps[:-1]
     )
-    assert router.boundary.max_tokens == 7
+    assert router.boundary.settings == (",", 7)
     assert str(router.policy) == "small"
 
 
@@ -136,6 +137,17 @@ def test_ids_beyond_the_vocabulary_are_refused() -> None:
     inputs = {"input_ids": torch.tensor([[5, 38]])}
     with pytest.raises(SteerError, match="row 0: prompt holds token id 38"):
         door(AlwaysSmall(), inputs, make_pair("llama", 0))
+
+
+def test_rows_that_differ_in_length_need_a_pad() -> None:
+    pair = even_pair()
+    pair.tokenizer.pad_token = pair.tokenizer.eos_token = None
+    config = GenerationConfig()
+    pair = pair.ending_at(())
+    assert pad_id(pair, config, 1) == 0
+    with pytest.raises(SteerError, match="pad_token_id is not set, and 2 answers may differ"):
+        pad_id(pair, config, 2)
+    assert pad_id(pair.ending_at([7, 5]), config, 2) == 5
 
 
 def test_only_the_small_model_opens_the_door() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteriaList
 from transformers.generation import EosTokenCriteria
@@ -82,9 +83,9 @@ def prompt_rows(pair: Pair, input_ids: Tensor, model_kwargs: dict[str, Any]) -> 
                 "of one conversation use steer_decode.session.Session"
             )
     mask, positions = model_kwargs.get("attention_mask"), model_kwargs.get("position_ids")
+    seens = (torch.ones_like(input_ids) if mask is None else mask).bool().tolist()
     rows = []
-    for row, ids in enumerate(input_ids.tolist()):
-        seen = [bool(m) for m in mask[row]] if mask is not None else [True] * len(ids)
+    for row, (ids, seen) in enumerate(zip(input_ids.tolist(), seens, strict=True)):
         start = seen.index(True) if True in seen else len(ids)
         if not all(seen[start:]):
             what = "pads on the right" if not seen[-1] else "a hole"

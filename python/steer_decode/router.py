@@ -162,16 +162,9 @@ class Cohort:
         self._pair = pair = router.pair
         limits = [min(len(t) + max_new_tokens, pair.max_length) for t in transcripts]
         check_memory(pair, max(limits), len(transcripts))
+        each = hooks or [Hooks()] * len(transcripts)
         self._conversations = [
-            Conversation(
-                pair,
-                router.policy,
-                router.boundary,
-                transcript,
-                limit,
-                seed + i,
-                hooks[i] if hooks else Hooks(),
-            )
+            Conversation(pair, router.policy, router.boundary, transcript, limit, seed + i, each[i])
             for i, (transcript, limit) in enumerate(zip(transcripts, limits, strict=True))
         ]
         self._batch = Batch(pair, router.policy, self._conversations, sampling, lanes)

@@ -168,6 +168,10 @@ class StopText(StoppingCriteria):
         return any(text in now[max(0, len(before) + 1 - len(text)) :] for text in self._texts)
 
 
+def _overrides(policy: Policy, name: str) -> bool:
+    return getattr(type(policy), name, None) is not getattr(Policy, name, None)
+
+
 class TokenStream:
     """Gives a streamer what stays: a token at once, or with its step where that may be taken back.
 
@@ -182,7 +186,7 @@ class TokenStream:
 
     def __init__(self, streamer: BaseStreamer, prompt_ids: Tensor, policy: Policy) -> None:
         self._streamer = streamer
-        self._stays = type(policy).after_step is Policy.after_step
+        self._stays = not any(_overrides(policy, name) for name in ("after_step", "after_round"))
         self._at_once = self._stays
         streamer.put(prompt_ids.cpu())
 

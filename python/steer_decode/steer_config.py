@@ -83,8 +83,8 @@ class SteerConfig:
                 raise SteerError(f"steer: router {self.router!r}: {error}") from error
             own.policy.check(own.pair)
         if self.delimiter is not None or self.max_step_tokens is not None:
-            old = router.boundary
-            key = (self.delimiter or old.delimiter, self.max_step_tokens or old.max_tokens)
+            delimiter, max_tokens = router.boundary.settings
+            key = (self.delimiter or delimiter, self.max_step_tokens or max_tokens)
             boundaries = _boundaries.setdefault(own.pair, {})
             if key not in boundaries:
                 boundaries[key] = StepBoundary(own.pair.tokenizer, own.pair.vocab_size, *key)

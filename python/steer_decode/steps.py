@@ -52,9 +52,10 @@ class StepBoundary:
             raise ValueError("delimiter must not be empty")
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
+        self.settings = delimiter, max_tokens  # as given, for one that differs in a setting
         self._tokenizer = tokenizer
-        self.delimiter = delimiter
-        self.max_tokens = max_tokens
+        self._delimiter = delimiter
+        self._max_tokens = max_tokens
         text = _token_texts(tokenizer, vocab_size)
         suffixes = tuple(delimiter[i:] for i in range(1, len(delimiter)))
         self._holds = [delimiter in t for t in text]
@@ -63,15 +64,15 @@ class StepBoundary:
 
     def closes(self, step_ids: Sequence[int]) -> bool:
         """Whether the last id of ``step_ids``, the tokens of the open step, closes it."""
-        if len(step_ids) >= self.max_tokens:
+        if len(step_ids) >= self._max_tokens:
             return True
         last = step_ids[-1]
         if not self._holds[last]:
             if not self._continues[last]:
                 return False
             # At most one token a character: the delimiter lies within as many tokens as it is long.
-            tail = decode(self._tokenizer, step_ids[-len(self.delimiter) :])
-            if self.delimiter not in tail:
+            tail = decode(self._tokenizer, step_ids[-len(self._delimiter) :])
+            if self._delimiter not in tail:
                 return False
         return any(self._says_something[i] for i in step_ids)
 
