@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,6 +111,13 @@ class Pair:
             eos = getattr(source, "eos_token_id", None)
             ids.update([eos] if isinstance(eos, int) else eos or [])
         return frozenset(ids)
+
+    def ending_at(self, eos_ids: Iterable[int]) -> Pair:
+        """The same pair, whose answers end at ``eos_ids`` and nowhere else."""
+        _ = self.shapes  # what takes long to find out is found out once, for all copies
+        pair = copy.copy(self)
+        pair.__dict__["eos_ids"] = frozenset(eos_ids)
+        return pair
 
     @cached_property
     def boundary(self) -> StepBoundary:
