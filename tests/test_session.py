@@ -109,9 +109,9 @@ def test_ids_that_were_written_stay_ids() -> None:
 
 def ended_talk(template: str) -> tuple[Talk, Turn]:
     """A talk whose first answer ends with EOS after white space and words."""
-    for seed in range(60):
+    for seed in range(200):
         talk = Talk(chat_pair(seed=seed, template=template), AlwaysSmall())
-        turn = talk.begin(QUESTIONS[0], 200)
+        turn = talk.begin(QUESTIONS[0], 60)
         turn.finish()
         if turn.trace.stop_reason == "eos" and turn.output.text.strip():
             return talk, talk.end(turn)
