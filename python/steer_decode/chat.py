@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from .errors import SteerError
+from .errors import ContextFullError, SteerError
 from .policies import Policy
 from .record import VERSION, Answer, finite
 from .router import Router
@@ -91,7 +91,10 @@ class Chat:
             return self.session.stream(question, **self.options)
         told = [*self.messages, {"role": "user", "content": question}]
         self._render(told)
-        return self.session.stream(told, **self.options)
+        try:
+            return self.session.stream(told, **self.options)
+        except ContextFullError as error:
+            raise ContextFullError(f"{error}, or begin a new conversation with /reset") from error
 
     def keep(
         self, question: str, turn: Turn, correct: bool | None = None, problem: str | None = None

@@ -36,7 +36,7 @@ class Question:
 
     def unknown(self, pair: Pair) -> tuple[int, int]:
         """How many tokens of the prompt the models do not know, and how many there are."""
-        ids = pair.encode(self.prompt, chat=False)
+        ids = pair.tokenizer(self.prompt)["input_ids"]
         return sum(i == pair.tokenizer.unk_token_id for i in ids), len(ids)
 
     def warn(self, pair: Pair) -> None:
