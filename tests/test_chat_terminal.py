@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from steer_decode.render import COLOUR
 from terminal import Terminal, plain
 from test_chat import ASK, save_chat_pair
@@ -17,6 +19,13 @@ READY = r"\n(?:\x1b\[\?2004h)?> "
 def chat(*args: object, **environment: str) -> Terminal:
     command = [sys.executable, "-m", "steer_decode", "chat", "--threads", "1"]
     return Terminal([*command, *(str(a) for a in args)], environment)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def demo() -> Iterator[Terminal]:
+    """A chat with the demo pair; it starts while another test runs, for imports take seconds."""
+    with chat(NO_COLOR="1") as terminal:
+        yield terminal
 
 
 def colour(writer: str) -> str:
@@ -81,22 +90,21 @@ def test_a_conversation_at_a_terminal(tmp_path: Path) -> None:
     assert turns[2]["trace"]["prompt_ids"][: len(said)] == said
 
 
-def test_the_demo_pair_shows_what_to_ask_and_ctrl_c_twice_leaves() -> None:
-    with chat(NO_COLOR="1") as terminal:
-        greeting = plain(terminal.wait_for(READY))
-        sample = next(line for line in greeting.splitlines() if "Compute" in line).strip()
-        answer = plain(obey(terminal, sample))
-        assert "\nS " in answer
-        assert "right" in answer or "wrong" in answer
-        assert "reused" not in answer
-        drawn = plain(obey(terminal, "/problem planning:3"))
-        assert "Route e5 to a1" in drawn
-        assert "\nL " in drawn
-        assert "right" in drawn
-        assert "/problem" in plain(obey(terminal, "hello there"))
-        terminal.type("\x03")
-        terminal.wait_for("Ctrl-C again")
-        terminal.wait_for(READY)
-        terminal.type("\x03")
-        assert terminal.wait_for_end() == 0
-        assert colour("small") not in terminal.seen
+def test_the_demo_pair_shows_what_to_ask_and_ctrl_c_twice_leaves(demo: Terminal) -> None:
+    greeting = plain(demo.wait_for(READY))
+    sample = next(line for line in greeting.splitlines() if "Compute" in line).strip()
+    answer = plain(obey(demo, sample))
+    assert "\nS " in answer
+    assert "right" in answer or "wrong" in answer
+    assert "reused" not in answer
+    drawn = plain(obey(demo, "/problem planning:3"))
+    assert "Route e5 to a1" in drawn
+    assert "\nL " in drawn
+    assert "right" in drawn
+    assert "/problem" in plain(obey(demo, "hello there"))
+    demo.type("\x03")
+    demo.wait_for("Ctrl-C again")
+    demo.wait_for(READY)
+    demo.type("\x03")
+    assert demo.wait_for_end() == 0
+    assert colour("small") not in demo.seen

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         parse_policy,
     )
     from .router import RoutedStream, Router
+    from .session import Session
     from .signals import SIGNALS, Signal, get_signal
     from .trace import Step, Trace
 
@@ -44,6 +45,7 @@ _HOME = {
         "parse_policy",
     ],
     "router": ["RoutedStream", "Router"],
+    "session": ["Session"],
     "signals": ["SIGNALS", "Signal", "get_signal"],
     "trace": ["Step", "Trace"],
 }
@@ -65,6 +67,7 @@ __all__ = [
     "RoutedOutput",
     "RoutedStream",
     "Router",
+    "Session",
     "Signal",
     "SteerError",
     "SteerOnline",

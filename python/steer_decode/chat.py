@@ -39,7 +39,8 @@ class Chat:
     Args:
         router: who answers.
         models: name or path of either model.
-        options: how tokens are chosen, as :meth:`Session.stream` takes it; may be changed.
+        options: how tokens are chosen, as :meth:`Session.stream` takes it; may be changed. The
+            i-th answer has ``seed + i``.
         system: told to the models first.
 
     Attributes:
@@ -61,6 +62,7 @@ class Chat:
         self.session = Session(router)
         self.options: dict[str, Any] = dict(options)
         self.turns: list[tuple[int, Answer]] = []
+        self._asked: dict[str, Any] = {}
         self._models = models
         self._system = system
         self._conversation = 0
@@ -87,12 +89,14 @@ class Chat:
         Raises:
             SteerError: as :meth:`Session.stream`; the conversation is then as it was.
         """
+        # As for a list of prompts: the same question asked again is drawn anew.
+        self._asked = {**self.options, "seed": self.options["seed"] + len(self.turns)}
         if not self._template:
-            return self.session.stream(question, **self.options)
+            return self.session.stream(question, **self._asked)
         told = [*self.messages, {"role": "user", "content": question}]
         self._render(told)
         try:
-            return self.session.stream(told, **self.options)
+            return self.session.stream(told, **self._asked)
         except ContextFullError as error:
             raise ContextFullError(f"{error}, or begin a new conversation with /reset") from error
 
@@ -112,7 +116,7 @@ class Chat:
             output=output,
             correct=correct,
             problem=problem,
-            options=dict(self.options),
+            options=self._asked,
         )
         self.turns.append((self._conversation, answer))
         if self.remembers:

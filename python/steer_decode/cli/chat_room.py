@@ -118,6 +118,8 @@ class Room:
                 self.say("stopped before the first token; the question is forgotten", style="dim")
             return
         if self._interactive:
+            if not answer.output.text.strip():
+                self.say("(the answer is empty)", style="dim")
             self.say(status(answer, turn, self.chat.remembers), "")
         if self._log is not None:
             try:
