@@ -114,7 +114,7 @@ class Room:
         correct = question.grade(turn.output.text) if finished else None
         answer = self.chat.keep(question.prompt, turn, correct, question.problem)
         if answer is None:
-            if self._interactive:
+            if self._interactive and turn.trace.stop_reason == "interrupted":
                 self.say("stopped before the first token; the question is forgotten", style="dim")
             return
         if self._interactive:
