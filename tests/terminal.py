@@ -81,6 +81,18 @@ class Terminal:
             pass
         return self.process.wait(PATIENCE)
 
+    def type_until_end(self, key: str) -> int:
+        """Types ``key`` until the program has ended; returns its status.
+
+        Ctrl-C between the print of a prompt and the wait for a key is seen with the next one only.
+        """
+        end = time.monotonic() + PATIENCE
+        while self.process.poll() is None and time.monotonic() < end:
+            with contextlib.suppress(OSError):
+                self.type(key)
+            self._more(1.0)
+        return self.process.wait(PATIENCE)
+
     def _more(self, patience: float) -> bool:
         if not select.select([self._ours], [], [], max(0.0, patience))[0]:
             return False

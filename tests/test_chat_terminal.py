@@ -73,9 +73,6 @@ def test_a_conversation_at_a_terminal(tmp_path: Path) -> None:
         assert "new conversation" in plain(obey(terminal, "/reset"))
         assert "reused S 0 L 0" in plain(obey(terminal, ASK))
 
-        terminal.type("\x03")
-        terminal.wait_for("Ctrl-C again")
-        terminal.wait_for(READY)
         terminal.type("\x04")
         assert terminal.wait_for_end() == 0
 
@@ -102,9 +99,6 @@ def test_the_demo_pair_shows_what_to_ask_and_ctrl_c_twice_leaves(demo: Terminal)
     assert "\nL " in drawn
     assert "right" in drawn
     assert "/problem" in plain(obey(demo, "hello there"))
-    demo.type("\x03")
-    demo.wait_for("Ctrl-C again")
-    demo.wait_for(READY)
-    demo.type("\x03")
-    assert demo.wait_for_end() == 0
+    assert demo.type_until_end("\x03") == 0
+    assert "Ctrl-C again" in demo.seen
     assert colour("small") not in demo.seen
