@@ -81,17 +81,17 @@ class Terminal:
             pass
         return self.process.wait(PATIENCE)
 
-    def type_until_end(self, key: str) -> int:
-        """Types ``key`` until the program has ended; returns its status.
+    def type_until(self, key: str, shown: str) -> None:
+        """Types ``key`` until ``shown`` is printed.
 
         Ctrl-C between the print of a prompt and the wait for a key is seen with the next one only.
         """
         end = time.monotonic() + PATIENCE
-        while self.process.poll() is None and time.monotonic() < end:
-            with contextlib.suppress(OSError):
-                self.type(key)
-            self._more(1.0)
-        return self.process.wait(PATIENCE)
+        while shown not in self.seen and time.monotonic() < end:
+            self.type(key)
+            self._more(5.0)
+            self._more(0.5)
+        self.wait_for(shown)
 
     def _more(self, patience: float) -> bool:
         if not select.select([self._ours], [], [], max(0.0, patience))[0]:

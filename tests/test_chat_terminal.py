@@ -87,7 +87,7 @@ def test_a_conversation_at_a_terminal(tmp_path: Path) -> None:
     assert turns[2]["trace"]["prompt_ids"][: len(said)] == said
 
 
-def test_the_demo_pair_shows_what_to_ask_and_ctrl_c_twice_leaves(demo: Terminal) -> None:
+def test_the_demo_pair_shows_what_to_ask_and_ctrl_c_warns(demo: Terminal) -> None:
     greeting = plain(demo.wait_for(READY))
     sample = next(line for line in greeting.splitlines() if "Compute" in line).strip()
     answer = plain(obey(demo, sample))
@@ -99,6 +99,8 @@ def test_the_demo_pair_shows_what_to_ask_and_ctrl_c_twice_leaves(demo: Terminal)
     assert "\nL " in drawn
     assert "right" in drawn
     assert "/problem" in plain(obey(demo, "hello there"))
-    assert demo.type_until_end("\x03") == 0
-    assert "Ctrl-C again" in demo.seen
+    demo.type_until("\x03", "Ctrl-C again")
+    demo.wait_for(READY)
+    demo.type("\x04")
+    assert demo.wait_for_end() == 0
     assert colour("small") not in demo.seen
