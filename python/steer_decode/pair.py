@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from .cost import ModelShape
-from .errors import SteerError
+from .errors import ContextFullError, SteerError
 from .lane import check_cache_support
 from .steps import StepBoundary
 from .transcript import WRITERS, Writer
@@ -191,7 +191,7 @@ class Pair:
         if not ids:
             raise SteerError("prompt has no tokens: give the question that is to be answered")
         if len(ids) >= self.max_length:
-            raise SteerError(
+            raise ContextFullError(
                 f"prompt is {len(ids)} tokens long, but the context of this pair holds "
                 f"{self.max_length}, answer included: shorten the prompt"
             )

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from ..errors import SteerError
 from .bench import bench
 from .calibrate import calibrate
+from .chat import chat
 from .evaluate import evaluate
 from .generate import generate
 from .info import info
@@ -79,6 +80,7 @@ def _pipe_closed() -> int:
 
 app = typer.Typer(cls=_Group, add_completion=False, rich_markup_mode="markdown")
 app.command()(generate)
+app.command()(chat)
 app.command("eval")(evaluate)
 app.command()(calibrate)
 app.command()(show)
