@@ -116,14 +116,20 @@ def _judge(task: Task, text: str) -> tuple[bool, str]:
 
 
 def _labelled(task: Task, trace: Trace) -> list[StepRecord]:
+    """Steps with their labels, up to the first wrong one that stays.
+
+    What follows a wrong step cannot be compared with the reference: it goes on from an error.
+    """
     records = step_records(trace)
     if task.label is None:
         return records
-    label = task.label
-    return [
-        replace(record, right=label(step.index, step.text)) if step.text.strip() else record
-        for record, step in zip(records, trace.steps, strict=True)
-    ]
+    for i, step in enumerate(trace.steps):
+        if not step.text.strip():
+            continue
+        records[i] = replace(records[i], right=task.label(step.index, step.text))
+        if not records[i].right and not step.discarded:
+            break
+    return records
 
 
 def with_controls(

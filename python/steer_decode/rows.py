@@ -25,8 +25,8 @@ class Key(NamedTuple):
 class StepRecord:
     """What is kept of a step; fields as in :class:`~steer_decode.trace.Step`.
 
-    ``tokens`` is their number. ``right`` says whether the step is right where the task can tell,
-    and None where only the whole answer can be judged.
+    ``tokens`` is their number. ``right`` says whether the step is right where the task can tell; it
+    is None after a wrong step, and everywhere where only the whole answer can be judged.
     """
 
     writer: Writer

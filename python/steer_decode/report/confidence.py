@@ -25,20 +25,19 @@ class Judged:
     by_label: Sequence[str]
     by_answer: Sequence[str]
 
-    def __str__(self) -> str:
-        parts = []
+    def sentences(self) -> list[str]:
+        found = []
         if self.by_label:
-            parts.append(f"{_list(self.by_label)}: by the step itself, compared with the reference")
-        if self.by_answer:
-            parts.append(
-                f"{_list(self.by_answer)}: by the answer, every kept step of a right answer "
-                "counting as right"
+            found.append(
+                f"In {', '.join(self.by_label)} by the step itself, compared with the reference; "
+                "what follows a wrong step is not judged."
             )
-        return "; ".join(parts)
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names)
+        if self.by_answer:
+            found.append(
+                f"In {', '.join(self.by_answer)} by the answer: every kept step of a right answer "
+                "counts as right, every one of a wrong answer as wrong."
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,10 @@ class Curve:
 
 def judged(row: Row) -> Iterator[tuple[StepRecord, bool]]:
     """Steps that can be judged, each with its verdict."""
-    for step in row.trace:
-        if step.right is not None:
-            yield step, step.right
-        elif not step.discarded:
-            yield step, row.correct
+    if any(step.right is not None for step in row.trace):
+        yield from ((step, step.right) for step in row.trace if step.right is not None)
+    else:
+        yield from ((step, row.correct) for step in row.kept)
 
 
 def how_judged(results: Results) -> Judged:

@@ -49,13 +49,14 @@ def accuracy_against_cost(
         )
         shown_random |= control
     axes.set(xlabel=axis_label(scope, cost), ylabel="right answers, %")
-    axes.set_xlim(left=0)
+    # A little room, so that the small model is not cut in half at 0.
+    axes.set_xlim(left=-0.025 * axes.get_xlim()[1])
     legend(figure, axes)
     where = "" if scope.name == "all" else f", {scope.name}"
     return Picture(
         name=name,
         title=f"Accuracy against {cost.name}{where}",
-        caption=_caption(line is not None, scope, cost),
+        caption=_caption(scope, cost),
         alt=_alt(scope, cost),
         figure=figure,
         header=[
@@ -76,14 +77,14 @@ def axis_label(scope: Scope, cost: Cost) -> str:
     return f"{cost.name} per answer, {cost.unit}"
 
 
-def _caption(line: bool, scope: Scope, cost: Cost) -> str:
-    text = "Crosses are 95 % intervals. Up and to the left is better."
-    if line:
-        text += " A router is worth something where it lies above the dashed line."
+def _caption(scope: Scope, cost: Cost) -> str:
+    if cost is SHARE:
+        return "0 % is the small model alone, 100 % the large one."
     large = next((r for r in scope.routers if r.kind == "large"), None)
-    if large is not None and cost is not SHARE and cost.unit != "s":
-        text += f" 1 is {si(large.absolute[cost.key])}{cost.unit} per answer."
-    return text
+    if large is None:
+        return "Means per answer."
+    value = large.absolute[cost.key]
+    return f"1 is {si(value).strip() if cost.unit == 's' else si(value)}{cost.unit} per answer."
 
 
 def _alt(scope: Scope, cost: Cost) -> str:
@@ -112,7 +113,8 @@ def _row(router: RouterFigures, cost: Cost) -> list[str]:
 
 def above_chance(scope: Scope, styles: Mapping[str, Style], name: str) -> Picture | None:
     """Accuracy minus that of the random mix at equal cost, for every way to count the cost."""
-    some = [r for r in scope.routers if r.kind in ("routed", "random") and r.above_chance]
+    some = [r for kind in ("routed", "random") for r in scope.routers if r.kind == kind]
+    some = [r for r in some if r.above_chance]
     if not some:
         return None
     gap = len(scope.costs) + 1.3

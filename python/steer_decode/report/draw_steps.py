@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +14,10 @@ from .data import Results
 from .draw import curves
 from .measure import Series, by_difficulty, by_position, difficulties
 from .palette import COLOURS, Style
-from .picture import Picture, canvas, errors, legend, percent, shortened
+from .picture import INK, Picture, canvas, errors, legend, percent, shortened
 
 _RIGHT, _WRONG = COLOURS["r0"].light, COLOURS["r1"].light
+_FEW = 10
 _WRITER = {"small": Style("small", "o"), "large": Style("large", "s")}
 
 
@@ -96,7 +98,7 @@ def _rows(series: Sequence[tuple[str, Style, Series]]) -> list[list[str]]:
 
 def right_and_wrong(signal: str, groups: Sequence[Scores]) -> Picture:
     """Histograms of the scores under one signal, a panel for each writer."""
-    figure, axes = canvas(rows=len(groups), height=1.3 + 1.9 * len(groups))
+    figure, axes = canvas(rows=len(groups), height=1.1 + 1.7 * len(groups))
     panels = list(np.atleast_1d(axes))
     for panel, group in zip(panels, groups, strict=True):
         values = np.concatenate([group.right, group.wrong])
@@ -106,36 +108,28 @@ def right_and_wrong(signal: str, groups: Sequence[Scores]) -> Picture:
             (group.right, _RIGHT, "right", ""),
             (group.wrong, _WRONG, "wrong", "////"),
         ):
-            if not part:
-                continue
-            weights = np.full(len(part), 100 / len(part))
-            clipped = np.clip(part, edges[0], edges[-1])
-            panel.hist(clipped, edges, weights=weights, color=colour, alpha=0.25)
-            panel.hist(
-                clipped,
-                edges,
-                weights=weights,
-                histtype="step",
-                color=colour,
-                linewidth=1.4,
-                hatch=hatch,
-                label=f"{label} steps",
-            )
-        panel.set_title(f"written by the {group.writer} model", fontsize=9.5, loc="left")
+            if part:
+                _histogram(panel, np.clip(part, edges[0], edges[-1]), edges, colour, label, hatch)
+        panel.set_title(f"written by the {group.writer} model", fontsize=9, loc="left", color=INK)
         panel.set_ylabel("steps, %")
     panels[-1].set_xlabel(f"mean {signal} of the step")
     both = max(panels, key=lambda panel: len(panel.get_legend_handles_labels()[0]))
     legend(figure, both)
     words = "; ".join(
         f"{g.writer} model: {len(g.right):,} right, {len(g.wrong):,} wrong"
-        + ("" if math.isnan(g.auroc) else f", a right one is the surer with {g.auroc:.2f}")
+        + (
+            ""
+            if math.isnan(g.auroc)
+            else f", a right one is surer than a wrong one in {100 * g.auroc:.0f} % of pairs"
+        )
         for g in groups
     )
     return Picture(
         name=f"scores-{signal}",
         title=f"Confidence of right and wrong steps: {signal}",
-        caption=f"Each group adds up to 100 %. {words[0].upper()}{words[1:]} (area under the ROC "
-        "curve; 0.5 is chance). Steps of all routers that read this signal.",
+        caption=f"{words[0].upper()}{words[1:]} (area under the ROC curve; 50 % is chance). "
+        f"Each group adds up to 100 %; fewer than {_FEW} steps are strokes. "
+        "Steps of all routers that read this signal.",
         alt=f"Histograms of the mean {signal} of right and of wrong steps. {words}.",
         figure=figure,
         header=["writer", "steps", "number", "lower quartile", "median", "upper quartile"],
@@ -151,6 +145,19 @@ def right_and_wrong(signal: str, groups: Sequence[Scores]) -> Picture:
             if part
         ],
     )
+
+
+def _histogram(panel: Any, values: Any, edges: Any, colour: str, label: str, hatch: str) -> None:
+    label = f"{label} steps"
+    if len(values) < _FEW:
+        # A bar of 100 % for two steps would say more than there is: each is a stroke.
+        rug = np.zeros(len(values))
+        panel.plot(values, rug, "|", color=colour, markersize=16, markeredgewidth=2, label=label)
+        return
+    weights = np.full(len(values), 100 / len(values))
+    panel.hist(values, edges, weights=weights, color=colour, alpha=0.25)
+    line = {"histtype": "step", "color": colour, "linewidth": 1.4, "hatch": hatch, "label": label}
+    panel.hist(values, edges, weights=weights, **line)
 
 
 def calibration_curve(curve: Curve, number: int) -> Picture:

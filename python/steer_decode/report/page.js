@@ -110,4 +110,8 @@ for (const key of ["router", "domain"]) {
 form.addEventListener("input", update);
 form.addEventListener("submit", (event) => event.preventDefault());
 more.addEventListener("click", grow);
+// On paper nothing can be opened.
+const tables = document.querySelectorAll("details.domain");
+addEventListener("beforeprint", () => tables.forEach((table) => { table.open = true; }));
+addEventListener("afterprint", () => tables.forEach((table) => { table.open = false; }));
 update();

@@ -13,7 +13,7 @@ from .confidence import how_judged
 from .data import Results
 from .draw import cost_text
 from .measure import SECONDS, SHARE, Cost, RouterFigures, Scope
-from .palette import COLOURS, Style, variables
+from .palette import Style, variables
 from .picture import Picture, percent
 from .traces import Traces
 
@@ -37,6 +37,7 @@ def render(
         sections: name of a part of the page, and its pictures.
     """
     import jinja2
+    import markupsafe
 
     here = files(__package__)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -53,14 +54,14 @@ def render(
         sections=dict(sections),
         styles=styles,
         traces=traces,
-        judged=str(how_judged(results)),
+        judged=how_judged(results).sentences(),
         settings=_settings(results),
         routers=results.settings["routers"],
         light=variables("light"),
         dark=variables("dark"),
-        dark_page=COLOURS["page"].dark,
         css=(here / "page.css").read_text(encoding="utf-8"),
         js=(here / "page.js").read_text(encoding="utf-8"),
+        break_here=markupsafe.Markup(":<wbr>"),
         cell=_cell,
         absolute=_absolute,
     )
@@ -158,8 +159,12 @@ def _glance(scope: Scope) -> list[str]:
             text += f" at {cost_text(router, main)} of the large model's processed FLOPs"
         above = router.above_chance.get(main.key)
         if above is not None and math.isfinite(above.value):
-            verdict = "above" if above.low > 0 else "below" if above.high < 0 else "not apart from"
-            text += f"; {verdict} a random mix of that cost ({percent(above, True)} points)"
+            points = f"{percent(above, True)} points"
+            if above.low > 0 or above.high < 0:
+                side = "above" if above.low > 0 else "below"
+                text += f", {side} a random mix of that cost ({points})"
+            else:
+                text += f", no clear difference from a random mix of that cost ({points})"
         sentences.append(f"{text}.")
     return sentences
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, QUIET, RULE = (COLOURS[name].light for name in ("ink", "quiet", "rule"))
-SIZE = (5.0, 3.9)
+SIZE = (4.4, 3.6)
 _STYLE = {
-    "font.size": 9.5,
+    "font.size": 9,
     "font.sans-serif": ["DejaVu Sans", "Helvetica", "Arial", "sans-serif"],
     "text.color": INK,
     "axes.edgecolor": QUIET,
@@ -125,6 +125,7 @@ def legend(figure: Figure, axes: Any, columns: int = 2) -> None:
             loc="outside lower center",
             ncols=columns,
             fontsize=8.5,
+            labelcolor=INK,
             frameon=False,
             handlelength=1.6,
             columnspacing=1.2,
