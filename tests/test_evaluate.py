@@ -197,10 +197,15 @@ class TestRun:
             Evaluation(pair, {"small": AlwaysSmall()}, tasks).check()
 
     def test_settings_tell_routers_and_options_apart(self, pair: Pair) -> None:
-        kept = settings(self.evaluation(pair), split="test")
+        kept = settings(self.evaluation(pair), {"small": "a", "large": "b"})
         assert kept["routers"]["half"] == "random:share=0.5"
         assert kept["max_new_tokens"] == 48
         assert kept["pair"] == pair.fingerprint
+        assert kept["signals"]["half"] == {"name": "max-logit", "higher_is_surer": True}
+        assert kept["about"]["small"] == {
+            "name": "a",
+            "parameters": pair.shapes["small"].parameters,
+        }
 
     def test_controls_are_both_models_and_the_shares_between(self) -> None:
         assert list(with_controls({}, [0.3])) == ["small", "large", "random:share=0.3"]

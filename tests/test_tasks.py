@@ -82,12 +82,12 @@ class TestJsonl:
         first = {"prompt": "One?", "answer": 1}
         second = {"prompt": "Two?", "answer": "2", "id": "b", "domain": "d", "difficulty": 3}
         path = lines(tmp_path / "mine.jsonl", first, second)
-        one, two = jsonl_tasks(path, exact)
+        one, two = jsonl_tasks(path, "exact")
         assert (one.name, one.number, one.difficulty) == ("mine:1", 1, None)
         assert (two.name, two.difficulty) == ("d:b", 3)
         assert one.check("answer 1")
         assert not two.check("answer 1")
-        assert len(jsonl_tasks(path, exact, 1)) == 1
+        assert len(jsonl_tasks(path, "exact", 1)) == 1
 
     @pytest.mark.parametrize(
         ("record", "words"),
@@ -102,26 +102,26 @@ class TestJsonl:
     def test_bad_lines_are_named(self, tmp_path: Path, record: Any, words: str) -> None:
         path = lines(tmp_path / "mine.jsonl", {"prompt": "Zero?", "answer": "0"}, record)
         with pytest.raises(SteerError, match=rf"line 2 of .*{words}"):
-            jsonl_tasks(path, exact)
+            jsonl_tasks(path, "exact")
 
     def test_ids_are_unique(self, tmp_path: Path) -> None:
         record = {"prompt": "One?", "answer": "1", "id": "x"}
         path = lines(tmp_path / "mine.jsonl", record, record)
         with pytest.raises(SteerError, match=r"id 'x' .* twice, in lines 1 and 2"):
-            jsonl_tasks(path, exact)
+            jsonl_tasks(path, "exact")
 
     def test_what_math_verify_cannot_read_is_refused(self, tmp_path: Path) -> None:
         pytest.importorskip("math_verify")
         path = lines(tmp_path / "mine.jsonl", {"prompt": "One?", "answer": "?!"})
         with pytest.raises(SteerError, match="--checker exact"):
-            jsonl_tasks(path, load_checker("math-verify"))
+            jsonl_tasks(path, "math-verify")
 
     def test_empty_or_missing_files(self, tmp_path: Path) -> None:
         (tmp_path / "mine.jsonl").write_text("\n")
         with pytest.raises(SteerError, match="holds no problems"):
-            jsonl_tasks(tmp_path / "mine.jsonl", exact)
+            jsonl_tasks(tmp_path / "mine.jsonl", "exact")
         with pytest.raises(SteerError, match="cannot read tasks"):
-            jsonl_tasks(tmp_path / "none.jsonl", exact)
+            jsonl_tasks(tmp_path / "none.jsonl", "exact")
 
 
 class TestGym:
@@ -175,6 +175,7 @@ class TestCommandLine:
             ("reasoning-gym", DEMO, "name no data set"),
             ("none.jsonl", DEMO, "cannot read tasks"),
             (",", DEMO, "no tasks"),
+            ("demo", DEMO, "--checker judges a file"),
         ],
     )
     def test_bad_sources(self, spec: str | None, models: Models, words: str) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from typing import Any
 
@@ -60,7 +60,8 @@ class Evaluation:
 
     def problems(self) -> list[Problem]:
         """What is asked, as the results keep it."""
-        return [Problem(t.domain, t.problem, t.prompt, t.answer, t.difficulty) for t in self.tasks]
+        names = [f.name for f in fields(Problem)]
+        return [Problem(**{name: getattr(task, name) for name in names}) for task in self.tasks]
 
     def check(self) -> None:
         """Finds out before the work what would end it.

@@ -133,10 +133,11 @@ def _finite(value: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class Problem:
-    """A question as it was asked, for the reader of a report."""
+    """A question as it was asked and judged; one problem of a folder must stay the same."""
 
     domain: str
     problem: str
     prompt: str
     answer: str
     difficulty: int | None = None
+    checker: str = ""

@@ -42,9 +42,9 @@ def evaluate(
         typer.Option("--tasks", help="`demo`, `reasoning-gym:NAME[:KEY=VALUE]`, FILE.jsonl."),
     ] = None,
     checker: Annotated[
-        str,
-        typer.Option("--checker", help="For files: math-verify, exact or MODULE:FUNCTION."),
-    ] = "math-verify",
+        str | None,
+        typer.Option("--checker", help="For files: math-verify (default), exact, MODULE:FUNCTION."),
+    ] = None,
     routers: Annotated[
         str, typer.Option("--routers", help="Specifications as in `steer generate --router`.")
     ] = "small,large,steer,first-token,random",
@@ -119,8 +119,7 @@ def evaluate(
     evaluation.check()
     first = evaluation.pair.small
     runtime = {"threads": threads, "workers": workers, "device": str(first.device)}
-    more = {"split": split, "checker": checker, "dtype": str(first.dtype), **runtime}
-    kept = settings(evaluation, models.names(), **more)
+    kept = settings(evaluation, models.names(), dtype=str(first.dtype), **runtime)
     name = f"{folder_name(tasks, split)}-{digest(kept)}"
     folder = ResultsFolder(out or Path("results") / name, kept, evaluation.problems())
     try:

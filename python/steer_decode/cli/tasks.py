@@ -22,14 +22,19 @@ def words(text: str) -> list[str]:
 
 
 def read_tasks(
-    spec: str | None, models: Models, domains: str, n: int | None, split: str, checker: str
+    spec: str | None,
+    models: Models,
+    domains: str,
+    n: int | None,
+    split: str,
+    checker: str | None,
 ) -> list[Task]:
     """The tasks of all sources named in ``spec``.
 
     Raises:
         SteerError: an unknown source, or one that this pair cannot be asked.
     """
-    from ..tasks import check_unique, demo_tasks, gym_tasks, jsonl_tasks, load_checker
+    from ..tasks import CHECKERS, check_unique, demo_tasks, gym_tasks, jsonl_tasks
 
     if n is not None and n < 1:
         raise SteerError(f"--n must be at least 1, got {n}")
@@ -42,6 +47,7 @@ def read_tasks(
     if not sources:
         raise SteerError(f"no tasks: give {DEMO}, {_GYM}:NAME or a JSON lines file")
     found: list[Task] = []
+    files = [source for source in sources if _is_file(source)]
     for source in sources:
         if source == DEMO:
             if not models.demo:
@@ -52,13 +58,21 @@ def read_tasks(
             if not name:
                 raise SteerError(f"tasks {source!r} name no data set: give {_GYM}:NAME")
             found += gym_tasks(name, n or DEFAULT_N)
-        elif Path(source).suffix.lower() in (".jsonl", ".json") or Path(source).is_file():
-            found += jsonl_tasks(Path(source), load_checker(checker), n)
+        elif source in files:
+            found += jsonl_tasks(Path(source), checker or CHECKERS[0], n)
         else:
             raise SteerError(
                 f"unknown tasks {source!r}: give {DEMO}, {_GYM}:NAME or a JSON lines file"
             )
+    if checker is not None and not files:
+        raise SteerError("--checker judges a file of tasks: name one in --tasks, or leave it out")
     return check_unique(found)
+
+
+def _is_file(source: str) -> bool:
+    if source == DEMO or source.partition(":")[0] == _GYM:
+        return False
+    return Path(source).suffix.lower() in (".jsonl", ".json") or Path(source).is_file()
 
 
 def read_seeds(text: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from .data import Results
 from .draw import curves
 from .measure import Series, by_difficulty, by_position, difficulties
 from .palette import COLOURS, Style
-from .picture import INK, Picture, canvas, errors, legend, percent, shortened
+from .picture import INK, Picture, canvas, errors, legend, percent
 
 _RIGHT, _WRONG = COLOURS["r0"].light, COLOURS["r1"].light
 _FEW = 10
@@ -125,7 +126,7 @@ def right_and_wrong(signal: str, groups: Sequence[Scores]) -> Picture:
         for g in groups
     )
     return Picture(
-        name=f"scores-{signal}",
+        name="scores-" + re.sub(r"[^\w-]+", "-", signal),
         title=f"Confidence of right and wrong steps: {signal}",
         caption=f"{words[0].upper()}{words[1:]} (area under the ROC curve; 50 % is chance). "
         f"Each group adds up to 100 %; fewer than {_FEW} steps are strokes. "
@@ -186,7 +187,7 @@ def calibration_curve(curve: Curve, number: int) -> Picture:
     ]
     return Picture(
         name=f"calibration-{number}",
-        title=f"Calibration: {shortened(curve.router, 60)}",
+        title=f"Calibration: {curve.router}",
         caption=_bins(curve) + " Bars are 95 % intervals.",
         alt=f"Share of right steps against the {curve.measure}. {_ends(labelled)}",
         figure=figure,

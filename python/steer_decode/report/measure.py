@@ -145,7 +145,7 @@ class Series:
 
 def by_position(results: Results, boot: Bootstrap, router: str) -> Series:
     """Share of kept steps that the large model wrote, by position in the answer."""
-    length = min(_LONGEST, max(row.steps for row in results.rows[router]))
+    length = min(_LONGEST, max(1, *(row.steps for row in results.rows[router])))
     large = np.zeros((len(results.names), length))
     steps = np.zeros_like(large)
     for row in results.rows[router]:

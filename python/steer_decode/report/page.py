@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from ..rows import Row
-from ..units import count, si
+from ..units import count, printable, si
 from .bootstrap import Interval
 from .confidence import how_judged
 from .data import Results
@@ -143,7 +143,7 @@ def _failures(failed: Sequence[Row]) -> str:
     one = failed[0]
     return (
         f"The checker failed on {count(len(failed), 'answer')}, first on {one.domain}:"
-        f"{one.problem} ({one.router}, seed {one.seed}): {one.error}."
+        f"{one.problem} ({one.router}, seed {one.seed}): {printable(one.error)[:200]}."
     )
 
 

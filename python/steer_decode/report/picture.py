@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 INK, QUIET, RULE = (COLOURS[name].light for name in ("ink", "quiet", "rule"))
 SIZE = (4.4, 3.6)
+_TWO_COLUMNS = 26
 _STYLE = {
     "font.size": 9,
     "font.sans-serif": ["DejaVu Sans", "Helvetica", "Arial", "sans-serif"],
@@ -115,15 +116,16 @@ def canvas(rows: int = 1, height: float = SIZE[1], sharex: bool = False) -> tupl
     return figure, axes
 
 
-def legend(figure: Figure, axes: Any, columns: int = 2) -> None:
+def legend(figure: Figure, axes: Any) -> None:
     """One legend below, for what ``axes`` has labels for."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
+        names = [shortened(label) for label in labels]
         figure.legend(
             handles,
-            [shortened(label) for label in labels],
+            names,
             loc="outside lower center",
-            ncols=columns,
+            ncols=2 if max(map(len, names)) <= _TWO_COLUMNS else 1,
             fontsize=8.5,
             labelcolor=INK,
             frameon=False,
@@ -132,8 +134,10 @@ def legend(figure: Figure, axes: Any, columns: int = 2) -> None:
         )
 
 
-def shortened(name: str, limit: int = 36) -> str:
-    return name if len(name) <= limit else f"{name[: limit - 1]}…"
+def shortened(name: str, limit: int = 44) -> str:
+    """``name`` as a label: not too long, and no mathematics for matplotlib to typeset."""
+    short = name if len(name) <= limit else f"{name[: limit - 1]}…"
+    return short.replace("$", r"\$")
 
 
 def errors(values: Sequence[Interval], scale: float = 1.0) -> list[list[float]]:

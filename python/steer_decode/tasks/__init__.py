@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from .base import Task, check_unique, final_answer
-from .checkers import Checker, load_checker
+from .checkers import CHECKERS, Checker, load_checker
 from .demo import demo_tasks
 from .gym import gym_tasks
 from .jsonl import jsonl_tasks
 
 __all__ = [
+    "CHECKERS",
     "Checker",
     "Task",
     "check_unique",

@@ -20,6 +20,7 @@ class Task:
         answer: the reference, for the reader of a report.
         check: whether a text answers it; it may raise, which is recorded.
         difficulty: where the source has one.
+        checker: name of what judges the answer, where there is a choice.
         label: whether a step, given its index and text, is right, where that can be told without
             the end of the answer.
     """
@@ -30,6 +31,7 @@ class Task:
     answer: str
     check: Callable[[str], bool]
     difficulty: int | None = None
+    checker: str = ""
     label: Callable[[int, str], bool] | None = None
 
     @property

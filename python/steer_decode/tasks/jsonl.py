@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import SteerError
 from .base import Task
-from .checkers import Checker, math_verify, reference
+from .checkers import Checker, load_checker, math_verify, reference
 
 
-def jsonl_tasks(path: Path, checker: Checker, n: int | None = None) -> list[Task]:
+def jsonl_tasks(path: Path, checker: str, n: int | None = None) -> list[Task]:
     """The first ``n`` problems of a file, or all.
 
     A line holds "prompt" and "answer", and may hold "id" (else the number of its line), "domain"
     (else the name of the file) and "difficulty", a whole number.
 
+    Args:
+        path: the file.
+        checker: a name or MODULE:FUNCTION, as :func:`load_checker` takes it.
+        n: how many; None is all.
+
     Raises:
         SteerError: a file or line that cannot be read, an id that occurs twice, an answer that
             the checker cannot read.
     """
+    function = load_checker(checker)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -36,7 +43,7 @@ def jsonl_tasks(path: Path, checker: Checker, n: int | None = None) -> list[Task
     tasks = []
     for number, line in lines[:n]:
         where = f"line {number} of {str(path)!r}"
-        task = _task(line, number, path.stem, checker, where)
+        task = replace(_task(line, number, path.stem, function, where), checker=checker)
         first = seen.setdefault((task.domain, task.problem), number)
         if first != number:
             raise SteerError(
