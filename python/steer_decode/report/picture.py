@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 INK, QUIET, RULE = (COLOURS[name].light for name in ("ink", "quiet", "rule"))
 SIZE = (4.4, 3.6)
 _TWO_COLUMNS = 26
+_LINE, _LINES = 0.17, 3
 _STYLE = {
     "font.size": 9,
     "font.sans-serif": ["DejaVu Sans", "Helvetica", "Arial", "sans-serif"],
@@ -121,11 +122,15 @@ def legend(figure: Figure, axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         names = [shortened(label) for label in labels]
+        columns = 2 if max(map(len, names)) <= _TWO_COLUMNS else 1
+        # The figure grows with its legend, so that the axes keep their height.
+        lines = math.ceil(len(names) / columns)
+        figure.set_figheight(figure.get_figheight() + _LINE * max(0, lines - _LINES))
         figure.legend(
             handles,
             names,
             loc="outside lower center",
-            ncols=2 if max(map(len, names)) <= _TWO_COLUMNS else 1,
+            ncols=columns,
             fontsize=8.5,
             labelcolor=INK,
             frameon=False,
