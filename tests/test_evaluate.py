@@ -135,7 +135,9 @@ class TestResultsFolder:
         ResultsFolder(tmp_path, self.SETTINGS, [second]).close()
         kept = [json.loads(line) for line in (tmp_path / "problems.jsonl").open()]
         assert [record["problem"] for record in kept] == ["a", "b"]
-        with pytest.raises(SteerError, match="another problem mine:a"):
+        with pytest.raises(
+            SteerError, match=r"another problem mine:a \(its prompt was .*many.*now .*much"
+        ):
             ResultsFolder(tmp_path, self.SETTINGS, [Problem("mine", "a", "How much?", "3")])
 
     @pytest.mark.parametrize("name", ["settings.json", "results.jsonl", "problems.jsonl"])

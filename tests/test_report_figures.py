@@ -207,6 +207,13 @@ class TestLoad:
         with pytest.raises(SteerError, match=words):
             load([first, second])
 
+    def test_one_name_for_two_problems(self, tmp_path: Path) -> None:
+        first = made.write(tmp_path / "a", [made.row("small", "math", 0)])
+        other = [made.row("large", "math", 0, difficulty=5)]
+        second = made.write(tmp_path / "b", other)
+        with pytest.raises(SteerError, match="its difficulty was 1, now 5"):
+            load([first, second])
+
     def test_seconds_need_one_kind_of_run(self, tmp_path: Path) -> None:
         first = made.write(tmp_path / "a", [made.row("small", "math", 0)])
         second = made.write(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -15,6 +15,7 @@ from .errors import SteerError
 from .rows import Key, Problem, Row
 
 FORMAT = 2
+_SHOWN = 60
 T = TypeVar("T")
 # What may differ between runs that share a folder: routers may be added, the rest only describes.
 _MERGED = ("routers", "signals")
@@ -163,10 +164,24 @@ def _merged_problems(folder: Path, problems: Iterable[Problem]) -> dict[tuple[st
         old = asked.setdefault((problem.domain, problem.problem), problem)
         if old != problem:
             raise SteerError(
-                f"{str(folder)!r} holds answers to another problem "
-                f"{problem.domain}:{problem.problem}: choose another --out"
+                f"{str(folder)!r} holds answers to another problem {problem.domain}:"
+                f"{problem.problem} ({changed_problem(old, problem)}): choose another --out"
             )
     return asked
+
+
+def changed_problem(old: Problem, new: Problem) -> str:
+    """The first field in which the two differ, in words."""
+    for field in fields(Problem):
+        was, now = getattr(old, field.name), getattr(new, field.name)
+        if was != now:
+            return f"its {field.name} was {_short(was)}, now {_short(now)}"
+    return ""
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def digest(settings: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SteerError
-from ..results import first_difference, read_problems, read_rows, read_settings
+from ..results import changed_problem, first_difference, read_problems, read_rows, read_settings
 from ..rows import Key, Problem, Row
 
 Name = tuple[str, str]
@@ -113,10 +113,11 @@ def load(folders: Sequence[Path], *, seconds: bool = False) -> Results:
             _comparable(folders[0], settings, folder, new, seconds)
         settings = _joined(settings, new)
         for name, problem in read_problems(folder).items():
-            if problems.setdefault(name, problem) != problem:
+            known = problems.setdefault(name, problem)
+            if known != problem:
                 raise SteerError(
                     f"problem {':'.join(name)} of {str(folder)!r} is another one than in the "
-                    "folders before it: report them apart"
+                    f"folders before it ({changed_problem(known, problem)}): report them apart"
                 )
         for row in read_rows(folder / "results.jsonl")[0]:
             if home.setdefault(row.key, folder) != folder:
