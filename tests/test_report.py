@@ -142,6 +142,15 @@ class TestPage:
         words = re.sub(r"\s+", " ", " ".join(found.words))
         assert "This page holds 20 of 160 answers: all those to 2 problems" in words
 
+    def test_says_what_is_not_drawn(self, tmp_path: Path) -> None:
+        routers = ["small", "large", *(f"steer:gamma=0.{i}" for i in range(8))]
+        rows = [made.row(r, f"d{i}", 0) for r in routers for i in range(8)]
+        results = load([made.write(tmp_path, rows, made.settings(routers))])
+        words = " ".join(Page(build(results, resamples=100).page).words)
+        words = re.sub(r"\s+", " ", words)
+        assert "The first 6 of 8 domains are drawn" in words
+        assert "the first 6 of 8 routers are drawn" in words
+
     def test_colours_of_pictures_follow_the_page(self, text: str) -> None:
         pictures = re.findall(r"<svg .*?</svg>", text, re.DOTALL)
         assert not any(re.search(r"#[0-9a-fA-F]{6}\b", picture) for picture in pictures)

@@ -118,7 +118,7 @@ def build(
     ]
     return Report(
         page=page.render(
-            results, scopes, sections, styles, choose(results, answers), title, resamples
+            results, scopes, sections, styles, choose(results, answers), drawn, title, resamples
         ),
         pictures=[picture for _, pictures in sections for picture in pictures],
         numbers=[_numbers(scope) for scope in scopes],

@@ -27,6 +27,7 @@ def render(
     sections: Sequence[tuple[str, Sequence[Picture]]],
     styles: dict[str, Style],
     traces: Traces,
+    drawn: Sequence[str],
     title: str,
     resamples: int,
 ) -> str:
@@ -35,6 +36,7 @@ def render(
     Args:
         scopes: that of all problems first, then one a domain where there are several.
         sections: name of a part of the page, and its pictures.
+        drawn: routers whose steps are drawn.
     """
     import jinja2
     import markupsafe
@@ -54,6 +56,8 @@ def render(
         sections=dict(sections),
         styles=styles,
         traces=traces,
+        drawn=drawn,
+        routed=len(results.routed()),
         judged=how_judged(results).sentences(),
         settings=_settings(results),
         routers=results.settings["routers"],
