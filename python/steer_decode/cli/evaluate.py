@@ -172,7 +172,8 @@ def _finish(evaluation: Evaluation, folder: ResultsFolder, curve: Sequence[str])
             f"{' '.join(one.error.split())}",
             file=sys.stderr,
         )
-    print(f"steer: results are in {folder.folder}", file=sys.stderr)
+    place = folder.folder
+    print(f"steer: results are in {place}; `steer report {place}` makes a page", file=sys.stderr)
 
 
 def _tables(summary: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
