@@ -241,3 +241,12 @@ def test_from_the_demo_pair_to_the_page(tmp_path: Path) -> None:
     page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert len(page.data["answers"]) == 2 * 2 * 5
     assert page.data["problems"]["mine:1"]["answer"] == "37"
+
+
+@pytest.mark.parametrize("trace", [[], [StepRecord("small", "", 1)]])
+def test_one_answer_is_enough(tmp_path: Path, trace: list[StepRecord]) -> None:
+    rows = [made.row("steer", "qa", 0, trace=trace, difficulty=None, flops_paper=0.0)]
+    report = build(load([made.write(tmp_path, rows, made.settings(["steer"]))]), resamples=100)
+    words = re.sub(r"\s+", " ", " ".join(Page(report.page).words))
+    assert "No comparison with chance" in words
+    assert "nan" not in words

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..calibration import write_whole
 from ..errors import SteerError
 from .bootstrap import RESAMPLES
 from .data import Results, load
 from .traces import ANSWERS
+
+if TYPE_CHECKING:
+    from .bootstrap import Bootstrap
+    from .measure import Scope
+    from .palette import Style
+    from .picture import Picture
 
 __all__ = ["Report", "Results", "build", "check_packages", "load"]
 
@@ -38,7 +44,7 @@ class Report:
     """A page, its pictures and its numbers, still in memory."""
 
     page: str
-    pictures: Sequence[Any]
+    pictures: Sequence[Picture]
     numbers: Sequence[dict[str, Any]]
 
     def write(self, path: Path, figures: Path | None = None) -> None:
@@ -67,69 +73,73 @@ def build(
         answers: most answers that the page carries.
         resamples: of the bootstrap.
     """
-    from . import draw, draw_steps, page
+    from . import page
     from .bootstrap import Bootstrap
-    from .confidence import calibration, scores
     from .measure import measure
     from .palette import styles as assign
     from .traces import choose
 
     boot = Bootstrap([domain for domain, _ in results.names], resamples)
-    domains: list[str | None] = [None]
-    if len(results.domains) > 1:
-        domains += results.domains
+    domains = [None, *results.domains] if len(results.domains) > 1 else [None]
     scopes = [measure(results, boot, domain, seconds) for domain in domains]
-    every = scopes[0]
-    styles = assign([(r.router, r.kind) for r in every.routers])
-    processed = next(cost for cost in every.costs if cost.key == "flops_processed")
+    styles = assign([(r.router, r.kind) for r in scopes[0].routers])
     drawn = results.routed()[:_ROUTERS] or results.routers[:_ROUTERS]
-    chance = draw.above_chance(every, styles, "above-chance")
-    curves = [c for router in drawn if (c := calibration(results, boot, router)) is not None]
-    sections = [
-        (
-            "cost",
-            [
-                draw.accuracy_against_cost(every, cost, styles, f"accuracy-{_slug(cost.key)}")
-                for cost in every.costs
-            ],
-        ),
-        ("chance", [] if chance is None else [chance]),
-        (
-            "domains",
-            [
-                draw.accuracy_against_cost(scope, processed, styles, f"domain-{number}")
-                for number, scope in enumerate(scopes[1 : 1 + _DOMAINS], 1)
-            ],
-        ),
-        (
-            "use",
-            [
-                draw_steps.use_by_position(results, boot, styles, drawn),
-                *draw_steps.use_by_difficulty(results, boot, styles, drawn),
-            ],
-        ),
-        (
-            "confidence",
-            [
-                *(draw_steps.right_and_wrong(name, g) for name, g in scores(results).items() if g),
-                *(draw_steps.calibration_curve(c, i) for i, c in enumerate(curves, 1)),
-            ],
-        ),
-    ]
+    sections = {
+        **_draw_costs(scopes, styles),
+        **_draw_steps(results, boot, styles, drawn),
+    }
+    chosen = choose(results, answers)
     return Report(
-        page=page.render(
-            results, scopes, sections, styles, choose(results, answers), drawn, title, resamples
-        ),
-        pictures=[picture for _, pictures in sections for picture in pictures],
+        page=page.render(results, scopes, sections, styles, chosen, drawn, title, resamples),
+        pictures=[picture for pictures in sections.values() for picture in pictures],
         numbers=[_numbers(scope) for scope in scopes],
     )
 
 
-def _slug(key: str) -> str:
-    return key.replace("_", "-")
+def _draw_costs(scopes: Sequence[Scope], styles: Mapping[str, Style]) -> dict[str, list[Picture]]:
+    from .draw import above_chance, accuracy_against_cost
+
+    every = scopes[0]
+    processed = next(cost for cost in every.costs if cost.key == "flops_processed")
+    chance = above_chance(every, styles, "above-chance")
+    return {
+        "cost": [
+            accuracy_against_cost(every, cost, styles, f"accuracy-{cost.key.replace('_', '-')}")
+            for cost in every.costs
+        ],
+        "chance": [] if chance is None else [chance],
+        "domains": [
+            accuracy_against_cost(scope, processed, styles, f"domain-{number}")
+            for number, scope in enumerate(scopes[1 : 1 + _DOMAINS], 1)
+        ],
+    }
 
 
-def _numbers(scope: Any) -> dict[str, Any]:
+def _draw_steps(
+    results: Results, boot: Bootstrap, styles: Mapping[str, Style], drawn: Sequence[str]
+) -> dict[str, list[Picture]]:
+    from . import draw_steps
+    from .confidence import calibration, scores
+
+    curves = [c for router in drawn if (c := calibration(results, boot, router)) is not None]
+    histograms = [
+        draw_steps.right_and_wrong(name, groups)
+        for name, groups in scores(results).items()
+        if groups
+    ]
+    return {
+        "use": [
+            draw_steps.use_by_position(results, boot, styles, drawn),
+            *draw_steps.use_by_difficulty(results, boot, styles, drawn),
+        ],
+        "confidence": [
+            *histograms,
+            *(draw_steps.calibration_curve(c, i) for i, c in enumerate(curves, 1)),
+        ],
+    }
+
+
+def _numbers(scope: Scope) -> dict[str, Any]:
     """The table of a scope as plain data; a figure is [value, low, high], null where unknown."""
 
     def plain(value: Sequence[float]) -> list[float | None]:

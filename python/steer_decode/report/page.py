@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 from ..rows import Row
@@ -24,8 +24,8 @@ _GLYPHS |= {"<": "◀", ">": "▶", "d": "♦"}
 def render(
     results: Results,
     scopes: Sequence[Scope],
-    sections: Sequence[tuple[str, Sequence[Picture]]],
-    styles: dict[str, Style],
+    sections: Mapping[str, Sequence[Picture]],
+    styles: Mapping[str, Style],
     traces: Traces,
     drawn: Sequence[str],
     title: str,
@@ -35,7 +35,7 @@ def render(
 
     Args:
         scopes: that of all problems first, then one a domain where there are several.
-        sections: name of a part of the page, and its pictures.
+        sections: pictures by the part of the page.
         drawn: routers whose steps are drawn.
     """
     import jinja2
@@ -53,7 +53,7 @@ def render(
         scopes=scopes,
         costs=scopes[0].costs,
         share=SHARE,
-        sections=dict(sections),
+        sections=sections,
         styles=styles,
         traces=traces,
         drawn=drawn,
