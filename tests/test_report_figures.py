@@ -97,6 +97,21 @@ class TestMeasure:
         assert (line.costs[0], line.costs[-1]) == pytest.approx((0.1, 1.0))
         assert (line.accuracy[0].value, line.accuracy[-1].value) == pytest.approx((0.2, 1.0))
 
+    def test_a_share_of_tokens_counts_the_length_of_answers(self, tmp_path: Path) -> None:
+        def trace(*steps: tuple[str, int]) -> list[StepRecord]:
+            return [StepRecord(w, "a", n) for w, n in steps]  # type: ignore[arg-type]
+
+        rows = []
+        for i in range(4):
+            rows += [
+                made.row("small", "qa", i, trace=trace(("small", 10)), correct=False),
+                made.row("large", "qa", i, trace=trace(("large", 30)), correct=True),
+                made.row("steer", "qa", i, trace=trace(("small", 9), ("large", 9)), correct=False),
+            ]
+        results = load([made.write(tmp_path, rows, made.settings(["small", "large", "steer"]))])
+        # One question in four to the large model: 30 of 60 tokens are its own.
+        assert scope(results).routers[2].above_chance["share"].value == pytest.approx(-0.25)
+
     def test_without_a_model_alone_there_is_no_line(self, tmp_path: Path) -> None:
         rows = [made.row(router, "math", i) for router in ("small", "steer") for i in range(4)]
         found = scope(load([made.write(tmp_path, rows, made.settings(["small", "steer"]))]))

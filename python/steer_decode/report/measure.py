@@ -95,10 +95,17 @@ def measure(results: Results, boot: Bootstrap, domain: str | None, seconds: bool
     chance: dict[str, Array] = {}
     lines: dict[str, Line] = {}
     if small is not None and large is not None:
-        ends = results.routers.index(small), results.routers.index(large)
+        lengths = boot.ratio(tables["tokens"], ones)
+
+        def ends(sample: Array) -> tuple[Array, Array]:
+            places = [results.routers.index(router) for router in (small, large)]
+            return sample[:, places[:1]], sample[:, places[1:]]
+
         for key, cost in samples.items():
-            chance[key] = _mix(cost, cost, accuracy, ends)
-            lines[key] = _line(cost, accuracy, ends)
+            tokens = ends(lengths) if key == SHARE.key else None
+            mix = _Mix(ends(cost), ends(accuracy), tokens)
+            chance[key] = mix.at(cost)
+            lines[key] = mix.line()
     figures = [
         RouterFigures(
             router=router,
@@ -116,22 +123,40 @@ def measure(results: Results, boot: Bootstrap, domain: str | None, seconds: bool
     return Scope(domain or "all", count, figures, lines, large is not None, costs)
 
 
-def _mix(at: Array, cost: Array, accuracy: Array, ends: tuple[int, int]) -> Array:
-    """Accuracy of the random mix at cost ``at`` [1 + resamples, ...], within each resample.
+@dataclass(frozen=True)
+class _Mix:
+    """The random mix under one way to count: question by question, large with probability p.
 
-    Below the cost of the small model alone and above that of the large one it is theirs.
+    Attributes:
+        ends: what small and large cost alone, [1 + resamples, 1] each.
+        accuracy: theirs, likewise.
+        tokens: mean length of their answers, likewise, where the cost is a share of tokens.
     """
-    low, high = (cost[:, end, None] for end in ends)
-    width = np.where(high > low, high - low, np.nan)
-    share = np.clip((at - low) / width, 0, 1)
-    worse, better = (accuracy[:, end, None] for end in ends)
-    return worse + share * (better - worse)
 
+    ends: tuple[Array, Array]
+    accuracy: tuple[Array, Array]
+    tokens: tuple[Array, Array] | None = None
 
-def _line(cost: Array, accuracy: Array, ends: tuple[int, int]) -> Line:
-    at = np.linspace(cost[0, ends[0]], cost[0, ends[1]], LINE_POINTS)
-    mixed = _mix(np.broadcast_to(at, (len(cost), LINE_POINTS)), cost, accuracy, ends)
-    return Line(at.tolist(), intervals(mixed))
+    def at(self, cost: Array) -> Array:
+        """Accuracy at ``cost`` [1 + resamples, ...], within each resample.
+
+        Below the cost of the small model alone and above that of the large one it is theirs.
+        """
+        low, high = self.ends
+        if self.tokens is None:
+            p = (cost - low) / np.where(high > low, high - low, np.nan)
+        else:
+            # A share s of tokens needs s = p L / (p L + (1 - p) S), for lengths S and L.
+            short, long = self.tokens
+            p = cost * short / (long - cost * (long - short))
+        worse, better = self.accuracy
+        return worse + np.clip(p, 0, 1) * (better - worse)
+
+    def line(self) -> Line:
+        low, high = (float(end[0, 0]) for end in self.ends)
+        at = np.linspace(low, high, LINE_POINTS)
+        mixed = self.at(np.broadcast_to(at, (len(self.ends[0]), LINE_POINTS)))
+        return Line(at.tolist(), intervals(mixed))
 
 
 @dataclass(frozen=True)
