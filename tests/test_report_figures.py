@@ -92,6 +92,14 @@ class TestMeasure:
         for control in ("small", "large"):
             assert figures[control].above_chance["flops_processed"] == pytest.approx((0, 0, 0))
 
+    def test_routers_are_compared_in_pairs(self, tmp_path: Path) -> None:
+        (pair,) = scope(known(tmp_path)).pairs
+        assert (pair.first, pair.second) == ("steer", "dear")
+        assert pair.accuracy.value == pytest.approx(0.1)
+        assert pair.costs["flops_processed"].value == pytest.approx(5.5 / 12)
+        # The problems that both solve are the same ones: paired, the lower bound is 0.
+        assert pair.accuracy.low == pytest.approx(0)
+
     def test_the_line_ends_in_both_models(self, tmp_path: Path) -> None:
         line = scope(known(tmp_path)).lines["flops_processed"]
         assert (line.costs[0], line.costs[-1]) == pytest.approx((0.1, 1.0))

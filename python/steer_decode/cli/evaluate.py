@@ -117,6 +117,7 @@ def evaluate(
     )  # refuses what is out of range, before the models load
     evaluation = Evaluation(models.load(), policies, asked, sampling, numbers)
     evaluation.check()
+    _warn(evaluation)
     first = evaluation.pair.small
     runtime = {"threads": threads, "workers": workers, "device": str(first.device)}
     kept = settings(evaluation, models.names(), dtype=str(first.dtype), **runtime)
@@ -127,6 +128,19 @@ def evaluate(
     finally:
         folder.close()
     _finish(evaluation, folder, curve)
+
+
+def _warn(evaluation: Evaluation) -> None:
+    """Says so where models of few words are asked about others."""
+    pair = evaluation.pair
+    ids = [i for task in evaluation.tasks for i in pair.encode(task.prompt)]
+    missing = sum(i == pair.tokenizer.unk_token_id for i in ids)
+    if missing:
+        print(
+            f"steer: {missing} of the {len(ids)} tokens of the prompts are unknown to the models, "
+            "which read the rest only",
+            file=sys.stderr,
+        )
 
 
 def _run(evaluation: Evaluation, folder: ResultsFolder, workers: int, threads: int) -> None:

@@ -161,4 +161,12 @@ def _numbers(scope: Scope) -> dict[str, Any]:
             }
             for r in scope.routers
         ],
+        "pairs": [
+            {
+                "routers": [p.first, p.second],
+                "accuracy": plain(p.accuracy),
+                "costs": {key: plain(value) for key, value in p.costs.items()},
+            }
+            for p in scope.pairs
+        ],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ COSTS = (
 )
 SECONDS = Cost("seconds", "seconds", "s")
 LINE_POINTS = 25
+MOST_PAIRED = 6
 _LONGEST = 30
 _FEWEST = 5
 
@@ -58,6 +60,19 @@ class RouterFigures:
 
 
 @dataclass(frozen=True)
+class PairFigures:
+    """One router beside another, paired over problems.
+
+    ``accuracy`` is the difference, ``costs`` are ratios, both first to second.
+    """
+
+    first: str
+    second: str
+    accuracy: Interval
+    costs: Mapping[str, Interval]
+
+
+@dataclass(frozen=True)
 class Line:
     """The random mix of both models alone, question by question: cost against accuracy."""
 
@@ -72,6 +87,7 @@ class Scope:
     name: str
     problems: int
     routers: Sequence[RouterFigures]
+    pairs: Sequence[PairFigures]
     lines: Mapping[str, Line]
     relative: bool
     costs: Sequence[Cost]
@@ -91,7 +107,7 @@ def measure(results: Results, boot: Bootstrap, domain: str | None, seconds: bool
     if large is not None:
         column = results.routers.index(large)
         for key in absolute:
-            samples[key] = samples[key] / samples[key][:, column : column + 1]
+            samples[key] = _quotient(samples[key], samples[key][:, column : column + 1])
     chance: dict[str, Array] = {}
     lines: dict[str, Line] = {}
     if small is not None and large is not None:
@@ -119,8 +135,22 @@ def measure(results: Results, boot: Bootstrap, domain: str | None, seconds: bool
         )
         for i, router in enumerate(results.routers)
     ]
+    pairs = [
+        PairFigures(
+            first=results.routers[i],
+            second=results.routers[j],
+            accuracy=interval(accuracy[:, i] - accuracy[:, j]),
+            costs={key: interval(_quotient(s[:, i], s[:, j])) for key, s in samples.items()},
+        )
+        for i, j in combinations(map(results.routers.index, results.routed()[:MOST_PAIRED]), 2)
+    ]
     count = int(mask.sum())
-    return Scope(domain or "all", count, figures, lines, large is not None, costs)
+    return Scope(domain or "all", count, figures, pairs, lines, large is not None, costs)
+
+
+def _quotient(above: Array, below: Array) -> Array:
+    above, below = np.broadcast_arrays(above, below)
+    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ def render(
 
     here = files(__package__)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"interval": _interval, "glyph": lambda s: _GLYPHS[s.marker]}
+    glyph = {style: _GLYPHS[style.marker] for style in styles.values()}
+    environment.filters |= {"interval": _interval, "quotient": _quotient, "glyph": glyph.get}
     template = environment.from_string((here / "page.html").read_text(encoding="utf-8"))
     return template.render(
         title=title,
@@ -79,15 +80,19 @@ def _interval(value: Interval, signed: bool = False) -> tuple[str, str]:
     return f"{100 * value.value:{form}}", f"{100 * value.low:{form}} to {100 * value.high:{form}}"
 
 
+def _quotient(value: Interval) -> tuple[str, str]:
+    if not math.isfinite(value.value):
+        return "-", ""
+    return f"{value.value:.2f}", f"{value.low:.2f} to {value.high:.2f}"
+
+
 def _cell(router: RouterFigures, cost: Cost, scope: Scope) -> tuple[str, str]:
     """A cost as the table shows it, and its bounds."""
     value = router.costs[cost.key]
     if cost is SHARE:
         return _interval(value)
-    if not math.isfinite(value.value):
-        return "-", ""
-    if scope.relative:
-        return f"{value.value:.2f}", f"{value.low:.2f} to {value.high:.2f}"
+    if scope.relative or not math.isfinite(value.value):
+        return _quotient(value)
     return f"{si(value.value)}{cost.unit}", f"{si(value.low)} to {si(value.high)}"
 
 
