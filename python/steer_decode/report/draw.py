@@ -151,7 +151,7 @@ def above_chance(scope: Scope, styles: Mapping[str, Style], name: str) -> Pictur
         name=name,
         title="Against chance at equal cost",
         caption="Accuracy minus that of the random mix that costs as much, paired over problems, "
-        "with 95 % intervals. An interval that holds 0 shows no difference.",
+        "with 95 % intervals. An interval that holds 0 shows no clear difference.",
         alt="Points above the random mix at equal cost. "
         + "; ".join(
             f"{r.router}: "
