@@ -22,6 +22,7 @@ from .chat import chat
 from .evaluate import evaluate
 from .generate import generate
 from .info import info
+from .report import report
 from .show import show
 
 BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
@@ -83,6 +84,7 @@ app.command()(generate)
 app.command()(chat)
 app.command("eval")(evaluate)
 app.command()(calibrate)
+app.command()(report)
 app.command()(show)
 app.command()(info)
 app.add_typer(bench, name="bench")
