@@ -18,20 +18,20 @@ class Step:
         writer: the model that wrote it.
         token_ids, text: what was written, delimiter included.
         values: the signal of each token, in the signal's own unit.
-        counted: which of ``values`` enter the score; empty for all of them.
         score: mean of the values that count.
-        graded: log-probability of each token under the large model, in nats, where the policy has
-            steps of the small model graded.
-        likeliest: likewise, whether the token is the large model's likeliest.
         before: the signal of the small model's next token, read before the step, where the
             policy looks ahead.
         posterior: probability that the step is a confident one, where the policy fits a mixture.
         prefilled: tokens of the other model (or of the prompt) that the writer read to begin.
         probed: tokens that the small model read only to be asked before a step of the large one.
         discarded: taken back and written again by the other model.
-        ended: the model ended the answer with it.
         closed: ended by the delimiter or by the end of the answer, not cut off.
         milliseconds: from the look before the step to its last token.
+        ended: the model ended the answer with it.
+        counted: which of ``values`` enter the score; empty for all of them.
+        graded: log-probability of each token under the large model, in nats, where the policy has
+            steps of the small model graded.
+        likeliest: likewise, whether the token is the large model's likeliest.
     """
 
     index: int
@@ -39,17 +39,17 @@ class Step:
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
     values: list[float] = field(default_factory=list)
-    counted: list[bool] = field(default_factory=list)
-    graded: list[float] = field(default_factory=list)
-    likeliest: list[bool] = field(default_factory=list)
     before: float | None = None
     posterior: float | None = None
     prefilled: int = 0
     probed: int = 0
     discarded: bool = False
-    ended: bool = False
     closed: bool = False
     milliseconds: float = 0.0
+    ended: bool = False
+    counted: list[bool] = field(default_factory=list)
+    graded: list[float] = field(default_factory=list)
+    likeliest: list[bool] = field(default_factory=list)
 
     @property
     def score(self) -> float:
