@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from steer_decode import AlwaysLarge, AlwaysSmall, Pair, RandomShare, SteerError
+from steer_decode import AlwaysLarge, AlwaysSmall, Pair, RandomShare, Steer, SteerError
 from steer_decode.demo import pair_paths
 from steer_decode.evaluate import Evaluation, run, settings, with_controls
 from steer_decode.results import ResultsFolder, digest
@@ -159,17 +160,42 @@ class TestRun:
 
     def test_workers_do_not_change_the_answers(self, pair: Pair) -> None:
         evaluation = self.evaluation(pair)
-        one = {row.key: row for row in run(evaluation, evaluation.jobs())}
-        two = {row.key: row for row in run(evaluation, evaluation.jobs(), workers=2)}
+        one = {row.key: row for row in run(evaluation, evaluation.groups())}
+        two = {row.key: row for row in run(evaluation, evaluation.groups(), workers=2)}
         assert set(one) == set(evaluation.jobs())
         assert {key: row.text for key, row in one.items()} == {
             key: row.text for key, row in two.items()
         }
         assert one["large", "math", "0", 5].large_tokens == one["large", "math", "0", 5].tokens
 
+    def test_cohorts_do_not_change_the_answers(self, pair: Pair) -> None:
+        evaluation = self.evaluation(pair)
+        together = replace(evaluation, cohort=2)
+        assert [len(group) for group in together.groups()] == [2] * 6
+        one = {row.key: row for row in run(evaluation, evaluation.groups())}
+        two = {row.key: row for row in run(together, together.groups())}
+        assert {key: row.text for key, row in one.items()} == {
+            key: row.text for key, row in two.items()
+        }
+        # What is there already is not asked again.
+        done = set(list(two)[::2])
+        assert sorted(key for group in together.groups(done) for key in group) == sorted(
+            set(two) - done
+        )
+
+    def test_a_cohort_that_is_judged_together_is_run_whole(self, pair: Pair) -> None:
+        tasks = demo_tasks(["math"], 12)
+        evaluation = Evaluation(pair, {"s": Steer()}, tasks, {"max_new_tokens": 20}, cohort=12)
+        evaluation.check()
+        keys = evaluation.jobs()
+        assert evaluation.groups(keys[:3]) == [keys]
+        assert evaluation.groups(keys) == []
+        with pytest.raises(SteerError, match=r"router 's' judges .* 4 at a time are too few"):
+            replace(evaluation, cohort=4).check()
+
     def test_a_step_is_kept_with_what_was_measured(self, pair: Pair) -> None:
         evaluation = self.evaluation(pair)
-        row = evaluation.answer(evaluation.jobs()[0])
+        (row,) = evaluation.answer(evaluation.jobs()[:1])
         assert row.key == ("small", "math", "0", 5)
         assert all(step.score is not None for step in row.trace)
         assert {step.right for step in row.trace} <= {True, False}
@@ -178,7 +204,12 @@ class TestRun:
 
     def test_seeds_and_problems_have_draws_of_their_own(self, pair: Pair) -> None:
         evaluation = self.evaluation(pair)
-        rows = [evaluation.answer(job) for job in evaluation.jobs() if job.router == "half"]
+        rows = [
+            row
+            for job in evaluation.jobs()
+            if job.router == "half"
+            for row in evaluation.answer([job])
+        ]
         writers = {tuple(step.writer for step in row.trace) for row in rows}
         assert len(writers) == len(rows) == 4
 
@@ -188,7 +219,7 @@ class TestRun:
 
         tasks = [Task("mine", "a", "Compute 1 +1 ?", "2", check)]
         tasks.append(Task("mine", "b", "Compute 1 +1 ?", "2", lambda text: None))  # type: ignore[arg-type,return-value]
-        rows = list(run(e := Evaluation(pair, {"small": AlwaysSmall()}, tasks), e.jobs()))
+        rows = list(run(e := Evaluation(pair, {"small": AlwaysSmall()}, tasks), e.groups()))
         assert [row.correct for row in rows] == [False, False]
         assert rows[0].error == "ZeroDivisionError: by zero"
         assert "answered None" in rows[1].error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
@@ -62,6 +63,8 @@ class Batch:
         self._sampling = sampling
         self._vocab_size = pair.vocab_size
         self._unused = torch.empty(0)
+        # Of each row; a pass is shared evenly by the rows that it runs over.
+        self.seconds = [0.0] * len(conversations)
         self.lanes = lanes or make_lanes(pair, conversations)
         for row, conversation in enumerate(conversations):
             conversation.watermark = partial(self._watermark, row)
@@ -92,7 +95,11 @@ class Batch:
                 if not rows:
                     continue
                 draws = [self._asks.pop(row).draw for row in rows]
-                for row, reply in self._replies(writer, rows, draws):
+                begin = time.perf_counter()
+                replies = self._replies(writer, rows, draws)
+                share = (time.perf_counter() - begin) / len(rows)
+                for row, reply in replies:
+                    self.seconds[row] += share
                     yield from self._advance(row, reply)
                     lane = self.lanes[writer]
                     lane.roll_back(row, len(self._conversations[row].transcript))
@@ -125,16 +132,21 @@ class Batch:
         """Runs one conversation to its next ask, or to its end."""
         running, policy = self._running[row], self._policy
         while True:
+            begin = time.perf_counter()
             try:
                 item = running.send(reply)  # type: ignore[arg-type]
             except StopIteration:
                 return
+            finally:
+                self.seconds[row] += time.perf_counter() - begin
             reply = None
             if isinstance(item, Ask):
                 self._asks[row] = item
                 return
             if isinstance(item, Grade):
+                begin = time.perf_counter()
                 reply = self._grade(row, item.tokens)
+                self.seconds[row] += time.perf_counter() - begin
                 continue
             if isinstance(item, Judge):
                 step = item.step

@@ -8,7 +8,7 @@
    or each token of a step that the large model grades.
 3. Bytes read: the weights once a forward pass, and the cached keys and values once. Answers that
    are written together share the reading of the weights evenly.
-4. Seconds on the wall.
+4. Seconds on the wall; likewise shared by answers that are written together.
 """
 
 from __future__ import annotations

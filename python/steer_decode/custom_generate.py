@@ -180,7 +180,8 @@ def _cohort(
     if seed is None:
         # As users of ``generate`` expect, sampling follows torch's global seed.
         seed = int(torch.randint(2**62, ())) if generation_config.do_sample else 0
-    return Cohort(router, [Transcript(ids) for ids in rows], limit, sampling, seed, hooks)
+    seeds = range(seed, seed + len(rows))
+    return Cohort(router, [Transcript(ids) for ids in rows], limit, sampling, seeds, hooks)
 
 
 def _run(router: Router, cohort: Cohort, input_ids: Tensor, streamer: BaseStreamer | None) -> None:

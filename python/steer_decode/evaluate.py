@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 from .errors import SteerError
+from .events import Done, RoutedOutput
+from .mixture import MIN_SCORES
 from .pair import Pair
 from .policies import AlwaysLarge, AlwaysSmall, Policy, RandomShare
 from .router import Router
@@ -34,11 +36,15 @@ _STRIDE = 1_000_003
 class Evaluation:
     """What is to be run: every router on every task with every seed, all with the same options.
 
+    Answers of one router advance together, in cohorts of one domain. For most routers this only
+    saves time; those that judge a cohort in rounds depend on whom it consists of.
+
     Attributes:
         pair: the two models.
         routers: policies by the name that the results call them.
         tasks: what is asked.
         options: of :meth:`Router.stream`, the seed excepted.
+        cohort: answers at a time; a domain is cut into cohorts in the order of its tasks.
         seeds: each problem is answered once with each. The draws of an answer depend on seed and
             problem alone, so that every router meets the same.
     """
@@ -48,6 +54,7 @@ class Evaluation:
     tasks: Sequence[Task]
     options: Mapping[str, Any] = field(default_factory=dict)
     seeds: Sequence[int] = (0,)
+    cohort: int = 1
 
     def jobs(self) -> list[Key]:
         """The key of every answer, problem by problem."""
@@ -69,19 +76,50 @@ class Evaluation:
         Raises:
             SteerError: a prompt that this pair cannot be asked, or a router that cannot serve it.
         """
-        for policy in self.routers.values():
+        for name, policy in self.routers.items():
             policy.check(self.pair)
+            if policy.in_rounds and self.cohort < MIN_SCORES:
+                raise SteerError(
+                    f"router {name!r} judges the steps of a cohort together, and {self.cohort} at "
+                    f"a time are too few to tell anything: give a cohort of {MIN_SCORES} or more"
+                )
         for task in self.tasks:
             try:
                 self.pair.encode(task.prompt)
             except SteerError as error:
                 raise SteerError(f"problem {task.name}: {error}") from error
 
-    def answer(self, job: Key) -> Row:
-        """Runs one router on one problem."""
-        task = self._by_name[job.domain, job.problem]
-        options = {**self.options, "seed": job.seed * _STRIDE + task.number}
-        output = Router(self.pair, self.routers[job.router]).generate(task.prompt, **options)
+    def groups(self, done: Container[Key] = ()) -> list[list[Key]]:
+        """The jobs in cohorts, less the answers in ``done``.
+
+        A cohort that is judged in rounds is run again whole if one of its answers is missing.
+        """
+        domains: dict[str, list[Task]] = {}
+        for task in self.tasks:
+            domains.setdefault(task.domain, []).append(task)
+        groups = []
+        for tasks in domains.values():
+            for first in range(0, len(tasks), self.cohort):
+                for seed in self.seeds:
+                    for router, policy in self.routers.items():
+                        members = tasks[first : first + self.cohort]
+                        keys = [Key(router, t.domain, t.problem, seed) for t in members]
+                        missing = [key for key in keys if key not in done]
+                        if missing:
+                            groups.append(keys if policy.in_rounds else missing)
+        return groups
+
+    def answer(self, group: Sequence[Key]) -> Iterator[Row]:
+        """Runs one router on the problems of one cohort; yields each row as it is done."""
+        tasks = [self._by_name[job.domain, job.problem] for job in group]
+        seeds = [job.seed * _STRIDE + task.number for job, task in zip(group, tasks, strict=True)]
+        router = Router(self.pair, self.routers[group[0].router])
+        prompts = [task.prompt for task in tasks]
+        for i, event in router.stream_cohort(prompts, seed=seeds, **self.options):
+            if isinstance(event, Done):
+                yield self._row(group[i], tasks[i], event.output)
+
+    def _row(self, job: Key, task: Task, output: RoutedOutput) -> Row:
         correct, error = _judge(task, output.text)
         cost = output.cost
         return Row(
@@ -146,11 +184,12 @@ def with_controls(
 
 
 def run(
-    evaluation: Evaluation, jobs: Sequence[Key], *, workers: int = 1, threads: int = 1
+    evaluation: Evaluation, groups: Sequence[Sequence[Key]], *, workers: int = 1, threads: int = 1
 ) -> Iterator[Row]:
-    """Answers ``jobs`` and yields each row as soon as it is there, in any order.
+    """Answers ``groups`` and yields each row as soon as it is there, in any order.
 
     Args:
+        groups: of :meth:`Evaluation.groups`.
         workers: processes, forked from this one; more than one needs models on the CPU. Seconds
             are measured inside each, and rise a little where cores share memory and caches.
         threads: of torch, for each process.
@@ -160,7 +199,8 @@ def run(
     """
     torch.set_num_threads(threads)
     if workers == 1:
-        yield from map(evaluation.answer, jobs)
+        for group in groups:
+            yield from evaluation.answer(group)
         return
     if evaluation.pair.small.device.type != "cpu" or evaluation.pair.large.device.type != "cpu":
         raise SteerError("more than one worker needs models on the CPU: use --workers 1")
@@ -169,19 +209,19 @@ def run(
     pool = ProcessPoolExecutor(
         workers, multiprocessing.get_context("fork"), _begin, (evaluation, threads)
     )
-    waiting: set[Future[Row]] = set()
-    left = iter(jobs)
+    waiting: set[Future[list[Row]]] = set()
+    left = iter(groups)
     try:
-        # No more than two jobs a worker are out at a time, so that Ctrl-C ends quickly.
+        # No more than two cohorts a worker are out at a time, so that Ctrl-C ends quickly.
         while new := [
-            pool.submit(_answer, job) for job in islice(left, 2 * workers - len(waiting))
+            pool.submit(_answer, group) for group in islice(left, 2 * workers - len(waiting))
         ]:
             waiting.update(new)
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
-                yield future.result()
+                yield from future.result()
         for future in waiting:
-            yield future.result()
+            yield from future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -197,8 +237,8 @@ def _begin(evaluation: Evaluation, threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _answer(job: Key) -> Row:
-    return _evaluation.answer(job)
+def _answer(group: Sequence[Key]) -> list[Row]:
+    return list(_evaluation.answer(group))
 
 
 def settings(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, overload
@@ -126,7 +125,7 @@ class Router:
         top_p: float = 1.0,
         top_k: int = 0,
         min_p: float = 0.0,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         chat: bool | None = None,
     ) -> Cohort:
         """Answers many prompts together, event by event.
@@ -137,7 +136,8 @@ class Router:
 
         Args:
             prompts: texts, or lists of messages.
-            max_new_tokens, temperature, top_p, top_k, min_p, seed, chat: as in :meth:`stream`.
+            max_new_tokens, temperature, top_p, top_k, min_p, chat: as in :meth:`stream`.
+            seed: of the first; the i-th has ``seed + i``. Or one for each.
 
         Raises:
             SteerError: as in :meth:`stream`, naming the prompt; or no prompt at all.
@@ -149,7 +149,10 @@ class Router:
                 transcripts.append(Transcript(self.pair.encode(prompt, chat)))
             except SteerError as error:
                 raise SteerError(f"prompt {i}: {error}") from error
-        return Cohort(self, transcripts, max_new_tokens, sampling, seed)
+        seeds = range(seed, seed + len(prompts)) if isinstance(seed, int) else seed
+        if len(seeds) != len(prompts):
+            raise SteerError(f"seed must be one number or {len(prompts)} of them, got {len(seeds)}")
+        return Cohort(self, transcripts, max_new_tokens, sampling, seeds)
 
 
 class Cohort:
@@ -164,7 +167,7 @@ class Cohort:
         transcripts: Sequence[Transcript],
         max_new_tokens: int,
         sampling: Sampling,
-        seed: int,
+        seeds: Sequence[int],
         hooks: Sequence[Hooks] | None = None,
         lanes: dict[Writer, Lane] | None = None,
     ) -> None:
@@ -178,7 +181,7 @@ class Cohort:
         policy = router.policy.start()
         each = hooks or [Hooks()] * len(transcripts)
         self._conversations = [
-            Conversation(pair, policy, router.boundary, transcript, limit, seed + i, each[i])
+            Conversation(pair, policy, router.boundary, transcript, limit, seeds[i], each[i])
             for i, (transcript, limit) in enumerate(zip(transcripts, limits, strict=True))
         ]
         self._batch = Batch(
@@ -191,20 +194,12 @@ class Cohort:
             lanes,
         )
         self._events = self._run()
-        self._seconds = [0.0] * len(transcripts)
-        self._elapsed = 0.0
 
     def __iter__(self) -> Iterator[tuple[int, Event]]:
         return self
 
     def __next__(self) -> tuple[int, Event]:
-        begin = time.perf_counter()
-        try:
-            row, event = next(self._events)
-        finally:
-            # Only the time spent in here counts, not what the reader does between events.
-            self._elapsed += time.perf_counter() - begin
-        self._seconds[row] = self._elapsed
+        row, event = next(self._events)
         return (row, Done(self.output(row))) if event is None else (row, event)
 
     def close(self) -> None:
@@ -250,7 +245,7 @@ class Cohort:
             flops_paper=float(sum(2 * shapes[w].parameters * written[w] for w in WRITERS)),
             flops_processed=float(sum(usage[w].flops for w in WRITERS)),
             bytes_read=float(sum(usage[w].bytes_read for w in WRITERS)),
-            seconds=self._seconds[row],
+            seconds=self._batch.seconds[row],
             small=usage["small"],
             large=usage["large"],
             large_token_share=tokens["large"] / max(1, sum(tokens.values())),
@@ -274,7 +269,7 @@ class RoutedStream:
         lanes: dict[Writer, Lane] | None = None,
     ) -> None:
         each = [hooks] if hooks else None
-        self._cohort = Cohort(router, [transcript], max_new_tokens, sampling, seed, each, lanes)
+        self._cohort = Cohort(router, [transcript], max_new_tokens, sampling, [seed], each, lanes)
         self.trace = self._cohort.trace(0)
 
     def __iter__(self) -> Iterator[Event]:

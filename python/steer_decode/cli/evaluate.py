@@ -14,6 +14,8 @@ from . import options as opt
 from .session import Models, make_policy
 from .tasks import folder_name, read_seeds, read_tasks, words
 
+DEMO_COHORT = 32
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -68,6 +70,12 @@ def evaluate(
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Processes; more than one slows each a little.")
     ] = 1,
+    cohort: Annotated[
+        int | None,
+        typer.Option(
+            "--cohort", min=1, help="Answers at a time.  [default: 32 for the demo pair, else 1]"
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of results; by default under results/.")
     ] = None,
@@ -115,11 +123,17 @@ def evaluate(
     Sampling(
         temperature, top_p, top_k, min_p
     )  # refuses what is out of range, before the models load
-    evaluation = Evaluation(models.load(), policies, asked, sampling, numbers)
+    together = cohort or (DEMO_COHORT if models.demo else 1)
+    evaluation = Evaluation(models.load(), policies, asked, sampling, numbers, together)
     evaluation.check()
     _warn(evaluation)
     first = evaluation.pair.small
-    runtime = {"threads": threads, "workers": workers, "device": str(first.device)}
+    runtime = {
+        "threads": threads,
+        "workers": workers,
+        "cohort": together,
+        "device": str(first.device),
+    }
     kept = settings(evaluation, models.names(), dtype=str(first.dtype), **runtime)
     name = f"{folder_name(tasks, split)}-{digest(kept)}"
     folder = ResultsFolder(out or Path("results") / name, kept, evaluation.problems())
@@ -149,14 +163,16 @@ def _run(evaluation: Evaluation, folder: ResultsFolder, workers: int, threads: i
     from .terminal import progress
 
     jobs = evaluation.jobs()
-    left = [job for job in jobs if job not in folder.rows]
+    done = sum(job in folder.rows for job in jobs)
     bar = progress()
-    task = bar.add_task("answers", total=len(jobs), completed=len(jobs) - len(left))
+    task = bar.add_task("answers", total=len(jobs), completed=done)
+    groups = evaluation.groups(folder.rows)
     try:
         with bar:
-            for row in run(evaluation, left, workers=workers, threads=threads):
-                folder.add(row)
-                bar.advance(task)
+            for row in run(evaluation, groups, workers=workers, threads=threads):
+                if row.key not in folder.rows:
+                    folder.add(row)
+                    bar.advance(task)
     except KeyboardInterrupt:
         done = sum(job in folder.rows for job in jobs)
         raise KeyboardInterrupt(
