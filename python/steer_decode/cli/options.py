@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..errors import SteerError
+
 _MODELS = "Models"
 _SAMPLING = "Sampling"
 
@@ -68,3 +70,25 @@ TopPOption = Annotated[float, typer.Option("--top-p", rich_help_panel=_SAMPLING)
 TopKOption = Annotated[int, typer.Option("--top-k", help="0 is all.", rich_help_panel=_SAMPLING)]
 MinPOption = Annotated[float, typer.Option("--min-p", rich_help_panel=_SAMPLING)]
 SeedOption = Annotated[int, typer.Option("--seed", rich_help_panel=_SAMPLING)]
+
+
+def names(text: str | None) -> list[str] | None:
+    """The parts of "a,b", each once; None stays None."""
+    if text is None:
+        return None
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def numbers(name: str, text: str | None) -> list[int] | None:
+    """The whole numbers of "1,8".
+
+    Raises:
+        SteerError: a part is none; the message names the option.
+    """
+    parts = names(text)
+    if parts is None:
+        return None
+    try:
+        return [int(part) for part in parts]
+    except ValueError:
+        raise SteerError(f"--{name} must be whole numbers, as in 1,8, got {text!r}") from None
