@@ -92,6 +92,61 @@ def test_every_row_streams_and_is_done_once() -> None:
     assert all(o.cost.seconds > 0 for o in cohort.outputs)
 
 
+class WorstHalf(Policy):
+    """The half of a round that is least confident goes to the large model, first steps again."""
+
+    name = "worst-half"
+    in_rounds = True
+
+    def __init__(self) -> None:
+        self.rounds: list[list[tuple[int, str]]] = []
+
+    def start(self) -> Policy:
+        WorstHalf.last = WorstHalf()
+        return WorstHalf.last
+
+    last: WorstHalf
+
+    def after_round(self, steps):  # type: ignore[no-untyped-def]
+        self.rounds.append([(step.index, step.writer) for step in steps])
+        ranked = sorted(range(len(steps)), key=lambda i: steps[i].score)
+        worst = set(ranked[: len(steps) // 2])
+        again = [s.index == 0 and s.writer == "small" for s in steps]
+        return [
+            ("redo" if again[i] else "large") if i in worst else "small" for i in range(len(steps))
+        ]
+
+
+@pytest.mark.parametrize("turns", [1, 4])
+def test_rounds_wait_for_every_row(turns: int) -> None:
+    router = Router(PAIRS["llama"], WorstHalf(), turns=turns)
+    outputs = router.cohort([prompt_text(i, 3 + 4 * i) for i in range(6)], max_new_tokens=40)
+    rounds = WorstHalf.last.rounds
+    # One index a round: all first steps, those that were written again, then the next.
+    again = [o.trace.steps[1] for o in outputs if o.trace.steps[0].discarded]
+    assert [len(r) for r in rounds[:2]] == [6, sum(step.closed for step in again)]
+    assert [{i for i, _ in r} for r in rounds[:3]] == [{0}, {0}, {1}]
+    assert {writer for _, writer in rounds[1]} == {"large"}
+    assert all(len({index for index, _ in r}) == 1 for r in rounds)
+    assert [r[0][0] for r in rounds] == sorted(r[0][0] for r in rounds)
+    assert len(again) == 3
+    assert rounds[1]
+    # Whoever has ended is not waited for.
+    assert len(rounds[-1]) < 6
+
+
+def test_a_round_wants_one_verdict_a_step() -> None:
+    class Silent(WorstHalf):
+        def start(self) -> Policy:
+            return self
+
+        def after_round(self, steps):  # type: ignore[no-untyped-def]
+            return ["small"] * (len(steps) - 1)
+
+    with pytest.raises(SteerError, match="answered 1 times for 2 steps after step 0"):
+        Router(PAIRS["llama"], Silent()).cohort([prompt_text(0)] * 2, max_new_tokens=30)
+
+
 def test_bad_prompts_are_named_before_anything_runs() -> None:
     router = Router(PAIRS["llama"], AlwaysSmall())
     with pytest.raises(SteerError, match="prompts are empty: give at least one"):

@@ -46,13 +46,13 @@ def test_any_interleaving_equals_recomputation(family: str, actions, seed: int) 
 
 
 def _check(lane: Lane, transcript: Transcript, pair) -> None:  # type: ignore[no-untyped-def]
-    before, pending = lane.usage[0].processed, lane.pending()
+    before, pending = lane.usage().processed, lane.pending()
     logits = lane.catch_up()[0, : pair.vocab_size].double()
     expected = ref.next_logits(pair, "small", transcript.ids)
     torch.testing.assert_close(logits, expected, atol=2e-4, rtol=1e-4)
     assert lane.watermark() == len(transcript)
     # One token is read again where a roll-back left nothing else to read.
-    assert lane.usage[0].processed - before in (pending, 1 if pending == 0 else pending)
+    assert lane.usage().processed - before in (pending, 1 if pending == 0 else pending)
 
 
 def test_nothing_pending_costs_nothing() -> None:
@@ -60,7 +60,7 @@ def test_nothing_pending_costs_nothing() -> None:
     lane = new_lane("llama", transcript)
     first = lane.catch_up()
     assert lane.catch_up().equal(first)
-    assert lane.usage[0].forwards == 1
+    assert lane.usage().forwards == 1
 
 
 def test_roll_back_beyond_the_watermark_changes_nothing() -> None:

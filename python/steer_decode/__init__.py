@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .calibration import Calibration
-    from .errors import BrokenModelError, SteerError
+    from .errors import BrokenModelError, OutOfMemoryError, SteerError
     from .events import Done, HandOver, RoutedOutput, StepClosed, TextDelta
     from .pair import Pair
     from .policies import (
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         StepStart,
         parse_policy,
     )
-    from .router import RoutedStream, Router
+    from .router import Cohort, RoutedStream, Router
+    from .session import Session
     from .signals import SIGNALS, Signal, get_signal
     from .trace import Step, Trace
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 # seconds, for which `steer --help` and a mistyped option should not have to wait.
 _HOME = {
     "calibration": ["Calibration"],
-    "errors": ["BrokenModelError", "SteerError"],
+    "errors": ["BrokenModelError", "OutOfMemoryError", "SteerError"],
     "events": ["Done", "HandOver", "RoutedOutput", "StepClosed", "TextDelta"],
     "pair": ["Pair"],
     "policies": [
@@ -43,7 +44,8 @@ _HOME = {
         "StepStart",
         "parse_policy",
     ],
-    "router": ["RoutedStream", "Router"],
+    "router": ["Cohort", "RoutedStream", "Router"],
+    "session": ["Session"],
     "signals": ["SIGNALS", "Signal", "get_signal"],
     "trace": ["Step", "Trace"],
 }
@@ -56,15 +58,18 @@ __all__ = [
     "AlwaysSmall",
     "BrokenModelError",
     "Calibration",
+    "Cohort",
     "Done",
     "FirstTokenEntropy",
     "HandOver",
+    "OutOfMemoryError",
     "Pair",
     "Policy",
     "RandomShare",
     "RoutedOutput",
     "RoutedStream",
     "Router",
+    "Session",
     "Signal",
     "SteerError",
     "SteerOnline",

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from steer_kernels import LogitStats, logit_stats, sample_logits
 
-from .conversation import Ask, Conversation, Draw, Reply, read_signal
-from .errors import BrokenModelError, OutOfMemoryError
-from .events import Event
+from .conversation import Ask, Conversation, Draw, Judge, Reply, consult, read_signal
+from .errors import BrokenModelError, OutOfMemoryError, SteerError
+from .events import Event, StepClosed
 from .lane import Lane
 from .pair import Pair
 from .policies import Policy
+from .run_ahead import RunAhead
 from .sampling import Sampling
+from .steps import StepBoundary
+from .trace import Step
 from .transcript import WRITERS, Writer
+
+_T = TypeVar("_T")
 
 
 def make_lanes(pair: Pair, conversations: Sequence[Conversation]) -> dict[Writer, Lane]:
@@ -31,9 +38,11 @@ class Batch:
 
     Args:
         pair: the two models.
-        policy: of all conversations; its signal is read off each row's raw logits.
+        policy: of all conversations, started; its signal is read off each row's raw logits.
         conversations: the rows of both lanes, in order.
         sampling: how tokens are drawn.
+        turns: for each writer, tokens between two looks of the host; see ``run_ahead``. Processors
+            look at every token, so with them it is one.
         lanes: to go on with; new ones by default.
     """
 
@@ -43,6 +52,8 @@ class Batch:
         policy: Policy,
         conversations: Sequence[Conversation],
         sampling: Sampling,
+        boundary: StepBoundary,
+        turns: dict[Writer, int],
         lanes: dict[Writer, Lane] | None = None,
     ) -> None:
         self._policy = policy
@@ -50,67 +61,130 @@ class Batch:
         self._sampling = sampling
         self._vocab_size = pair.vocab_size
         self.lanes = lanes or make_lanes(pair, conversations)
+        for row, conversation in enumerate(conversations):
+            conversation.watermark = partial(self._watermark, row)
+        self._ahead: dict[Writer, RunAhead] = {}
+        if not any(c.hooks.processors for c in conversations):
+            for w, n in turns.items():
+                if n > 1:
+                    table = boundary.token_classes(pair.eos_ids)
+                    self._ahead[w] = RunAhead(
+                        self.lanes[w], policy, sampling, table, pair.vocab_size, n
+                    )
+
+    def _watermark(self, row: int, writer: Writer) -> int:
+        # What a model has read beyond the end of a step is about to be forgotten.
+        return min(self.lanes[writer].watermark(row), len(self._conversations[row].transcript))
 
     def run(self) -> Iterator[tuple[int, Event]]:
         """Yields (row, event) until every answer is complete."""
-        running = [c.run() for c in self._conversations]
-        asks: dict[int, Ask] = {}
-        for row, conversation in enumerate(running):
-            yield from self._advance(row, conversation, None, asks)
-        while asks:
+        self._running = [c.run() for c in self._conversations]
+        self._asks: dict[int, Ask] = {}
+        self._closed: dict[int, Step] = {}  # steps that wait for their verdict
+        for row in range(len(self._running)):
+            yield from self._advance(row, None)
+        while self._asks or self._closed:
             for writer in WRITERS:
                 # A row whose step the small model has just closed may join the large one's pass.
-                rows = [row for row, ask in asks.items() if ask.writer == writer]
+                rows = [row for row, ask in self._asks.items() if ask.writer == writer]
                 if not rows:
                     continue
-                draws = [asks.pop(row).draw for row in rows]
-                replies = self._reply(writer, rows, draws)
-                for row, reply in zip(rows, replies, strict=True):
-                    yield from self._advance(row, running[row], reply, asks)
+                draws = [self._asks.pop(row).draw for row in rows]
+                for row, reply in self._replies(writer, rows, draws):
+                    yield from self._advance(row, reply)
+                    lane = self.lanes[writer]
+                    lane.roll_back(row, len(self._conversations[row].transcript))
+            if not self._asks and self._closed:
+                yield from self._judge_round()
 
-    def _advance(
-        self,
-        row: int,
-        running: Generator[Event | Ask, Reply, None],
-        reply: Reply | None,
-        asks: dict[int, Ask],
-    ) -> Iterator[tuple[int, Event]]:
+    def _judge_round(self) -> Iterator[tuple[int, Event]]:
+        """Every answer waits at the end of a step: judges those that are furthest behind.
+
+        A step 0 that was taken back closes after the others', and is judged before they go on.
+        """
+        index = min(step.index for step in self._closed.values())
+        round_ = {row: step for row, step in self._closed.items() if step.index == index}
+        steps = list(round_.values())
+        verdicts = consult(
+            self._policy,
+            f"after step {index}",
+            lambda: list(self._policy.after_round(steps)),
+        )
+        if len(verdicts) != len(steps):
+            raise SteerError(
+                f"policy {self._policy.name!r} answered {len(verdicts)} times for {len(steps)} "
+                f"steps after step {index}: it must answer once for each"
+            )
+        for row, verdict in zip(round_, verdicts, strict=True):
+            del self._closed[row]
+            yield from self._advance(row, verdict)
+
+    def _advance(self, row: int, reply: Reply | None) -> Iterator[tuple[int, Event]]:
         """Runs one conversation to its next ask, or to its end."""
-        conversation = self._conversations[row]
-        for writer, lane in self.lanes.items():
-            conversation.read[writer] = lane.watermark(row)
-        try:
-            item = running.send(reply)  # type: ignore[arg-type]
-            while not isinstance(item, Ask):
-                yield row, item
-                item = next(running)
-            asks[row] = item
-        except StopIteration:
-            pass
-        finally:
-            # A step that was taken back, or one whose reader went away in the middle.
-            for lane in self.lanes.values():
-                lane.roll_back(row, len(conversation.transcript))
+        running, policy = self._running[row], self._policy
+        while True:
+            try:
+                item = running.send(reply)  # type: ignore[arg-type]
+            except StopIteration:
+                return
+            reply = None
+            if isinstance(item, Ask):
+                self._asks[row] = item
+                return
+            if isinstance(item, Judge):
+                step = item.step
+                if policy.in_rounds:
+                    self._closed[row] = step
+                    return
+                where = f"after step {step.index}"
+                reply = consult(policy, where, partial(policy.after_step, step))
+                continue
+            if isinstance(item, StepClosed) and item.step.discarded:
+                # Before the reader sees it, who may go away and leave the caches as they are.
+                for lane in self.lanes.values():
+                    lane.roll_back(row, len(self._conversations[row].transcript))
+            yield row, item
 
-    @torch.inference_mode()
+    def _replies(
+        self, writer: Writer, rows: Sequence[int], draws: Sequence[bool]
+    ) -> list[tuple[int, Reply]]:
+        if writer not in self._ahead:
+            return list(zip(rows, self._reply(writer, rows, draws), strict=True))
+        looking = [row for row, draw in zip(rows, draws, strict=True) if not draw]
+        writing = [row for row, draw in zip(rows, draws, strict=True) if draw]
+        replies: list[tuple[int, Reply]] = []
+        if looking:
+            shown = self._reply(writer, looking, [False] * len(looking))
+            replies += zip(looking, shown, strict=True)
+        if writing:
+            written = self._guarded(
+                writer, writing, lambda: self._ahead[writer].write(writing, self._conversations)
+            )
+            for row, (drawn, valid) in written.items():
+                if not drawn and not valid:
+                    raise self._broken(writer, row)
+                replies.append((row, drawn))
+        return replies
+
     def _reply(self, writer: Writer, rows: Sequence[int], draws: Sequence[bool]) -> list[Reply]:
-        logits = self._catch_up(writer, rows)
+        logits = self._guarded(writer, rows, lambda: self.lanes[writer].catch_up(rows))
         stats, tokens = self._sample(logits, rows, draws)
-        if not all(stats.valid.tolist()):
-            self._refuse(writer, rows, stats)
+        for row, valid in zip(rows, stats.valid.tolist(), strict=True):
+            if not valid:
+                raise self._broken(writer, row)
         if not any(draws):
             return [_row(stats, i) for i in range(len(rows))]
-        places = ", ".join(self._conversations[row].place for row in rows)
-        values = read_signal(self._policy, stats, f"at {places}")
+        values = read_signal(self._policy, stats, [self._conversations[row] for row in rows])
         ids = tokens.tolist()
         return [
             [Draw(ids[i], values[i])] if draw else _row(stats, i) for i, draw in enumerate(draws)
         ]
 
-    def _catch_up(self, writer: Writer, rows: Sequence[int]) -> Tensor:
+    def _guarded(self, writer: Writer, rows: Sequence[int], run: Callable[[], _T]) -> _T:
+        """Runs a model; says which, if memory runs out. The watermarks then are as before."""
         lane = self.lanes[writer]
         try:
-            return lane.catch_up(rows)
+            return run()
         except RuntimeError as error:  # torch.OutOfMemoryError is one
             if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in str(error):
                 raise
@@ -131,10 +205,7 @@ class Batch:
             return stats, stats.topk_ids[:, 0]
         options = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
         if sampling.temperature:
-            numbers = [
-                conversations[row].uniform() if draw else 0.0
-                for row, draw in zip(rows, draws, strict=True)
-            ]
+            numbers = [conversations[row].uniforms(1)[0] for row in rows]
             uniform = torch.tensor(numbers, dtype=torch.float64, device=logits.device)
         else:
             uniform = logits.new_zeros(len(rows), dtype=torch.float32)
@@ -159,11 +230,10 @@ class Batch:
             )
         return scores
 
-    def _refuse(self, writer: Writer, rows: Sequence[int], stats: LogitStats) -> None:
-        broken = next(r for r, valid in zip(rows, stats.valid.tolist(), strict=True) if not valid)
-        raise BrokenModelError(
+    def _broken(self, writer: Writer, row: int) -> BrokenModelError:
+        return BrokenModelError(
             f"the {writer} model returned logits that are NaN or not finite at "
-            f"{self._conversations[broken].place}: check its weights, or load it in "
+            f"{self._conversations[row].place}: check its weights, or load it in "
             "float32 or bfloat16 if it was loaded in float16"
         )
 

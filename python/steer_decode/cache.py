@@ -208,6 +208,31 @@ class KVCache(Cache):
         self._reading = rows
         return self.span
 
+    def begin_fixed(
+        self, rows: Sequence[int], places: Tensor, starts: Tensor, counts: Tensor, width: int
+    ) -> Span:
+        """Prepares a pass over tensors of fixed place, whose contents the host need not know.
+
+        Args:
+            rows: those that run; they lie first among ``places``, and idle ones may follow.
+            places, starts, counts: int64 [n] on the device of the model, as ``kv_append_`` takes
+                them; no position that is written lies beyond ``width``.
+            width: what :meth:`reserve` returned.
+        """
+        start = max(self.lengths[row] for row in rows)
+        self.span = Span(self.first(rows), len(places), start, width, True, places, starts, counts)
+        return self.span
+
+    def first(self, rows: Sequence[int]) -> int:
+        """The place of the first of ``rows``, which lie in this order."""
+        return self._place[rows[0]]
+
+    def reserve(self, width: int) -> int:
+        """Makes room for ``width`` positions; returns them rounded up to one of a few sizes."""
+        if width > self.capacity:
+            self._grow(width)
+        return rounded_up(width, BLOCK, self.capacity)
+
     def commit(self) -> None:
         """Moves the watermarks over what the forward pass has read."""
         for row, count in zip(self._reading, self._counts, strict=True):
@@ -224,6 +249,14 @@ class KVCache(Cache):
         for layer in self.layers:
             layer.grow(capacity)
         self.capacity = capacity
+
+
+def rounded_up(value: int, least: int, most: int) -> int:
+    """The first of ``least``, twice that, and so on, that holds ``value``; at most ``most``."""
+    size = least
+    while size < value:
+        size *= 2
+    return min(size, most)
 
 
 def ragged_mask(span: Span, new: int, window: int | None, additive: torch.dtype | None) -> Tensor:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from steer_kernels import LogitStats
@@ -26,12 +28,20 @@ from .steps import Detokenizer, StepBoundary
 from .trace import Step, Trace
 from .transcript import WRITERS, Transcript, Writer, other
 
+_T = TypeVar("_T")
+
 
 class Ask(NamedTuple):
     """What a conversation wants of a model: tokens to append, or a look at the next logits."""
 
     writer: Writer
     draw: bool
+
+
+class Judge(NamedTuple):
+    """A step has closed: who writes the next one, or this one again?"""
+
+    step: Step
 
 
 class Draw(NamedTuple):
@@ -41,7 +51,7 @@ class Draw(NamedTuple):
     value: float
 
 
-Reply = LogitStats | list[Draw]
+Reply = LogitStats | list[Draw] | Writer | Redo
 
 
 @dataclass(frozen=True)
@@ -85,19 +95,40 @@ class Conversation:
         self._boundary = boundary
         self._seed = seed
         self._random = random.Random(seed)
+        self._uniforms: deque[float] = deque()
         self._detokenizer = Detokenizer(pair.tokenizer)
         self.transcript = transcript
         self.limit = limit
         self.hooks = hooks
         self.trace = Trace(str(policy), policy.signal.name, list(transcript.ids))
-        # What each lane has read, for the counts of a step; the lanes move it.
-        self.read: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
+        # How much of the transcript each model has read; the batch says.
+        self.watermark: Callable[[Writer], int] = lambda writer: 0
         self.written: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
         self.discarded: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
 
-    def uniform(self) -> float:
-        """The next uniform number in [0, 1) of this answer, whoever writes."""
-        return self._random.random()
+    def uniforms(self, n: int) -> list[float]:
+        """The next ``n`` uniform numbers in [0, 1) of this answer, whoever writes.
+
+        Each token that is appended uses one up; those that were looked at in vain come again.
+        """
+        while len(self._uniforms) < n:
+            self._uniforms.append(self._random.random())
+        return list(self._uniforms)[:n]
+
+    @property
+    def room(self) -> int:
+        """Tokens that the answer may still take."""
+        return self.limit - len(self.transcript)
+
+    @property
+    def step_ids(self) -> list[int]:
+        """The tokens of the open step."""
+        return self._step.token_ids
+
+    @property
+    def said_something(self) -> bool:
+        """Whether the open step holds a letter or a digit."""
+        return self._boundary.says_something(self.step_ids)
 
     @property
     def place(self) -> str:
@@ -105,7 +136,7 @@ class Conversation:
         step = self._step
         return f"token {len(step.token_ids)} of step {step.index}"
 
-    def run(self) -> Generator[Event | Ask, Reply, None]:
+    def run(self) -> Generator[Event | Ask | Judge, Reply, None]:
         """Writes the answer: yields events, which want no reply, and asks, which do."""
         index, redo = 0, False
         writer: Writer = "small"
@@ -120,33 +151,40 @@ class Conversation:
             mark, start = self._detokenizer.mark(), len(self.transcript)
             yield from self._write(step)
             step.milliseconds = 1e3 * (time.perf_counter() - begin)
-            verdict = self._look_after(step, redo)
+            verdict: Any = (yield Judge(step)) if step.closed else step.writer
+            if verdict == REDO and redo:
+                raise SteerError(
+                    f"policy {self._policy.name!r} took step {index} back twice: "
+                    "a step that was written again has to stay"
+                )
             redo = verdict == REDO
             if redo:
                 self._take_back(step, start)
                 self._detokenizer.reset(mark)
                 writer = other(step.writer)
             else:
-                index, writer = index + 1, verdict  # type: ignore[assignment]
+                index, writer = index + 1, verdict
             yield StepClosed(step)
 
     def _unread(self, writer: Writer) -> int:
         """Tokens that ``writer`` has to read first and did not write itself."""
-        return self.transcript.foreign(writer, self.read[writer])
+        return self.transcript.foreign(writer, self.watermark(writer))
 
     def _look_before(self, step: Step) -> Generator[Ask, Reply, None]:
         """Lets the policy choose the step's writer, with the small model's logits if it looks."""
         stats = None
         pending = foreign = 0
         if self._policy.looks_ahead:
-            pending = len(self.transcript) - self.read["small"]
+            pending = len(self.transcript) - self.watermark("small")
             foreign = self._unread("small")
             reply = yield Ask("small", draw=False)
             assert isinstance(reply, LogitStats)
             stats = reply
-            step.before = read_signal(self._policy, stats, f"before step {step.index}")[0]
+            step.before = read_signal(self._policy, stats, [self])[0]
         start = StepStart(step.index, step.writer, self._seed, stats)
-        step.writer = self._consult("before", start, WRITERS)
+        step.writer = consult(
+            self._policy, f"before step {step.index}", lambda: self._policy.before_step(start)
+        )
         if step.writer == "small":
             step.prefilled = foreign
         else:
@@ -168,6 +206,8 @@ class Conversation:
         return not step.closed and not self.trace.stop_reason
 
     def _append(self, step: Step, token: int, value: float) -> TextDelta:
+        if self._uniforms:
+            self._uniforms.popleft()
         self.transcript.append(token, step.writer)
         self.written[step.writer] += 1
         step.token_ids.append(token)
@@ -175,6 +215,7 @@ class Conversation:
         text = self._detokenizer.push(token)
         ended = token in self._pair.eos_ids
         step.closed = ended or self._boundary.closes(step.token_ids)
+        step.ended = ended
         self.trace.stop_reason = "eos" if ended else self._cut()
         if self.trace.stop_reason:
             text += self._detokenizer.flush()
@@ -193,35 +234,6 @@ class Conversation:
                 return "criteria"
         return ""
 
-    def _look_after(self, step: Step, redone: bool) -> Writer | Redo:
-        if not step.closed:
-            return step.writer
-        verdict: Writer | Redo = self._consult("after", step, (*WRITERS, REDO))
-        if verdict == REDO and redone:
-            raise SteerError(
-                f"policy {self._policy.name!r} took step {step.index} back twice: "
-                "a step that was written again has to stay"
-            )
-        return verdict
-
-    def _consult(self, when: str, about: StepStart | Step, answers: tuple[str, ...]) -> Any:
-        """The policy's answer before or after a step, checked."""
-        where = f"{when} step {about.index}"
-        ask: Any = self._policy.before_step if when == "before" else self._policy.after_step
-        try:
-            answer = ask(about)
-        except SteerError:
-            raise
-        except Exception as error:
-            raise _failed(f"policy {self._policy.name!r}", where, error) from error
-        if answer not in answers:
-            *most, last = map(repr, answers)
-            raise SteerError(
-                f"policy {self._policy.name!r} answered {answer!r} {where}: "
-                f"it must answer {', '.join(most)} or {last}"
-            )
-        return answer
-
     def _take_back(self, step: Step, start: int) -> None:
         """Moves the transcript back to where ``step`` began; the lanes follow."""
         step.discarded = True
@@ -230,23 +242,59 @@ class Conversation:
         self.discarded[step.writer] += len(step.token_ids)
 
 
-def read_signal(policy: Policy, stats: LogitStats, where: str) -> list[float]:
-    """The policy's signal on each row of ``stats``.
+def consult(policy: Policy, where: str, ask: Callable[[], _T]) -> _T:
+    """What a policy answers; a mistake in it is named, with the step.
 
     Raises:
-        SteerError: the signal failed or returned another shape; the message names it and ``where``.
+        SteerError: it raised something, or answered with another word than it may.
     """
+    try:
+        answer = ask()
+    except SteerError:
+        raise
+    except Exception as error:
+        raise _failed(f"policy {policy.name!r}", where, error) from error
+    answers = (*WRITERS, REDO) if where.startswith("after") else WRITERS
+    for word in answer if isinstance(answer, list) else [answer]:
+        if word not in answers:
+            *most, last = map(repr, answers)
+            raise SteerError(
+                f"policy {policy.name!r} answered {word!r} {where}: "
+                f"it must answer {', '.join(most)} or {last}"
+            )
+    return answer
+
+
+def read_signal(
+    policy: Policy, stats: LogitStats, conversations: Sequence[Conversation]
+) -> list[float]:
+    """The policy's signal on ``stats``, a row for each of ``conversations``.
+
+    Raises:
+        SteerError: the signal failed or returned another shape; the message names it and the step.
+    """
+    return signal_of(policy, stats, conversations).tolist()
+
+
+def signal_of(
+    policy: Policy, stats: LogitStats, conversations: Sequence[Conversation] = ()
+) -> Tensor:
+    """As :func:`read_signal`, on the device: [B]."""
     signal = policy.signal
     try:
-        values: Any = signal.read(stats).tolist()
+        values = signal.read(stats)
+        if values.shape == stats.max_logit.shape:
+            return values
     except Exception as error:
-        raise _failed(f"signal {signal.name!r}", where, error) from error
-    if not isinstance(values, list) or len(values) != stats.max_logit.shape[0]:
-        raise SteerError(
-            f"signal {signal.name!r} must return one number a row, {stats.max_logit.shape[0]} "
-            f"in all, got {values!r} {where}"
-        )
-    return list(values)
+        raise _failed(f"signal {signal.name!r}", _places(conversations), error) from error
+    raise SteerError(
+        f"signal {signal.name!r} must return one number a row, [{stats.max_logit.shape[0]}], "
+        f"got shape {list(values.shape)} {_places(conversations)}"
+    )
+
+
+def _places(conversations: Sequence[Conversation]) -> str:
+    return "at " + (", ".join(c.place for c in conversations) or "a token")
 
 
 def _failed(what: str, where: str, error: Exception) -> SteerError:

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -124,12 +125,16 @@ class Usage:
     flops: int = 0
     bytes_read: float = 0
 
-    def add_forward(self, shape: ModelShape, new: int, past: int, rows: int = 1) -> None:
-        """Counts one row of a forward pass over ``rows`` rows."""
-        self.forwards += 1
-        self.processed += new
-        self.flops += shape.flops(new, past)
-        self.bytes_read += shape.bytes_read(past, rows)
+    @classmethod
+    def of(cls, shape: ModelShape, passes: Iterable[tuple[int, int, int]]) -> Usage:
+        """The counts of one row's forward passes: (new tokens, cached tokens, rows) of each."""
+        usage = cls()
+        for new, past, rows in passes:
+            usage.forwards += 1
+            usage.processed += new
+            usage.flops += shape.flops(new, past)
+            usage.bytes_read += shape.bytes_read(past, rows)
+        return usage
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .cache import KVCache, Span, ragged_mask
+from .cache import KVCache, Span, ragged_mask, rounded_up
 from .cost import ModelShape, Usage
 from .errors import SteerError
 from .transcript import Transcript
 
 _MASKED = ("eager", "sdpa")  # attention that takes a 4-D mask
+CHUNK = 16  # the least chunk of a prefill whose shapes are rounded up; then twice that, and so on
 
 
 class Lane:
@@ -35,7 +36,7 @@ class Lane:
         limit: most tokens of a transcript.
 
     Attributes:
-        usage: for each row, what the model has read and computed so far.
+        cache: the keys and values, with a watermark for each row.
     """
 
     def __init__(
@@ -53,7 +54,8 @@ class Lane:
         self._device = model.device
         self._attention = model.config._attn_implementation
         self._logits: list[Tensor | None] = [None] * len(transcripts)
-        self.usage = [Usage() for _ in transcripts]
+        # (new tokens, cached tokens, rows) of each forward pass; sums are made when asked for.
+        self._passes: list[list[tuple[int, int, int]]] = [[] for _ in transcripts]
 
     def watermark(self, row: int = 0) -> int:
         """Tokens of the transcript whose keys and values are in the cache."""
@@ -74,17 +76,18 @@ class Lane:
         """
         behind = []
         for row in rows:
-            if self.pending(row) == 0 and self._logits[row] is None:
+            pending = self.pending(row)
+            if pending == 0 and self._logits[row] is None:
                 # Rolled back to just here: the last token is read again for its logits.
                 self.roll_back(row, self.watermark(row) - 1)
-            if self.pending(row):
+                pending = 1
+            if pending:
                 behind.append(row)
+        if len(rows) == 1 and behind:
+            return self._forward(rows)
         if behind:
-            logits = self._read(behind)
-            if len(rows) == 1:
-                return logits
-        known = [self._logits[row] for row in rows]
-        return torch.stack(known)  # type: ignore[arg-type]
+            self._read(behind)
+        return torch.stack([self._logits[row] for row in rows])  # type: ignore[misc]
 
     def roll_back(self, row: int, length: int) -> None:
         """Forgets what was read beyond the first ``length`` tokens of a transcript."""
@@ -94,7 +97,58 @@ class Lane:
             self.cache.roll_back(row, length)
             self._logits[row] = None
 
-    def _read(self, rows: Sequence[int]) -> Tensor:
+    def usage(self, row: int = 0) -> Usage:
+        """What the model has read and computed for a row so far."""
+        return Usage.of(self._shape, self._passes[row])
+
+    def forget_usage(self, row: int = 0) -> None:
+        """Counts anew from here."""
+        self._passes[row].clear()
+
+    def prefill(self, rows: Sequence[int]) -> list[int]:
+        """Reads all but the last token of what is pending, in chunks of a few sizes.
+
+        Returns ``rows`` in the order in which they lie in the cache. Each then has one token
+        pending; or none, if :meth:`known_logits` has what comes after the last.
+        """
+        rows = self.cache.arrange(rows)
+        for row in rows:
+            if self.pending(row) == 0 and self._logits[row] is None:
+                self.roll_back(row, self.watermark(row) - 1)
+        for behind, run in groupby(rows, key=lambda row: self.pending(row) > 1):
+            if behind:
+                self._read_chunk(list(run))
+        return rows
+
+    def known_logits(self, row: int = 0) -> Tensor | None:
+        """The logits [V] behind a transcript that has been read to its end, or None."""
+        return None if self.pending(row) else self._logits[row]
+
+    def count_turns(self, rows: Sequence[int], turns: int) -> None:
+        """Moves the watermarks over ``turns`` tokens that :meth:`run` has read one at a time."""
+        for row in rows:
+            mark = self.watermark(row)
+            self._passes[row] += [(1, mark + i, len(rows)) for i in range(turns)]
+            self.cache.lengths[row] = mark + turns
+            self._logits[row] = None
+
+    def _read_chunk(self, rows: Sequence[int]) -> None:
+        """A forward pass whose shapes are rounded up, so that few of them ever occur."""
+        counts = [self.pending(row) - 1 for row in rows]
+        marks = [self.watermark(row) for row in rows]
+        length = rounded_up(max(counts), CHUNK, 2**31)
+        new = [
+            self._transcripts[row].ids[mark : mark + n] + [0] * (length - n)
+            for row, mark, n in zip(rows, marks, counts, strict=True)
+        ]
+        width = self.cache.reserve(max(m + n for m, n in zip(marks, counts, strict=True)))
+        exact = self.cache.begin(rows, counts, self._device)
+        span = self.cache.begin_fixed(rows, exact.rows, exact.starts, exact.counts, width)
+        self.run(torch.tensor(new, device=self._device), span)
+        self.cache.commit()
+        self._count(rows, counts, marks)
+
+    def _read(self, rows: Sequence[int]) -> None:
         """Brings the watermark of every row to the end of its transcript."""
         rows = self.cache.arrange(rows)
         pending = [self.pending(row) for row in rows]
@@ -112,33 +166,49 @@ class Lane:
                     self._forward(list(run), keep=1)
             groups = [rows]
         for group in groups:
-            logits = self._forward(group)
-            for row, row_logits in zip(group, logits, strict=True):
-                self._logits[row] = row_logits
-        return logits
+            self._forward(group)
 
     def _forward(self, rows: Sequence[int], keep: int = 0) -> Tensor:
-        """One forward pass over what is pending in neighbouring rows, but for the last ``keep``."""
+        """One forward pass over what is pending in neighbouring rows, but for the last ``keep``.
+
+        Returns the logits [n, V] behind the last token of the longest; with ``keep`` they are void.
+        """
         texts = [self._transcripts[row].ids for row in rows]
         marks = [self.watermark(row) for row in rows]
         new = [text[mark : len(text) - keep] for text, mark in zip(texts, marks, strict=True)]
         counts = [len(ids) for ids in new]
         length = max(counts)
-        if min(counts) != length:
+        if len(rows) > 1 and min(counts) != length:
             new = [ids + ids[-1:] * (length - len(ids)) for ids in new]
         span = self.cache.begin(rows, counts, self._device)
+        logits = self.run(torch.tensor(new, device=self._device), span)
+        self.cache.commit()
+        self._count(rows, counts, marks)
+        if not keep:
+            for i, row in enumerate(rows):
+                self._logits[row] = logits[i]
+        return logits
+
+    def _count(self, rows: Sequence[int], counts: Sequence[int], marks: Sequence[int]) -> None:
+        for i, row in enumerate(rows):
+            self._passes[row].append((counts[i], marks[i], len(rows)))
+            self._logits[row] = None
+
+    def run(self, ids: Tensor, span: Span) -> Tensor:
+        """The forward pass itself: logits [n, V] behind the last of ``ids`` [n, N], void if padded.
+
+        ``span`` is the one that the cache has begun.
+        """
+        length = ids.shape[1]
         arguments: dict[str, Any] = {
-            "input_ids": torch.tensor(new, device=self._device),
+            "input_ids": ids,
             "position_ids": self._positions(span, length),
             self._cache_argument: self.cache,
         }
         if span.ragged:
             arguments["attention_mask"] = self._mask(span, length)
-        logits: Tensor = self.model(**arguments, use_cache=True, logits_to_keep=1).logits[:, -1]
-        self.cache.commit()
-        for row, count, mark in zip(rows, counts, marks, strict=True):
-            self.usage[row].add_forward(self._shape, new=count, past=mark, rows=len(rows))
-        return logits
+        logits: Tensor = self.model(**arguments, use_cache=True, logits_to_keep=1).logits
+        return logits[:, -1]
 
     def _positions(self, span: Span, length: int) -> Tensor:
         positions = span.starts[:, None]

@@ -31,13 +31,26 @@ class Router:
         pair: the two models and their tokenizer.
         policy: who writes next.
         boundary: where a step closes; by default at "\\n\\n", or after 512 tokens.
+        turns: tokens that a model writes between two looks of the host; by default 8 on a GPU and
+            1 elsewhere. What is written does not depend on it.
 
     Raises:
         SteerError: the policy cannot serve this pair (a calibration of another one, say).
     """
 
-    def __init__(self, pair: Pair, policy: Policy, boundary: StepBoundary | None = None) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        policy: Policy,
+        boundary: StepBoundary | None = None,
+        turns: int | None = None,
+    ) -> None:
         policy.check(pair)
+        if turns is not None and turns < 1:
+            raise SteerError(f"turns must be at least 1, got {turns}")
+        self.turns: dict[Writer, int] = {
+            w: turns or (8 if pair.model(w).device.type == "cuda" else 1) for w in WRITERS
+        }
         self.pair = pair
         self.policy = policy
         self.boundary = boundary or pair.boundary
@@ -158,13 +171,22 @@ class Cohort:
         self._pair = pair = router.pair
         limits = [min(len(t) + max_new_tokens, pair.max_length) for t in transcripts]
         check_memory(pair, max(limits), len(transcripts))
+        policy = router.policy.start()
         self._conversations = [
             Conversation(
-                pair, router.policy, router.boundary, transcript, limit, seed + i, hooks or Hooks()
+                pair, policy, router.boundary, transcript, limit, seed + i, hooks or Hooks()
             )
             for i, (transcript, limit) in enumerate(zip(transcripts, limits, strict=True))
         ]
-        self._batch = Batch(pair, router.policy, self._conversations, sampling, lanes)
+        self._batch = Batch(
+            pair,
+            policy,
+            self._conversations,
+            sampling,
+            router.boundary,
+            router.turns,
+            lanes,
+        )
         self._events = self._run()
         self._seconds = [0.0] * len(transcripts)
         self._elapsed = 0.0
@@ -215,7 +237,7 @@ class Cohort:
         conversation, shapes = self._conversations[row], self._pair.shapes
         written, discarded = conversation.written, conversation.discarded
         usage = {
-            w: replace(self._batch.lanes[w].usage[row], written=written[w], discarded=discarded[w])
+            w: replace(self._batch.lanes[w].usage(row), written=written[w], discarded=discarded[w])
             for w in WRITERS
         }
         kept = conversation.trace.kept

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .cost import Usage
 from .lane import Lane
 from .router import RoutedStream, Router
 from .sampling import Sampling
@@ -53,7 +52,7 @@ class Session:
         kept = self._transcript.restart(ids)
         for lane in self._lanes.values():
             lane.roll_back(0, kept)
-            lane.usage[0] = Usage()
+            lane.forget_usage()
         return RoutedStream(
             self.router, self._transcript, max_new_tokens, sampling, seed, lanes=self._lanes
         )

@@ -8,9 +8,12 @@ and only a token that begins with the delimiter's second half makes the tail be 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+
+from steer_kernels import token_classes
 
 DELIMITER = "\n\n"
 MAX_STEP_TOKENS = 512
@@ -55,11 +58,25 @@ class StepBoundary:
         self._tokenizer = tokenizer
         self._delimiter = delimiter
         self._max_tokens = max_tokens
-        text = _token_texts(tokenizer, vocab_size)
+        self._texts = text = _token_texts(tokenizer, vocab_size)
         suffixes = tuple(delimiter[i:] for i in range(1, len(delimiter)))
         self._holds = [delimiter in t for t in text]
         self._continues = [t.startswith(suffixes) if suffixes else False for t in text]
         self._says_something = [any(c.isalnum() for c in t) for t in text]
+
+    def says_something(self, ids: Sequence[int]) -> bool:
+        """Whether ``ids`` hold a letter or a digit; a step without one does not close."""
+        return any(self._says_something[i] for i in ids)
+
+    def token_classes(self, end_of_text: Collection[int] = ()) -> Tensor:
+        """The table of ``steer_kernels.step_update_`` for this boundary, [vocabulary] uint8.
+
+        A delimiter that is too long for that table is left out of it.
+        """
+        delimiter = self._delimiter
+        if len(delimiter) <= 2:
+            return token_classes(self._texts, end_of_text, delimiter)
+        return token_classes([""] * len(self._texts), end_of_text)
 
     def closes(self, step_ids: Sequence[int]) -> bool:
         """Whether the last id of ``step_ids``, the tokens of the open step, closes it."""
@@ -73,7 +90,7 @@ class StepBoundary:
             tail = decode(self._tokenizer, step_ids[-len(self._delimiter) :])
             if self._delimiter not in tail:
                 return False
-        return any(self._says_something[i] for i in step_ids)
+        return self.says_something(step_ids)
 
 
 class Detokenizer:

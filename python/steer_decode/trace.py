@@ -23,6 +23,7 @@ class Step:
         prefilled: tokens of the other model (or of the prompt) that the writer read to begin.
         probed: tokens that the small model read only to be asked before a step of the large one.
         discarded: taken back and written again by the other model.
+        ended: the model ended the answer with it.
         closed: ended by the delimiter or by the end of the answer, not cut off.
         milliseconds: from the look before the step to its last token.
     """
@@ -37,6 +38,7 @@ class Step:
     prefilled: int = 0
     probed: int = 0
     discarded: bool = False
+    ended: bool = False
     closed: bool = False
     milliseconds: float = 0.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
@@ -40,6 +41,8 @@ class Policy:
     Attributes:
         name: what the command line and the tables call it.
         signal: what is read off each token's logits; a step's score is its mean.
+        in_rounds: the answers of a cohort wait for each other at the end of every step and are
+            judged together by :meth:`after_round`.
         looks_ahead: the small model's next-token logits are wanted before each step. They cost
             a prefill of what the large model wrote, and are reused if the small model goes on.
     """
@@ -47,6 +50,7 @@ class Policy:
     name: ClassVar[str] = "custom"
     signal: Signal = SIGNALS["max-logit"]
     looks_ahead: bool = False
+    in_rounds: bool = False
 
     def check(self, pair: Pair) -> None:
         """Raises :class:`SteerError` where this policy cannot serve ``pair``."""
@@ -61,6 +65,17 @@ class Policy:
         A step that was written again cannot be taken back a second time.
         """
         return step.writer
+
+    def after_round(self, steps: Sequence[Step]) -> Sequence[Writer | Redo]:
+        """Judges the steps with one index that a cohort has just closed, one verdict for each.
+
+        Those of answers that have ended are among them, as a step 0 may be taken back.
+        """
+        return [self.after_step(step) for step in steps]
+
+    def start(self) -> Policy:
+        """The policy for one run: itself, or a copy where it gathers something on the way."""
+        return self
 
     def __str__(self) -> str:
         return self.name
