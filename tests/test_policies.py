@@ -28,7 +28,10 @@ from steer_kernels import logit_stats
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stear", "unknown router 'stear': choose from small, large, steer, first-token, random"),
+        (
+            "stear",
+            "unknown router 'stear': choose from small, large, steer-cohort, steer, percentile",
+        ),
         ("random:share=lots", "share of router 'random' must be a number, got 'lots'"),
         ("random:shares=0.5", "router 'random' has no setting 'shares=0.5': it takes share"),
         ("random:share", "router 'random' has no setting 'share'"),

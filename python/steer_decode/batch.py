@@ -11,7 +11,8 @@ from torch import Tensor
 
 from steer_kernels import LogitStats, logit_stats, sample_logits
 
-from .conversation import Ask, Conversation, Draw, Judge, Reply, consult, read_signal
+from .asking import consult, read_signal
+from .conversation import Ask, Conversation, Draw, Grade, Graded, Judge, Reply
 from .errors import BrokenModelError, OutOfMemoryError, SteerError
 from .events import Event, StepClosed
 from .lane import Lane
@@ -60,13 +61,14 @@ class Batch:
         self._conversations = conversations
         self._sampling = sampling
         self._vocab_size = pair.vocab_size
+        self._unused = torch.empty(0)
         self.lanes = lanes or make_lanes(pair, conversations)
         for row, conversation in enumerate(conversations):
             conversation.watermark = partial(self._watermark, row)
         self._ahead: dict[Writer, RunAhead] = {}
         if not any(c.hooks.processors for c in conversations):
             for w, n in turns.items():
-                if n > 1:
+                if n > 1 and self.lanes[w].takes_masks:
                     table = boundary.token_classes(pair.eos_ids)
                     self._ahead[w] = RunAhead(
                         self.lanes[w], policy, sampling, table, pair.vocab_size, n
@@ -131,6 +133,9 @@ class Batch:
             if isinstance(item, Ask):
                 self._asks[row] = item
                 return
+            if isinstance(item, Grade):
+                reply = self._grade(row, item.tokens)
+                continue
             if isinstance(item, Judge):
                 step = item.step
                 if policy.in_rounds:
@@ -144,6 +149,15 @@ class Batch:
                 for lane in self.lanes.values():
                     lane.roll_back(row, len(self._conversations[row].transcript))
             yield row, item
+
+    def _grade(self, row: int, n: int) -> Graded:
+        lane = self.lanes["large"]
+        logits, tokens = self._guarded("large", [row], lambda: lane.grade(row, n))
+        stats = logit_stats(logits, vocab_size=self._vocab_size)
+        if not bool(stats.valid.all()):
+            raise self._broken("large", row)
+        log_probs = logits.gather(1, tokens[:, None])[:, 0].float() - stats.lse
+        return Graded(log_probs.tolist(), (stats.topk_ids[:, 0] == tokens).tolist())
 
     def _replies(
         self, writer: Writer, rows: Sequence[int], draws: Sequence[bool]
@@ -208,7 +222,7 @@ class Batch:
             numbers = [conversations[row].uniforms(1)[0] for row in rows]
             uniform = torch.tensor(numbers, dtype=torch.float64, device=logits.device)
         else:
-            uniform = logits.new_zeros(len(rows), dtype=torch.float32)
+            uniform = self._zeros(len(rows), logits.device)
         sampled = sample_logits(logits, uniform, *options, vocab_size=self._vocab_size)
         tokens = sampled.token
         for i, row in enumerate(rows):
@@ -216,6 +230,12 @@ class Batch:
                 scores = self._processed(logits[i : i + 1], row)
                 tokens[i] = sample_logits(scores, uniform[i : i + 1], *options).token[0]
         return sampled.stats, tokens
+
+    def _zeros(self, n: int, device: torch.device) -> Tensor:
+        """Uniform numbers for greedy rows, which do not look at them."""
+        if len(self._unused) < n or self._unused.device != device:
+            self._unused = torch.zeros(len(self._conversations), device=device)
+        return self._unused[:n]
 
     def _processed(self, logits: Tensor, row: int) -> Tensor:
         """The scores [1, V] that the caller's processors make of raw logits."""

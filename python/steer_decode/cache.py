@@ -154,11 +154,9 @@ class KVCache(Cache):
         self.lengths = [0] * rows
         self.capacity = 0
         self._place = list(range(rows))  # of each row, in the buffers
-        nothing = torch.empty(0, dtype=torch.int64)
+        self._line = nothing = torch.empty(0, dtype=torch.int64)
         self.span = Span(0, 0, 0, 0, False, nothing, nothing, nothing)
-        self._reading: Sequence[int] = ()
-        self._counts: list[int] = []
-        self._counts_tensor = nothing
+        self._reading: list[tuple[int, int]] = []  # rows of the pass under way, and their counts
 
     def arrange(self, rows: Sequence[int]) -> list[int]:
         """Brings ``rows`` side by side; returns them in the order in which they then lie.
@@ -184,29 +182,47 @@ class KVCache(Cache):
             layer.exchange(a, b, length)
         self._place[row_a], self._place[row_b] = b, a
 
-    def begin(self, rows: Sequence[int], counts: Sequence[int], device: torch.device) -> Span:
+    def begin(self, rows: Sequence[int], counts: list[int], device: torch.device) -> Span:
         """Prepares a forward pass of ``counts`` new tokens for ``rows``, which lie in this order.
 
         ``commit`` has to follow it. Without, nothing has been read: the watermarks stay.
         """
         starts = [self.lengths[row] for row in rows]
-        width = max(start + count for start, count in zip(starts, counts, strict=True))
+        count, start, n = counts[0], starts[0], len(rows)
+        width = start + count
+        ragged = n > 1 and (starts.count(start) < n or counts.count(count) < n)
+        if ragged:
+            width = max(a + b for a, b in zip(starts, counts, strict=True))
         if width > self.capacity:
             self._grow(width)
         first = self._place[rows[0]]
-        ragged = len(rows) > 1 and (
-            any(start != starts[0] for start in starts) or any(n != counts[0] for n in counts)
-        )
-        if self.span.first != first or self.span.size != len(rows):
-            places = torch.arange(first, first + len(rows), device=device)
+        line = self._numbers(device)
+        if ragged:
+            at, new = (torch.tensor(values, device=device) for values in (starts, counts))
         else:
-            places = self.span.rows
-        if counts != self._counts:
-            self._counts, self._counts_tensor = list(counts), torch.tensor(counts, device=device)
-        tensors = places, torch.tensor(starts, device=device), self._counts_tensor
-        self.span = Span(first, len(rows), max(starts), width, ragged, *tensors)
-        self._reading = rows
+            at, new = line[start : start + 1].expand(n), line[count : count + 1].expand(n)
+        places = line[first : first + n]
+        self.span = Span(first, n, max(starts), width, ragged, places, at, new)
+        self._reading = list(zip(rows, counts, strict=True))
         return self.span
+
+    def positions(self, length: int) -> Tensor:
+        """Positions [n, length] of the new tokens of the pass that has begun."""
+        span = self.span
+        line = self._numbers(span.starts.device)
+        if not span.ragged:
+            return line[span.start : span.start + length].expand(span.size, length)
+        positions = span.starts[:, None]
+        if length > 1:
+            positions = positions + line[:length]
+        # Padding may point behind the last position, where a table of positions has no row.
+        return positions.clamp_max(span.width - 1)
+
+    def _numbers(self, device: torch.device) -> Tensor:
+        """0, 1, 2 and so on: a view of them costs less than a new tensor of indices a token."""
+        if len(self._line) <= max(self.capacity, self.rows) or self._line.device != device:
+            self._line = torch.arange(2 * max(self.capacity, self.rows) + 1, device=device)
+        return self._line
 
     def begin_fixed(
         self, rows: Sequence[int], places: Tensor, starts: Tensor, counts: Tensor, width: int
@@ -235,7 +251,7 @@ class KVCache(Cache):
 
     def commit(self) -> None:
         """Moves the watermarks over what the forward pass has read."""
-        for row, count in zip(self._reading, self._counts, strict=True):
+        for row, count in self._reading:
             self.lengths[row] += count
 
     def roll_back(self, row: int, length: int) -> None:

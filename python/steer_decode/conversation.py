@@ -10,25 +10,24 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from steer_kernels import LogitStats
 
+from .asking import consult, read_signal
 from .errors import SteerError
 from .events import Event, HandOver, StepClosed, TextDelta
+from .math_tokens import math_tokens
 from .pair import Pair
 from .policies import REDO, Policy, Redo, StepStart
 from .steps import Detokenizer, StepBoundary
 from .trace import Step, Trace
 from .transcript import WRITERS, Transcript, Writer, other
-
-_T = TypeVar("_T")
 
 
 class Ask(NamedTuple):
@@ -36,6 +35,12 @@ class Ask(NamedTuple):
 
     writer: Writer
     draw: bool
+
+
+class Grade(NamedTuple):
+    """What the large model makes of the last ``tokens`` of the transcript, the step just closed."""
+
+    tokens: int
 
 
 class Judge(NamedTuple):
@@ -51,7 +56,14 @@ class Draw(NamedTuple):
     value: float
 
 
-Reply = LogitStats | list[Draw] | Writer | Redo
+class Graded(NamedTuple):
+    """Log-probability of each token under the large model, and whether it is its likeliest."""
+
+    log_probs: list[float]
+    likeliest: list[bool]
+
+
+Reply = LogitStats | list[Draw] | Graded | Writer | Redo
 
 
 @dataclass(frozen=True)
@@ -136,7 +148,7 @@ class Conversation:
         step = self._step
         return f"token {len(step.token_ids)} of step {step.index}"
 
-    def run(self) -> Generator[Event | Ask | Judge, Reply, None]:
+    def run(self) -> Generator[Event | Ask | Grade | Judge, Reply, None]:
         """Writes the answer: yields events, which want no reply, and asks, which do."""
         index, redo = 0, False
         writer: Writer = "small"
@@ -150,6 +162,11 @@ class Conversation:
             self.trace.steps.append(step)
             mark, start = self._detokenizer.mark(), len(self.transcript)
             yield from self._write(step)
+            if self._policy.tokens == "math":
+                step.counted = math_tokens(self._boundary.texts(step.token_ids))
+            if self._policy.grades and step.closed and step.writer == "small":
+                graded: Any = yield Grade(len(step.token_ids))
+                step.graded, step.likeliest = graded
             step.milliseconds = 1e3 * (time.perf_counter() - begin)
             verdict: Any = (yield Judge(step)) if step.closed else step.writer
             if verdict == REDO and redo:
@@ -240,62 +257,3 @@ class Conversation:
         self.trace.stop_reason = ""
         self.transcript.truncate(start)
         self.discarded[step.writer] += len(step.token_ids)
-
-
-def consult(policy: Policy, where: str, ask: Callable[[], _T]) -> _T:
-    """What a policy answers; a mistake in it is named, with the step.
-
-    Raises:
-        SteerError: it raised something, or answered with another word than it may.
-    """
-    try:
-        answer = ask()
-    except SteerError:
-        raise
-    except Exception as error:
-        raise _failed(f"policy {policy.name!r}", where, error) from error
-    answers = (*WRITERS, REDO) if where.startswith("after") else WRITERS
-    for word in answer if isinstance(answer, list) else [answer]:
-        if word not in answers:
-            *most, last = map(repr, answers)
-            raise SteerError(
-                f"policy {policy.name!r} answered {word!r} {where}: "
-                f"it must answer {', '.join(most)} or {last}"
-            )
-    return answer
-
-
-def read_signal(
-    policy: Policy, stats: LogitStats, conversations: Sequence[Conversation]
-) -> list[float]:
-    """The policy's signal on ``stats``, a row for each of ``conversations``.
-
-    Raises:
-        SteerError: the signal failed or returned another shape; the message names it and the step.
-    """
-    return signal_of(policy, stats, conversations).tolist()
-
-
-def signal_of(
-    policy: Policy, stats: LogitStats, conversations: Sequence[Conversation] = ()
-) -> Tensor:
-    """As :func:`read_signal`, on the device: [B]."""
-    signal = policy.signal
-    try:
-        values = signal.read(stats)
-        if values.shape == stats.max_logit.shape:
-            return values
-    except Exception as error:
-        raise _failed(f"signal {signal.name!r}", _places(conversations), error) from error
-    raise SteerError(
-        f"signal {signal.name!r} must return one number a row, [{stats.max_logit.shape[0]}], "
-        f"got shape {list(values.shape)} {_places(conversations)}"
-    )
-
-
-def _places(conversations: Sequence[Conversation]) -> str:
-    return "at " + (", ".join(c.place for c in conversations) or "a token")
-
-
-def _failed(what: str, where: str, error: Exception) -> SteerError:
-    return SteerError(f"{what} failed {where}: {type(error).__name__}: {error}")

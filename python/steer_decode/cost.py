@@ -4,7 +4,8 @@
    the parameters of the model that wrote it. Prefill is free in this count.
 2. FLOPs processed: every token that went through a model, prompt, hand-over and discarded ones
    alike, with attention. A forward pass over n tokens after p cached ones costs
-   2 n N_body + 2 N_head + 4 sum over layers of H d (keys attended); the head sees one position.
+   2 n N_body + 2 N_head + 4 sum over layers of H d (keys attended); the head sees one position,
+   or each token of a step that the large model grades.
 3. Bytes read: the weights once a forward pass, and the cached keys and values once. Answers that
    are written together share the reading of the weights evenly.
 4. Seconds on the wall.
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -77,9 +79,9 @@ class ModelShape:
         """Query-key pairs over all layers when ``new`` tokens follow ``past`` cached ones."""
         return sum(n * _causal_pairs(new, past, window) for window, n in self.layers_by_window)
 
-    def flops(self, new: int, past: int) -> int:
-        """FLOPs of one forward pass that returns the logits of its last position only."""
-        products = 2 * new * self.body + 2 * self.head
+    def flops(self, new: int, past: int, heads: int = 1) -> int:
+        """FLOPs of one forward pass that returns the logits of its last ``heads`` positions."""
+        products = 2 * new * self.body + 2 * heads * self.head
         return products + 4 * self.query_width * self.attended(new, past)
 
     def bytes_read(self, past: int, rows: int = 1) -> float:
@@ -114,6 +116,15 @@ def _causal_pairs(new: int, past: int, window: int | None) -> int:
     return ramp + window * (end - max(past, growing))
 
 
+class Pass(NamedTuple):
+    """One row of a forward pass: new tokens after cached ones, beside other rows."""
+
+    new: int
+    past: int
+    rows: int = 1
+    heads: int = 1  # positions that the language-model head works on
+
+
 @dataclass
 class Usage:
     """Counts of what one model did. ``written`` includes ``discarded``."""
@@ -126,13 +137,13 @@ class Usage:
     bytes_read: float = 0
 
     @classmethod
-    def of(cls, shape: ModelShape, passes: Iterable[tuple[int, int, int]]) -> Usage:
-        """The counts of one row's forward passes: (new tokens, cached tokens, rows) of each."""
+    def of(cls, shape: ModelShape, passes: Iterable[Pass]) -> Usage:
+        """The counts of one row's forward passes."""
         usage = cls()
-        for new, past, rows in passes:
+        for new, past, rows, heads in passes:
             usage.forwards += 1
             usage.processed += new
-            usage.flops += shape.flops(new, past)
+            usage.flops += shape.flops(new, past, heads)
             usage.bytes_read += shape.bytes_read(past, rows)
         return usage
 

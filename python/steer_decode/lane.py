@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .cache import KVCache, Span, ragged_mask, rounded_up
-from .cost import ModelShape, Usage
+from .cost import ModelShape, Pass, Usage
 from .errors import SteerError
 from .transcript import Transcript
 
@@ -53,9 +53,16 @@ class Lane:
         self._cache_argument = cache_argument(model)
         self._device = model.device
         self._attention = model.config._attn_implementation
-        self._logits: list[Tensor | None] = [None] * len(transcripts)
-        # (new tokens, cached tokens, rows) of each forward pass; sums are made when asked for.
-        self._passes: list[list[tuple[int, int, int]]] = [[] for _ in transcripts]
+        # Of each row: logits [n, V] of the pass that read its last token, and its place in them.
+        self._logits: list[tuple[Tensor, int] | None] = [None] * len(transcripts)
+        # (new tokens, cached tokens, rows, positions of the head) of each forward pass; sums are
+        # made when asked for.
+        self._passes: list[list[Pass]] = [[] for _ in transcripts]
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether rows of different length can run in one pass: attention takes a 4-D mask."""
+        return self._attention in _MASKED
 
     def watermark(self, row: int = 0) -> int:
         """Tokens of the transcript whose keys and values are in the cache."""
@@ -87,7 +94,8 @@ class Lane:
             return self._forward(rows)
         if behind:
             self._read(behind)
-        return torch.stack([self._logits[row] for row in rows])  # type: ignore[misc]
+        known = [self.known_logits(row) for row in rows]
+        return torch.stack(known)  # type: ignore[arg-type]
 
     def roll_back(self, row: int, length: int) -> None:
         """Forgets what was read beyond the first ``length`` tokens of a transcript."""
@@ -122,13 +130,14 @@ class Lane:
 
     def known_logits(self, row: int = 0) -> Tensor | None:
         """The logits [V] behind a transcript that has been read to its end, or None."""
-        return None if self.pending(row) else self._logits[row]
+        known = self._logits[row]
+        return None if known is None or self.pending(row) else known[0][known[1]]
 
     def count_turns(self, rows: Sequence[int], turns: int) -> None:
         """Moves the watermarks over ``turns`` tokens that :meth:`run` has read one at a time."""
         for row in rows:
             mark = self.watermark(row)
-            self._passes[row] += [(1, mark + i, len(rows)) for i in range(turns)]
+            self._passes[row] += [Pass(1, mark + i, len(rows)) for i in range(turns)]
             self.cache.lengths[row] = mark + turns
             self._logits[row] = None
 
@@ -153,7 +162,7 @@ class Lane:
         rows = self.cache.arrange(rows)
         pending = [self.pending(row) for row in rows]
         alike = min(pending) == max(pending)
-        if self._attention not in _MASKED:
+        if not self.takes_masks:
             alike = alike and len({self.watermark(row) for row in rows}) == 1
             groups = [rows] if alike else [[row] for row in rows]
         elif alike:
@@ -186,38 +195,55 @@ class Lane:
         self._count(rows, counts, marks)
         if not keep:
             for i, row in enumerate(rows):
-                self._logits[row] = logits[i]
+                self._logits[row] = logits, i
         return logits
 
     def _count(self, rows: Sequence[int], counts: Sequence[int], marks: Sequence[int]) -> None:
         for i, row in enumerate(rows):
-            self._passes[row].append((counts[i], marks[i], len(rows)))
+            self._passes[row].append(Pass(counts[i], marks[i], len(rows)))
             self._logits[row] = None
 
-    def run(self, ids: Tensor, span: Span) -> Tensor:
+    @torch.inference_mode()
+    def grade(self, row: int, n: int) -> tuple[Tensor, Tensor]:
+        """Reads what is pending in ``row`` as a judge of its last ``n`` tokens.
+
+        Returns:
+            The raw logits [n, V] that each of these tokens would have been drawn from, and the
+            tokens [n]. One pass over what is pending, with the head on n positions, or on n + 1
+            where the token before them has been read and its logits are gone.
+        """
+        ids = self._transcripts[row].ids
+        start = len(ids) - n
+        self.roll_back(row, start)
+        before = self._logits[row] if self.watermark(row) == start else None
+        if before is None:
+            self.roll_back(row, start - 1)
+        mark, keep = self.watermark(row), n if before else n + 1
+        count = len(ids) - mark
+        span = self.cache.begin([row], [count], self._device)
+        logits = self.run(torch.tensor([ids[mark:]], device=self._device), span, keep)[0]
+        self.cache.commit()
+        self._passes[row].append(Pass(count, mark, 1, keep))
+        self._logits[row] = logits[-1:], 0
+        first = [] if before is None else [before[0][before[1]][None]]
+        return torch.cat([*first, logits[:-1]]), torch.tensor(ids[start:], device=self._device)
+
+    def run(self, ids: Tensor, span: Span, keep: int = 0) -> Tensor:
         """The forward pass itself: logits [n, V] behind the last of ``ids`` [n, N], void if padded.
 
-        ``span`` is the one that the cache has begun.
+        ``span`` is the one that the cache has begun. With ``keep``, the logits [n, keep, V] behind
+        so many of the last.
         """
         length = ids.shape[1]
         arguments: dict[str, Any] = {
             "input_ids": ids,
-            "position_ids": self._positions(span, length),
+            "position_ids": self.cache.positions(length),
             self._cache_argument: self.cache,
         }
         if span.ragged:
             arguments["attention_mask"] = self._mask(span, length)
-        logits: Tensor = self.model(**arguments, use_cache=True, logits_to_keep=1).logits
-        return logits[:, -1]
-
-    def _positions(self, span: Span, length: int) -> Tensor:
-        positions = span.starts[:, None]
-        if length > 1:
-            positions = positions + torch.arange(length, device=self._device)
-        if span.ragged:
-            # Padding may point behind the last position, where a table of positions has no row.
-            positions = positions.clamp_max(span.width - 1)
-        return positions
+        logits: Tensor = self.model(**arguments, use_cache=True, logits_to_keep=max(1, keep)).logits
+        return logits[:, -keep:] if keep else logits[:, -1]
 
     def _mask(self, span: Span, length: int) -> Tensor | dict[str, Tensor]:
         additive = self.model.dtype if self._attention == "eager" else None

@@ -30,8 +30,14 @@ class TwoGaussians:
     mean_c: float
     var_c: float
 
-    def posterior(self, score: float) -> float:
-        """Probability that a step with this score belongs to the confident component."""
+    def posterior(self, score: float, monotone: bool = False) -> float:
+        """Probability that a step with this score belongs to the confident component.
+
+        With ``monotone`` it is taken between the two means only: scores beyond count as the nearer
+        mean. Otherwise it falls again where the wider component has the fatter tail.
+        """
+        if monotone:
+            score = min(max(score, self.mean_u), self.mean_c)
         log_u = math.log1p(-self.weight_c) + _log_density(score, self.mean_u, self.var_u)
         log_c = math.log(self.weight_c) + _log_density(score, self.mean_c, self.var_c)
         return 1 / (1 + math.exp(min(log_u - log_c, 700.0)))

@@ -68,6 +68,10 @@ class StepBoundary:
         """Whether ``ids`` hold a letter or a digit; a step without one does not close."""
         return any(self._says_something[i] for i in ids)
 
+    def texts(self, ids: Sequence[int]) -> list[str]:
+        """The text of each id, decoded alone."""
+        return [self._texts[i] for i in ids]
+
     def token_classes(self, end_of_text: Collection[int] = ()) -> Tensor:
         """The table of ``steer_kernels.step_update_`` for this boundary, [vocabulary] uint8.
 

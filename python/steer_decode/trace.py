@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from itertools import compress
+from math import isnan
 
 from .transcript import Writer
 
@@ -16,7 +18,11 @@ class Step:
         writer: the model that wrote it.
         token_ids, text: what was written, delimiter included.
         values: the signal of each token, in the signal's own unit.
-        score: mean of ``values``.
+        counted: which of ``values`` enter the score; empty for all of them.
+        score: mean of the values that count.
+        graded: log-probability of each token under the large model, in nats, where the policy has
+            steps of the small model graded.
+        likeliest: likewise, whether the token is the large model's likeliest.
         before: the signal of the small model's next token, read before the step, where the
             policy looks ahead.
         posterior: probability that the step is a confident one, where the policy fits a mixture.
@@ -33,6 +39,9 @@ class Step:
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
     values: list[float] = field(default_factory=list)
+    counted: list[bool] = field(default_factory=list)
+    graded: list[float] = field(default_factory=list)
+    likeliest: list[bool] = field(default_factory=list)
     before: float | None = None
     posterior: float | None = None
     prefilled: int = 0
@@ -44,12 +53,14 @@ class Step:
 
     @property
     def score(self) -> float:
-        """Mean signal over the tokens; NaN for an empty step."""
-        return sum(self.values) / len(self.values) if self.values else float("nan")
+        """Mean signal over the tokens that count; NaN where there is none."""
+        values = list(compress(self.values, self.counted)) if self.counted else self.values
+        return sum(values) / len(values) if values else float("nan")
 
     def to_dict(self) -> dict[str, object]:
         record = asdict(self)
-        record["score"] = self.score if self.values else None
+        score = self.score
+        record["score"] = None if isnan(score) else score
         return record
 
 

@@ -7,16 +7,26 @@ from typing import Any
 
 from ..errors import SteerError
 from .base import REDO, Policy, Redo, StepStart
+from .cohort import Percentile, Steer
 from .controls import AlwaysLarge, AlwaysSmall, RandomShare
 from .first_token import FirstTokenEntropy
 from .steer import SteerOnline
 
 POLICIES: dict[str, type[Policy]] = {
     policy.name: policy
-    for policy in (AlwaysSmall, AlwaysLarge, SteerOnline, FirstTokenEntropy, RandomShare)
+    for policy in (
+        AlwaysSmall,
+        AlwaysLarge,
+        Steer,
+        SteerOnline,
+        Percentile,
+        FirstTokenEntropy,
+        RandomShare,
+    )
 }
 
-_WORDS = ("signal", "calibration")
+_WORDS = ("signal", "calibration", "tokens")
+_SWITCHES = {"true": True, "false": False}
 
 __all__ = [
     "POLICIES",
@@ -24,9 +34,11 @@ __all__ = [
     "AlwaysLarge",
     "AlwaysSmall",
     "FirstTokenEntropy",
+    "Percentile",
     "Policy",
     "RandomShare",
     "Redo",
+    "Steer",
     "SteerOnline",
     "StepStart",
     "parse_policy",
@@ -59,7 +71,9 @@ def parse_policy(text: str, **defaults: Any) -> Policy:
     return POLICIES[name](**{k: v for k, v in defaults.items() if k in known} | settings)
 
 
-def _number(name: str, key: str, value: str) -> float:
+def _number(name: str, key: str, value: str) -> float | bool:
+    if value in _SWITCHES:
+        return _SWITCHES[value]
     try:
         return float(value)
     except ValueError:

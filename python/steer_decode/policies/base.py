@@ -41,8 +41,12 @@ class Policy:
     Attributes:
         name: what the command line and the tables call it.
         signal: what is read off each token's logits; a step's score is its mean.
+        grades: the large model reads every step of the small model before it is judged, and the
+            step holds what it makes of the tokens.
         in_rounds: the answers of a cohort wait for each other at the end of every step and are
             judged together by :meth:`after_round`.
+        tokens: which of them enter a step's score: "all", or "math", those of mathematical
+            expressions.
         looks_ahead: the small model's next-token logits are wanted before each step. They cost
             a prefill of what the large model wrote, and are reused if the small model goes on.
     """
@@ -50,7 +54,9 @@ class Policy:
     name: ClassVar[str] = "custom"
     signal: Signal = SIGNALS["max-logit"]
     looks_ahead: bool = False
+    grades: bool = False
     in_rounds: bool = False
+    tokens: str = "all"
 
     def check(self, pair: Pair) -> None:
         """Raises :class:`SteerError` where this policy cannot serve ``pair``."""

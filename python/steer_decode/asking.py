@@ -1,0 +1,78 @@
+"""Asking a policy or a signal, which may be a user's own: mistakes are named, with the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from torch import Tensor
+
+from steer_kernels import LogitStats
+
+from .errors import SteerError
+from .policies import REDO, Policy
+from .transcript import WRITERS
+
+_T = TypeVar("_T")
+
+
+class Placed(Protocol):
+    """An answer in the making that knows where its next token stands."""
+
+    @property
+    def place(self) -> str: ...
+
+
+def consult(policy: Policy, where: str, ask: Callable[[], _T]) -> _T:
+    """What a policy answers; a mistake in it is named, with the step.
+
+    Raises:
+        SteerError: it raised something, or answered with another word than it may.
+    """
+    try:
+        answer = ask()
+    except SteerError:
+        raise
+    except Exception as error:
+        raise _failed(f"policy {policy.name!r}", where, error) from error
+    answers = (*WRITERS, REDO) if where.startswith("after") else WRITERS
+    for word in answer if isinstance(answer, list) else [answer]:
+        if word not in answers:
+            *most, last = map(repr, answers)
+            raise SteerError(
+                f"policy {policy.name!r} answered {word!r} {where}: "
+                f"it must answer {', '.join(most)} or {last}"
+            )
+    return answer
+
+
+def read_signal(policy: Policy, stats: LogitStats, conversations: Sequence[Placed]) -> list[float]:
+    """The policy's signal on ``stats``, a row for each of ``conversations``.
+
+    Raises:
+        SteerError: the signal failed or returned another shape; the message names it and the step.
+    """
+    return signal_of(policy, stats, conversations).tolist()
+
+
+def signal_of(policy: Policy, stats: LogitStats, conversations: Sequence[Placed] = ()) -> Tensor:
+    """As :func:`read_signal`, on the device: [B]."""
+    signal = policy.signal
+    try:
+        values = signal.read(stats)
+        if values.shape == stats.max_logit.shape:
+            return values
+    except Exception as error:
+        raise _failed(f"signal {signal.name!r}", _places(conversations), error) from error
+    raise SteerError(
+        f"signal {signal.name!r} must return one number a row, [{stats.max_logit.shape[0]}], "
+        f"got shape {list(values.shape)} {_places(conversations)}"
+    )
+
+
+def _places(conversations: Sequence[Placed]) -> str:
+    return "at " + (", ".join(c.place for c in conversations) or "a token")
+
+
+def _failed(what: str, where: str, error: Exception) -> SteerError:
+    return SteerError(f"{what} failed {where}: {type(error).__name__}: {error}")

@@ -1,0 +1,150 @@
+"""Routers of a cohort: the steps of many answers are judged together, index by index.
+
+`Steer` is STEER as published (arXiv 2511.06190, sections 3 and 4). Faithful: rounds in lock step;
+the score of a step is the mean maximum logit of its writer, over the tokens of mathematical
+expressions if asked; at every step index two Gaussians are fitted by EM to the scores of the
+unfinished answers, apart for steps of either model; the posterior of the confident one against
+gamma; the small model writes step 0, and an unconfident one is thrown away and written again by the
+large model, the only discard. Ours, where the paper is silent: a fit that degenerates gives way to
+the last good one of the same writer, and without any the step counts as unconfident; a step without
+a token that counts has no score and goes to the large model; the option ``monotone``.
+
+`Percentile` is the router of the paper's ablation: the lowest share of each round, no mixture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+from .. import mixture
+from ..errors import SteerError
+from ..mixture import TwoGaussians
+from ..signals import Signal, get_signal
+from ..trace import Step
+from ..transcript import WRITERS, Writer
+from .base import REDO, Policy, Redo
+
+
+class CohortPolicy(Policy):
+    """Judges each round apart for either writer; a subclass says which steps are confident."""
+
+    in_rounds = True
+
+    def __init__(self, signal: str | Signal, tokens: str) -> None:
+        if tokens not in ("all", "math"):
+            raise SteerError(f"tokens must be 'all' or 'math', got {tokens!r}")
+        self.signal = get_signal(signal)
+        self.tokens = tokens
+
+    def after_round(self, steps: Sequence[Step]) -> Sequence[Writer | Redo]:
+        confident = [False] * len(steps)
+        for writer in WRITERS:
+            mine = [
+                i for i, s in enumerate(steps) if s.writer == writer and not math.isnan(s.score)
+            ]
+            judged = self.confident(writer, [steps[i] for i in mine]) if mine else []
+            for i, sure in zip(mine, judged, strict=True):
+                confident[i] = sure
+        return [_verdict(step, sure) for step, sure in zip(steps, confident, strict=True)]
+
+    def after_step(self, step: Step) -> Writer | Redo:
+        return self.after_round([step])[0]
+
+    def confident(self, writer: Writer, steps: Sequence[Step]) -> list[bool]:
+        """Which of ``steps``, all written by ``writer`` and with a score, are confident."""
+        raise NotImplementedError
+
+
+def _verdict(step: Step, confident: bool) -> Writer | Redo:
+    if confident:
+        return "small"
+    return REDO if step.index == 0 and step.writer == "small" else "large"
+
+
+class Steer(CohortPolicy):
+    """STEER as published: a mixture at every step index, over the cohort.
+
+    Args:
+        gamma: least posterior of a confident step, in [0, 1].
+        signal: whose mean over a step is its score; the paper's is the maximum logit.
+        tokens: that the score is taken over: "all", or "math" as the paper does on mathematics.
+        monotone: judges by the posterior only between the two means, above and below which the
+            verdict is clear. With unequal variances the posterior falls again far above the
+            confident mean, and the surest steps would go to the large model.
+    """
+
+    name: ClassVar[str] = "steer-cohort"
+
+    def __init__(
+        self,
+        gamma: float = 0.6,
+        signal: str | Signal = "max-logit",
+        tokens: str = "all",
+        monotone: bool = False,
+    ) -> None:
+        super().__init__(signal, tokens)
+        if not 0 <= gamma <= 1:
+            raise SteerError(f"gamma must lie in [0, 1], got {gamma}")
+        self.gamma = gamma
+        self.monotone = monotone
+        self._last_good: dict[Writer, TwoGaussians] = {}
+
+    def start(self) -> Steer:
+        return Steer(self.gamma, self.signal, self.tokens, self.monotone)
+
+    def confident(self, writer: Writer, steps: Sequence[Step]) -> list[bool]:
+        scores = [self.signal.confidence(step.score) for step in steps]
+        unfinished = [x for x, step in zip(scores, steps, strict=True) if not step.ended]
+        fitted = mixture.fit(unfinished)
+        if fitted is not None:
+            self._last_good[writer] = fitted
+        best = self._last_good.get(writer)
+        if best is None:
+            return [False] * len(steps)
+        for step, score in zip(steps, scores, strict=True):
+            step.posterior = best.posterior(score, self.monotone)
+        return [step.posterior >= self.gamma for step in steps]  # type: ignore[operator]
+
+    def __str__(self) -> str:
+        more = "".join(
+            f":{key}={value}"
+            for key, value, usual in (
+                ("signal", self.signal.name, "max-logit"),
+                ("tokens", self.tokens, "all"),
+                ("monotone", str(self.monotone).lower(), "false"),
+            )
+            if value != usual
+        )
+        return f"{self.name}:gamma={self.gamma:g}{more}"
+
+
+class Percentile(CohortPolicy):
+    """The least confident share of each round goes to the large model (the paper's ablation).
+
+    Args:
+        share: of the steps of either writer at one index, in [0, 1].
+        signal: whose mean over a step is its score.
+        tokens: as for :class:`Steer`.
+    """
+
+    name: ClassVar[str] = "percentile"
+
+    def __init__(
+        self, share: float = 0.3, signal: str | Signal = "max-logit", tokens: str = "all"
+    ) -> None:
+        super().__init__(signal, tokens)
+        if not 0 <= share <= 1:
+            raise SteerError(f"share must lie in [0, 1], got {share}")
+        self.share = share
+
+    def confident(self, writer: Writer, steps: Sequence[Step]) -> list[bool]:
+        scores = [self.signal.confidence(step.score) for step in steps]
+        # Ties go by order, so that the share is met to within one step.
+        ranked = sorted(range(len(steps)), key=lambda i: scores[i])
+        routed = set(ranked[: round(self.share * len(steps))])
+        return [i not in routed for i in range(len(steps))]
+
+    def __str__(self) -> str:
+        return f"{self.name}:share={self.share:g}:signal={self.signal.name}"
