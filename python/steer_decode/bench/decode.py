@@ -43,9 +43,9 @@ def _pair(name: str) -> Pair:
 
 
 def _decode(job: Job, plan: Plan) -> list[Row]:
-    now = clock(job.threads)
-    context = Context(_pair(job.model), job.context, plan.tokens)
-    turns = [make(context, plan.tokens, now) for make in (ours, bare, generate)]
+    now, tokens = clock(job.threads), plan.tokens_of(job)
+    context = Context(_pair(job.model), job.context, tokens)
+    turns = [make(context, tokens, now) for make in (ours, bare, generate)]
     least, spread = in_turns(turns, plan.turns, plan.seconds)
     return [
         Row.of("loop", job, least["loop"] / least["bare"], spread),
@@ -57,17 +57,17 @@ def _whole(job: Job, plan: Plan) -> list[Row]:
     now, pair = clock(job.threads), _pair(job.model)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, pair.vocab_size, (job.context,), generator=generator).tolist()
-    router = Router(pair, AlwaysSmall())
+    router, tokens = Router(pair, AlwaysSmall()), plan.tokens_of(job)
 
     def answer() -> None:
-        RoutedStream(router, Transcript(ids), plan.tokens, Sampling(), 0).finish()
+        RoutedStream(router, Transcript(ids), tokens, Sampling(), 0).finish()
 
     def theirs() -> None:
-        run_generate(pair.small, torch.tensor([ids]), plan.tokens)
+        run_generate(pair.small, torch.tensor([ids]), tokens)
 
     # A long prompt takes a minute on a small machine: as few turns as show a spread.
     turns = [timed("ours", answer, now), timed("generate", theirs, now)]
-    least, spread = in_turns(turns, min(2, plan.turns), plan.seconds)
+    least, spread = in_turns(turns, min(2, plan.turns), plan.seconds, warm=False)
     return [Row.of("generate-whole", job, least["generate"] / least["ours"], spread)]
 
 
@@ -101,7 +101,7 @@ def _hand_over(job: Job, plan: Plan) -> list[Row]:
     least, spread = in_turns([hand_over, bare_pass], plan.turns, plan.seconds)
     rows = [Row.of("hand-over", job, least["ours"] / least["bare"], spread)]
     if "encode-again" in plan.only:
-        again, _ = in_turns([timed("again", encode_again, now)], 1, 0)
+        again, _ = in_turns([timed("again", encode_again, now)], 1, 0, warm=False)
         rows.append(Row.of("encode-again", job, again["again"] / least["ours"], spread))
     return rows
 

@@ -41,7 +41,7 @@ def rows(job: Job, plan: Plan) -> list[Row]:
     Raises:
         SteerError: that process failed.
     """
-    numbers = (job.context, max(plan.tokens, 4 * STEP), job.threads)
+    numbers = (job.context, max(plan.tokens_of(job), 4 * STEP), job.threads)
     command = [sys.executable, "-m", __name__, job.model, *map(str, numbers)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -24,8 +24,7 @@ from transformers import (
 
 from ..demo import pair_paths
 from ..pair import Pair
-
-POSITIONS = 32_768  # of all of them, whatever they were trained for
+from .decode_plan import POSITIONS
 
 
 @dataclass(frozen=True)

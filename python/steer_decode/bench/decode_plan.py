@@ -14,6 +14,8 @@ from ..errors import SteerError
 from .plan import known
 
 MODELS = ("demo", "smollm2-135m", "qwen2.5-0.5b")
+TOKENS = dict(zip(MODELS, (128, 16, 8), strict=True))  # of one turn: the slower, the fewer
+POSITIONS = 32_768  # that every model is given, whatever it was trained for
 LONG_CONTEXT = 4096  # from here on the cache in place has to show
 
 
@@ -59,12 +61,12 @@ class Measure:
 MEASURES = {
     "loop": Measure("our loop / bare passes", "at most", 1.05),
     "generate": Measure("generate / ours, a token", "at least", 1.0, 1.3),
-    "generate-whole": Measure("generate / ours, prompt and answer", "at least", 1.0),
+    "generate-whole": Measure("generate / ours, whole", "at least", 1.0),
     "hand-over": Measure("hand-over / a bare pass", "at most", 1.15),
-    "encode-again": Measure("encoding all again / the hand-over", "at least", 10.0),
+    "encode-again": Measure("encoding all / hand-over", "at least", 10.0),
     "predicted": Measure("routed / predicted", "within", 0.10),
     "assisted": Measure("assisted / routed decoding"),
-    "cohort": Measure("one after another / in a cohort", "at least", 4.0),
+    "cohort": Measure("one by one / in a cohort", "at least", 4.0),
     "memory": Measure("peak / weights and caches", "at most", 1.05),
 }
 
@@ -138,7 +140,7 @@ class Plan:
         hand_over_context, hand_over_tokens: what was read before, and what the other model wrote.
         memory_context: prompt length of `memory`.
         problems: of the demo's tasks, for `predicted`, `assisted` and `cohort`.
-        tokens: of one turn.
+        tokens: of one turn; by default :data:`TOKENS`.
         turns: of each contender; as many more as fit into ``seconds``.
     """
 
@@ -150,7 +152,7 @@ class Plan:
     hand_over_tokens: int = 64
     memory_context: int = 1024
     problems: int = 16
-    tokens: int = 16
+    tokens: int | None = None
     turns: int = 5
     seconds: float = 10.0
 
@@ -165,9 +167,21 @@ class Plan:
             if not numbers or min(numbers) < 1:
                 got = ",".join(map(str, numbers)) or "none"
                 raise SteerError(f"--{name} must be numbers from 1 on, got {got}")
-        for name, number, least in (("problems", self.problems, 1), ("tokens", self.tokens, 2)):
+        tokens = max(TOKENS.values()) if self.tokens is None else self.tokens
+        for name, number, least in (("problems", self.problems, 1), ("tokens", tokens, 2)):
             if number < least:
                 raise SteerError(f"--{name} must be at least {least}, got {number}")
+        if max(self.contexts) + tokens > POSITIONS:
+            raise SteerError(
+                f"--contexts must be at most {POSITIONS - tokens}, so that {tokens} tokens may "
+                f"follow, got {max(self.contexts)}"
+            )
+        if not 0 <= self.seconds <= 3600:
+            raise SteerError(f"--seconds must be at least 0 and at most 3600, got {self.seconds:g}")
+
+    def tokens_of(self, job: Job) -> int:
+        """Tokens of one turn of ``job``."""
+        return TOKENS[job.model] if self.tokens is None else self.tokens
 
     def jobs(self) -> list[Job]:
         """The grid, a model at a time; what takes longest comes last."""

@@ -29,6 +29,7 @@ from ..transcript import Transcript, Writer
 Clock = Callable[[], float]
 Turn = Callable[[], dict[str, float]]  # seconds by name
 
+PATIENCE = 60.0  # seconds
 BUSY = 1.5  # a spread beyond this is no measurement; it is taken again
 
 
@@ -38,30 +39,33 @@ def clock(threads: int) -> Clock:
 
 
 def in_turns(
-    contenders: Sequence[Turn], turns: int, seconds: float
+    contenders: Sequence[Turn], turns: int, seconds: float, *, warm: bool = True
 ) -> tuple[dict[str, float], float]:
     """Lets each contender have ``turns`` turns, and as many more as fit into ``seconds``.
 
     Where the first one's times lie far apart, as they do when a pool of threads finds its
-    processors taken, as many turns again are added, once.
+    processors taken, as many turns again are added, once. No turns are added any more once
+    :data:`PATIENCE` has passed. With ``warm`` a turn goes first that does not count.
 
     Returns:
         The least time by name, and the median over the least time of the first.
     """
     times: dict[str, list[float]] = defaultdict(list)
-    for contender in contenders:
-        contender()  # buffers grow and code paths warm
-    end, extended, done = time.perf_counter() + seconds, False, 0
+    if warm:
+        for contender in contenders:
+            contender()  # buffers grow and code paths warm
+    begin, extended, done = time.perf_counter(), False, 0
     while True:
         for contender in contenders:
             for name, value in contender().items():
                 times[name].append(value)
         done += 1
-        if done < turns or time.perf_counter() < end:
+        passed = time.perf_counter() - begin
+        if passed < seconds or (done < turns and passed < PATIENCE):
             continue
         first = next(iter(times.values()))
         spread = statistics.median(first) / min(first)
-        if spread <= BUSY or extended:
+        if spread <= BUSY or extended or passed >= PATIENCE:
             return {name: min(values) for name, values in times.items()}, spread
         turns, extended = turns + done, True
 

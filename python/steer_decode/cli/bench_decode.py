@@ -35,7 +35,9 @@ def decode(
     problems: Annotated[
         int | None, typer.Option("--problems", help="Of the demo's tasks; 16, or 8 if quick.")
     ] = None,
-    tokens: Annotated[int, typer.Option("--tokens", help="Of one turn.")] = Plan.tokens,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", help="Of one turn; by default 128 to 8, by model.")
+    ] = None,
     seconds: Annotated[
         float | None,
         typer.Option("--seconds", help=f"A case; {Plan.seconds:g}, or {QUICK.seconds:g} if quick."),
@@ -76,9 +78,10 @@ def decode(
         "threads": numbers("threads", threads),
         "contexts": numbers("contexts", contexts),
         "problems": problems,
+        "tokens": tokens,
         "seconds": seconds,
     }
-    plan = replace(plan, tokens=tokens, **{n: v for n, v in given.items() if v is not None})
+    plan = replace(plan, **{n: v for n, v in given.items() if v is not None})
     plan.check()
     rows = _run(plan, JsonFile(json_file) if json_file else None)
     limited = [row for row in rows if row.limit is not None]
@@ -116,7 +119,8 @@ def _run(plan: Plan, file: Any) -> list[Row]:
                 if file:
                     file.add(row.as_dict() for row in found)
                 for row in found:
-                    screen.print(line(row), style="red" if row.ok is False else "", markup=False)
+                    style = "red" if row.ok is False else None
+                    screen.print(line(row), style=style, markup=False, soft_wrap=True)
                 done += 1
                 bar.advance(task)
     except KeyboardInterrupt:
