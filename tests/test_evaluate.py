@@ -7,15 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from steer_decode import AlwaysLarge, AlwaysSmall, Pair, RandomShare, SteerError
-from steer_decode.demo import pair_paths, problems
+from steer_decode.demo import pair_paths
 from steer_decode.evaluate import Evaluation, run, settings, with_controls
-from steer_decode.results import ResultsFolder, Row, digest, markdown, summarise
+from steer_decode.results import ResultsFolder, digest
+from steer_decode.rows import Problem, Row, StepRecord
+from steer_decode.summary import markdown, summarise
+from steer_decode.tasks import Task, demo_tasks
 
 
 @pytest.fixture(scope="module")
@@ -23,25 +25,25 @@ def pair() -> Pair:
     return Pair.from_pretrained(*pair_paths())
 
 
-def row(router: str, index: int, correct: bool, large_tokens: int, domain: str = "math") -> Row:
+def row(
+    router: str, index: int, correct: bool, large_tokens: int, domain: str = "math", seed: int = 0
+) -> Row:
+    trace = [StepRecord("small", "one\n\n", 10 - large_tokens, 1.5, right=False)]
+    trace.append(StepRecord("large", "answer 3", large_tokens, posterior=0.25, discarded=False))
     return Row(
         router=router,
         domain=domain,
-        index=index,
-        difficulty=1,
+        problem=str(index),
+        seed=seed,
         correct=correct,
-        steps=4,
-        large_steps=2,
-        tokens=10,
-        large_tokens=large_tokens,
-        hand_overs=1,
-        discarded_tokens=0,
         flops_paper=1e6,
         flops_processed=2e6,
         bytes_read=3e6,
         seconds=0.5,
+        hand_overs=1,
         stop_reason="eos",
-        text="answer 3",
+        trace=trace,
+        difficulty=1,
     )
 
 
@@ -77,6 +79,12 @@ class TestSummary:
         assert record["accuracy_se"] == pytest.approx((7 / 12 * 5 / 12 / 12) ** 0.5)
         assert record["flops_processed"] == pytest.approx(2e6)
 
+    def test_seeds_of_a_problem_count_as_one(self) -> None:
+        twice = [row("steer", i, i < 2, 5, seed=seed) for i in range(4) for seed in (0, 1)]
+        record = summarise(twice)[0]
+        assert (record["n"], record["answers"]) == (4, 8)
+        assert record["accuracy_se"] == pytest.approx(0.25)
+
     def test_all_comes_first_and_routers_in_the_order_asked_for(self) -> None:
         summary = summarise(self.ROWS, order=["steer", "small"])
         assert [r["domain"] for r in summary[:4]] == ["all"] * 4
@@ -84,7 +92,7 @@ class TestSummary:
 
 
 class TestResultsFolder:
-    SETTINGS = {"pair": "x", "seed": 0, "routers": {"small": "small"}}  # noqa: RUF012
+    SETTINGS = {"pair": "x", "top_k": 0, "routers": {"small": "small"}}  # noqa: RUF012
 
     def test_goes_on_where_it_was_cut_off(self, tmp_path: Path) -> None:
         folder = ResultsFolder(tmp_path, self.SETTINGS)
@@ -99,12 +107,13 @@ class TestResultsFolder:
         again.add(rows[2])
         again.close()
         lines = path.read_text().splitlines()
-        assert [json.loads(line) for line in lines] == [asdict(each) for each in rows]
+        assert [Row.from_dict(json.loads(line)) for line in lines] == rows
+        assert '"right": false' in lines[0]
 
     def test_other_settings_need_another_folder(self, tmp_path: Path) -> None:
         ResultsFolder(tmp_path, self.SETTINGS).close()
-        with pytest.raises(SteerError, match="seed was 0, now 1"):
-            ResultsFolder(tmp_path, {**self.SETTINGS, "seed": 1})
+        with pytest.raises(SteerError, match="top_k was 0, now 1"):
+            ResultsFolder(tmp_path, {**self.SETTINGS, "top_k": 1})
         with pytest.raises(SteerError, match="router 'small'"):
             ResultsFolder(tmp_path, {**self.SETTINGS, "routers": {"small": "smaller"}})
 
@@ -115,7 +124,23 @@ class TestResultsFolder:
         kept = json.loads((tmp_path / "settings.json").read_text())
         assert kept["routers"] == {"small": "small", "large": "large"}
 
-    @pytest.mark.parametrize("name", ["settings.json", "results.jsonl"])
+    def test_results_of_an_older_version_are_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "settings.json").write_text(json.dumps(self.SETTINGS))
+        with pytest.raises(SteerError, match=r"format 1, .* format 2: .* another --out"):
+            ResultsFolder(tmp_path, self.SETTINGS)
+
+    def test_problems_may_be_added_but_not_changed(self, tmp_path: Path) -> None:
+        first, second = (Problem("mine", name, "How many?", "3") for name in "ab")
+        ResultsFolder(tmp_path, self.SETTINGS, [first]).close()
+        ResultsFolder(tmp_path, self.SETTINGS, [second]).close()
+        kept = [json.loads(line) for line in (tmp_path / "problems.jsonl").open()]
+        assert [record["problem"] for record in kept] == ["a", "b"]
+        with pytest.raises(
+            SteerError, match=r"another problem mine:a \(its prompt was .*many.*now .*much"
+        ):
+            ResultsFolder(tmp_path, self.SETTINGS, [Problem("mine", "a", "How much?", "3")])
+
+    @pytest.mark.parametrize("name", ["settings.json", "results.jsonl", "problems.jsonl"])
     def test_foreign_files_are_refused(self, tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_text('{"a": 1}\n')
         with pytest.raises(SteerError, match="choose another --out"):
@@ -123,14 +148,14 @@ class TestResultsFolder:
 
     def test_routers_do_not_change_the_name_of_the_settings(self) -> None:
         assert digest(self.SETTINGS) == digest({**self.SETTINGS, "routers": {}})
-        assert digest(self.SETTINGS) != digest({**self.SETTINGS, "seed": 1})
+        assert digest(self.SETTINGS) != digest({**self.SETTINGS, "top_k": 1})
 
 
 class TestRun:
     def evaluation(self, pair: Pair) -> Evaluation:
         routers = {"small": AlwaysSmall(), "large": AlwaysLarge(), "half": RandomShare(0.5)}
-        options = {"max_new_tokens": 48, "seed": 5}
-        return Evaluation(pair, routers, problems("math", 2), options)
+        tasks = demo_tasks(["math"], 2)
+        return Evaluation(pair, routers, tasks, {"max_new_tokens": 48}, seeds=(5, 6))
 
     def test_workers_do_not_change_the_answers(self, pair: Pair) -> None:
         evaluation = self.evaluation(pair)
@@ -140,13 +165,49 @@ class TestRun:
         assert {key: row.text for key, row in one.items()} == {
             key: row.text for key, row in two.items()
         }
-        assert one["large", "math", 0].large_tokens == one["large", "math", 0].tokens
+        assert one["large", "math", "0", 5].large_tokens == one["large", "math", "0", 5].tokens
+
+    def test_a_step_is_kept_with_what_was_measured(self, pair: Pair) -> None:
+        evaluation = self.evaluation(pair)
+        row = evaluation.answer(evaluation.jobs()[0])
+        assert row.key == ("small", "math", "0", 5)
+        assert all(step.score is not None for step in row.trace)
+        assert {step.right for step in row.trace} <= {True, False}
+        assert row.text == "".join(step.text for step in row.kept)
+        assert Row.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+
+    def test_seeds_and_problems_have_draws_of_their_own(self, pair: Pair) -> None:
+        evaluation = self.evaluation(pair)
+        rows = [evaluation.answer(job) for job in evaluation.jobs() if job.router == "half"]
+        writers = {tuple(step.writer for step in row.trace) for row in rows}
+        assert len(writers) == len(rows) == 4
+
+    def test_a_checker_that_fails_is_recorded_and_does_not_end_the_run(self, pair: Pair) -> None:
+        def check(text: str) -> bool:
+            raise ZeroDivisionError("by zero")
+
+        tasks = [Task("mine", "a", "Compute 1 +1 ?", "2", check)]
+        tasks.append(Task("mine", "b", "Compute 1 +1 ?", "2", lambda text: None))  # type: ignore[arg-type,return-value]
+        rows = list(run(e := Evaluation(pair, {"small": AlwaysSmall()}, tasks), e.jobs()))
+        assert [row.correct for row in rows] == [False, False]
+        assert rows[0].error == "ZeroDivisionError: by zero"
+        assert "answered None" in rows[1].error
+
+    def test_a_prompt_that_cannot_be_asked_is_named_before_the_work(self, pair: Pair) -> None:
+        tasks = [Task("mine", "long", "Compute " * 999, "2", bool)]
+        with pytest.raises(SteerError, match=r"problem mine:long: prompt is \d+ tokens long"):
+            Evaluation(pair, {"small": AlwaysSmall()}, tasks).check()
 
     def test_settings_tell_routers_and_options_apart(self, pair: Pair) -> None:
-        kept = settings(self.evaluation(pair), split="test")
+        kept = settings(self.evaluation(pair), {"small": "a", "large": "b"})
         assert kept["routers"]["half"] == "random:share=0.5"
         assert kept["max_new_tokens"] == 48
         assert kept["pair"] == pair.fingerprint
+        assert kept["signals"]["half"] == {"name": "max-logit", "higher_is_surer": True}
+        assert kept["about"]["small"] == {
+            "name": "a",
+            "parameters": pair.shapes["small"].parameters,
+        }
 
     def test_controls_are_both_models_and_the_shares_between(self) -> None:
         assert list(with_controls({}, [0.3])) == ["small", "large", "random:share=0.3"]
@@ -172,7 +233,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(tmp_path: Path) 
     subprocess.run(command, check=True, env=environment, capture_output=True)
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     assert rows[: len(done)] == done
-    assert len(rows) == len({(r["router"], r["domain"], r["index"]) for r in rows}) == 48
+    assert len(rows) == len({(r["router"], r["domain"], r["problem"]) for r in rows}) == 48
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert {r["router"] for r in summary} == {"small", "large", "random:share=0.5"}
     assert {r["domain"] for r in summary} == {"math", "qa", "all"}

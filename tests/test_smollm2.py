@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from steer_decode import Pair, Policy, RandomShare, Router, SteerOnline
+from steer_decode import Pair, Policy, RandomShare, Router, Session, SteerOnline
+from steer_decode.steps import decode
 
 pytestmark = pytest.mark.slow
 
@@ -47,3 +48,21 @@ def test_one_model_in_both_roles_writes_what_it_writes_alone(
     assert out.token_ids == alone
     assert out.cost.hand_overs > 0
     assert "sky" in out.text
+
+
+def test_a_session_reads_only_what_is_new(pair: Pair) -> None:
+    """With a real template and a byte-pair tokenizer, the second turn goes on from written ids."""
+    session = Session(Router(pair, RandomShare(0.5)))
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    first = session.stream(messages, max_new_tokens=20)
+    first.finish()
+    messages += [
+        {"role": "assistant", "content": first.output.text},
+        {"role": "user", "content": "And of Spain?"},
+    ]
+    second = session.stream(messages, max_new_tokens=1)
+    assert "Paris" in first.output.text
+    said = [*first.trace.prompt_ids, *first.output.token_ids]
+    assert second.trace.prompt_ids[: len(said)] == said
+    assert decode(pair.tokenizer, second.trace.prompt_ids) == pair.render(messages)
+    assert max(second.reused.values()) == len(said) - 1  # All but EOS, which nobody had to read.

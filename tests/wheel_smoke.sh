@@ -23,6 +23,10 @@ assert "site-packages" in steer_kernels.__file__, steer_kernels.__file__
 stats = steer_kernels.logit_stats(torch.tensor([[0.0, 2.0, 1.0]]), k=2)
 assert stats.topk_ids.tolist() == [[1, 2]], stats
 print(steer_kernels.build_info())
+from importlib.resources import files
+
+for name in ("page.html", "page.css", "page.js"):
+    assert (files("steer_decode.report") / name).is_file(), name
 PY
 "$work/venv/bin/steer" generate --pair demo --problem math:31
 "$work/venv/bin/steer" bench kernels --batches 1 --vocabs 1000 --seconds 0.01 --no-compile

@@ -13,3 +13,7 @@ class BrokenModelError(SteerError):
 
 class OutOfMemoryError(SteerError):
     """The caches do not fit, or a model ran out of memory."""
+
+
+class ContextFullError(SteerError):
+    """A prompt, or a conversation, that leaves no room for an answer in the models' context."""

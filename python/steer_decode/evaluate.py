@@ -7,77 +7,130 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from typing import Any
 
 import torch
 
-from .demo import Problem, grade
 from .errors import SteerError
 from .pair import Pair
 from .policies import AlwaysLarge, AlwaysSmall, Policy, RandomShare
-from .results import Key, Row
 from .router import Router
+from .rows import Key, Problem, Row, StepRecord, step_records
+from .tasks import Task
+from .trace import Trace
+from .transcript import Writer
 
 CONTROL = "random"
 SHARES = (0.25, 0.5, 0.75)
 
 
+# A prime far above the number of problems: no two seeds share the draws of an answer.
+_STRIDE = 1_000_003
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """What is to be run: every router on every problem, all with the same options.
+    """What is to be run: every router on every task with every seed, all with the same options.
 
     Attributes:
         pair: the two models.
         routers: policies by the name that the results call them.
-        problems: what is asked.
-        options: of :meth:`Router.stream`. The problem with index i is asked with ``seed + i``, so
-            that every router meets the same draws.
+        tasks: what is asked.
+        options: of :meth:`Router.stream`, the seed excepted.
+        seeds: each problem is answered once with each. The draws of an answer depend on seed and
+            problem alone, so that every router meets the same.
     """
 
     pair: Pair
     routers: Mapping[str, Policy]
-    problems: Sequence[Problem]
+    tasks: Sequence[Task]
     options: Mapping[str, Any] = field(default_factory=dict)
+    seeds: Sequence[int] = (0,)
 
     def jobs(self) -> list[Key]:
-        """(router, domain, index) of every answer, problem by problem."""
-        return [(r, p.domain, p.index) for p in self.problems for r in self.routers]
+        """The key of every answer, problem by problem."""
+        return [
+            Key(router, task.domain, task.problem, seed)
+            for task in self.tasks
+            for seed in self.seeds
+            for router in self.routers
+        ]
+
+    def problems(self) -> list[Problem]:
+        """What is asked, as the results keep it."""
+        names = [f.name for f in fields(Problem)]
+        return [Problem(**{name: getattr(task, name) for name in names}) for task in self.tasks]
+
+    def check(self) -> None:
+        """Finds out before the work what would end it.
+
+        Raises:
+            SteerError: a prompt that this pair cannot be asked, or a router that cannot serve it.
+        """
+        for policy in self.routers.values():
+            policy.check(self.pair)
+        for task in self.tasks:
+            try:
+                self.pair.encode(task.prompt)
+            except SteerError as error:
+                raise SteerError(f"problem {task.name}: {error}") from error
 
     def answer(self, job: Key) -> Row:
         """Runs one router on one problem."""
-        name, domain, index = job
-        problem = self._by_key[domain, index]
-        options = {**self.options, "seed": int(self.options.get("seed", 0)) + index}
-        output = Router(self.pair, self.routers[name]).generate(problem.prompt, **options)
-        kept, cost = output.trace.kept, output.cost
-        large = [step for step in kept if step.writer == "large"]
+        task = self._by_name[job.domain, job.problem]
+        options = {**self.options, "seed": job.seed * _STRIDE + task.number}
+        output = Router(self.pair, self.routers[job.router]).generate(task.prompt, **options)
+        correct, error = _judge(task, output.text)
+        cost = output.cost
         return Row(
-            router=name,
-            domain=domain,
-            index=index,
-            difficulty=problem.difficulty,
-            correct=grade(problem, output.text),
-            steps=len(kept),
-            large_steps=len(large),
-            tokens=sum(len(step.token_ids) for step in kept),
-            large_tokens=sum(len(step.token_ids) for step in large),
-            hand_overs=cost.hand_overs,
-            discarded_tokens=cost.discarded_tokens,
+            *job,
+            correct=correct,
             flops_paper=cost.flops_paper,
             flops_processed=cost.flops_processed,
             bytes_read=cost.bytes_read,
-            seconds=cost.seconds,
+            seconds=round(cost.seconds, 6),
+            hand_overs=cost.hand_overs,
             stop_reason=output.trace.stop_reason,
-            text=output.text,
+            trace=_labelled(task, output.trace),
+            difficulty=task.difficulty,
+            error=error,
         )
 
     def __post_init__(self) -> None:
-        by_key = {(p.domain, p.index): p for p in self.problems}
-        object.__setattr__(self, "_by_key", by_key)
+        by_name = {(task.domain, task.problem): task for task in self.tasks}
+        object.__setattr__(self, "_by_name", by_name)
 
-    _by_key: Mapping[tuple[str, int], Problem] = field(init=False, repr=False, compare=False)
+    _by_name: Mapping[tuple[str, str], Task] = field(init=False, repr=False, compare=False)
+
+
+def _judge(task: Task, text: str) -> tuple[bool, str]:
+    """Whether ``text`` is right, and what the checker raised: no checker may end a long run."""
+    try:
+        verdict = task.check(text)
+        if verdict not in (True, False):
+            raise TypeError(f"the checker answered {verdict!r}, neither True nor False")
+    except Exception as error:  # a user's checker may fail in any way
+        return False, f"{type(error).__name__}: {error}"
+    return bool(verdict), ""
+
+
+def _labelled(task: Task, trace: Trace) -> list[StepRecord]:
+    """Steps with their labels, up to the first wrong one that stays.
+
+    What follows a wrong step cannot be compared with the reference: it goes on from an error.
+    """
+    records = step_records(trace)
+    if task.label is None:
+        return records
+    for i, step in enumerate(trace.steps):
+        if not step.text.strip():
+            continue
+        records[i] = replace(records[i], right=task.label(step.index, step.text))
+        if not records[i].right and not step.discarded:
+            break
+    return records
 
 
 def with_controls(
@@ -86,7 +139,7 @@ def with_controls(
     """Adds what a comparison with chance needs: both models alone and ``shares`` between them.
 
     The accuracies of these runs against the token shares that they reach make the random curve
-    that :func:`steer_decode.results.summarise` reads off at each router's own share.
+    that :func:`steer_decode.summary.summarise` reads off at each router's own share.
     """
     chance = {f"{CONTROL}:share={share:g}": RandomShare(share) for share in shares}
     return {"small": AlwaysSmall(), "large": AlwaysLarge(), **chance, **routers}
@@ -148,14 +201,29 @@ def _answer(job: Key) -> Row:
     return _evaluation.answer(job)
 
 
-def settings(evaluation: Evaluation, **more: Any) -> dict[str, Any]:
+def settings(
+    evaluation: Evaluation, names: Mapping[Writer, str] | None = None, **more: Any
+) -> dict[str, Any]:
     """What must not change between two runs whose results go into one folder.
 
-    Routers and problems may be added; a router may not change its meaning.
+    Routers, problems and seeds may be added; a router may not change its meaning. "signals" and
+    "about" (the models' ``names`` and sizes) are for the reader.
     """
     options = {key: evaluation.options[key] for key in sorted(evaluation.options)}
     routers = {name: _describe(policy) for name, policy in evaluation.routers.items()}
-    return {"pair": evaluation.pair.fingerprint, **options, **more, "routers": routers}
+    signals = {
+        name: {"name": policy.signal.name, "higher_is_surer": policy.signal.higher_is_surer}
+        for name, policy in evaluation.routers.items()
+    }
+    pair = evaluation.pair
+    about: dict[Writer, dict[str, Any]] = {
+        "small": {"parameters": pair.shapes["small"].parameters},
+        "large": {"parameters": pair.shapes["large"].parameters},
+    }
+    for writer, name in (names or {}).items():
+        about[writer]["name"] = name
+    kept = {"pair": pair.fingerprint, **options, **more, "routers": routers}
+    return {**kept, "signals": signals, "about": about}
 
 
 def _describe(policy: Policy) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from transformers import (
 )
 
 from .cost import ModelShape
-from .errors import SteerError
+from .errors import ContextFullError, SteerError
 from .lane import check_cache_support
 from .steps import StepBoundary
 from .transcript import WRITERS, Writer
@@ -111,6 +112,13 @@ class Pair:
             ids.update([eos] if isinstance(eos, int) else eos or [])
         return frozenset(ids)
 
+    def ending_at(self, eos_ids: Iterable[int]) -> Pair:
+        """The same pair, whose answers end at ``eos_ids`` and nowhere else."""
+        _ = self.shapes  # what takes long to find out is found out once, for all copies
+        pair = copy.copy(self)
+        pair.__dict__["eos_ids"] = frozenset(eos_ids)
+        return pair
+
     @cached_property
     def boundary(self) -> StepBoundary:
         return StepBoundary(self.tokenizer, self.vocab_size)
@@ -183,7 +191,7 @@ class Pair:
         if not ids:
             raise SteerError("prompt has no tokens: give the question that is to be answered")
         if len(ids) >= self.max_length:
-            raise SteerError(
+            raise ContextFullError(
                 f"prompt is {len(ids)} tokens long, but the context of this pair holds "
                 f"{self.max_length}, answer included: shorten the prompt"
             )

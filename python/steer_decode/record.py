@@ -80,7 +80,7 @@ def document(answer: Answer, alone: Mapping[Writer, Answer] | None = None) -> st
     data = answer.to_dict()
     if alone:
         data["compare"] = {writer: other.to_dict() for writer, other in alone.items()}
-    return json.dumps(_finite(data), ensure_ascii=False, allow_nan=False, indent=1)
+    return json.dumps(finite(data), ensure_ascii=False, allow_nan=False, indent=1)
 
 
 def load(path: Path) -> tuple[Answer, dict[Writer, Answer]]:
@@ -109,10 +109,10 @@ def _make(kind: type[T], data: Mapping[str, Any]) -> T:
     return kind(**{key: value for key, value in data.items() if key in known})
 
 
-def _finite(data: Any) -> Any:
+def finite(data: Any) -> Any:
     """JSON has no infinity and no NaN (a margin may be infinite): they become null."""
     if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
+        return {key: finite(value) for key, value in data.items()}
     if isinstance(data, list):
-        return [_finite(value) for value in data]
+        return [finite(value) for value in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data

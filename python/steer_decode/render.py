@@ -31,7 +31,7 @@ WIDTH = 92
 _INDENT = " " * 8
 _SHOWN = 600
 
-_ENDS = {
+ENDS = {
     "eos": "ended by itself",
     "max_new_tokens": "cut off at the token limit",
     "context": "cut off at the end of the context",
@@ -206,7 +206,7 @@ def summary(answer: Answer) -> RenderableType:
     taken_back = sum(step.discarded for step in trace.steps)
     path = f"{count(cost.hand_overs, 'hand-over')}, "
     path += f"{count(taken_back, 'step')} taken back ({count(cost.discarded_tokens, 'token')}), "
-    path += _ENDS.get(trace.stop_reason, trace.stop_reason)
+    path += ENDS.get(trace.stop_reason, trace.stop_reason)
     costs = (
         f"{si(cost.flops_paper)}FLOP as papers count, {si(cost.flops_processed)}FLOP processed, "
         f"{si(cost.bytes_read)}B read, {cost.seconds:.3g} s"

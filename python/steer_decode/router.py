@@ -10,6 +10,7 @@ from typing import Any, overload
 from .batch import Batch
 from .conversation import Conversation, Hooks
 from .cost import Cost
+from .custom_generate import custom_generate
 from .errors import SteerError
 from .events import Done, Event, RoutedOutput, StepClosed
 from .lane import Lane
@@ -54,6 +55,9 @@ class Router:
         self.pair = pair
         self.policy = policy
         self.boundary = boundary or pair.boundary
+
+    # The side door: pair.small.generate(**inputs, custom_generate=router)
+    __call__ = custom_generate
 
     @overload
     def generate(self, prompts: str, **options: Any) -> RoutedOutput: ...
@@ -161,7 +165,7 @@ class Cohort:
         max_new_tokens: int,
         sampling: Sampling,
         seed: int,
-        hooks: Hooks | None = None,
+        hooks: Sequence[Hooks] | None = None,
         lanes: dict[Writer, Lane] | None = None,
     ) -> None:
         if max_new_tokens < 1:
@@ -172,10 +176,9 @@ class Cohort:
         limits = [min(len(t) + max_new_tokens, pair.max_length) for t in transcripts]
         check_memory(pair, max(limits), len(transcripts))
         policy = router.policy.start()
+        each = hooks or [Hooks()] * len(transcripts)
         self._conversations = [
-            Conversation(
-                pair, policy, router.boundary, transcript, limit, seed + i, hooks or Hooks()
-            )
+            Conversation(pair, policy, router.boundary, transcript, limit, seed + i, each[i])
             for i, (transcript, limit) in enumerate(zip(transcripts, limits, strict=True))
         ]
         self._batch = Batch(
@@ -270,7 +273,8 @@ class RoutedStream:
         hooks: Hooks | None = None,
         lanes: dict[Writer, Lane] | None = None,
     ) -> None:
-        self._cohort = Cohort(router, [transcript], max_new_tokens, sampling, seed, hooks, lanes)
+        each = [hooks] if hooks else None
+        self._cohort = Cohort(router, [transcript], max_new_tokens, sampling, seed, each, lanes)
         self.trace = self._cohort.trace(0)
 
     def __iter__(self) -> Iterator[Event]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .errors import SteerError
+from .events import RoutedOutput
 from .lane import Lane
 from .router import RoutedStream, Router
 from .sampling import Sampling
@@ -12,24 +14,68 @@ from .steps import decode
 from .transcript import WRITERS, Transcript, Writer
 
 
+class Turn(RoutedStream):
+    """One answer of a session.
+
+    Attributes:
+        reused: tokens that each model had in its cache when the turn began.
+    """
+
+    def __init__(self, reused: dict[Writer, int], *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.reused = reused
+        self._final: RoutedOutput | None = None
+
+    def retire(self) -> None:
+        """Ends the answer and keeps its figures, for the caches now count for another one."""
+        self.close()
+        self._final = self.output
+
+    @property
+    def output(self) -> RoutedOutput:
+        """The answer as far as it is written, open step included."""
+        return self._final or super().output
+
+
 class Session:
     """Answers turn after turn of one conversation.
 
-    Whatever a turn has in common with the one before is read by neither model again. If the chat
+    Whatever a turn has in common with the one before is read by neither model again. The ids that
+    were written stay, even where the tokenizer would split their text in another way. If the chat
     template changes what was said (some leave out earlier reasoning), the rest is read anew.
 
     Args:
-        router: who answers. It may be exchanged between turns for another one over the same pair.
+        router: who answers.
     """
 
     def __init__(self, router: Router) -> None:
-        self.router = router
+        self._router = router
         pair = router.pair
         self._transcript = Transcript([])
+        self._prompt: str | None = None  # what the template made of the last turn
+        self._turn: Turn | None = None
         self._lanes: dict[Writer, Lane] = {
             w: Lane(pair.model(w), pair.shapes[w], [self._transcript], pair.max_length)
             for w in WRITERS
         }
+
+    @property
+    def router(self) -> Router:
+        """Who answers; may be exchanged between turns.
+
+        Raises:
+            SteerError: the new router is for another pair of models.
+        """
+        return self._router
+
+    @router.setter
+    def router(self, router: Router) -> None:
+        if router.pair is not self._router.pair:
+            raise SteerError(
+                "the router is for another pair than this session's: make it with "
+                "Router(session.router.pair, policy), or begin a new Session"
+            )
+        self._router = router
 
     def stream(
         self,
@@ -41,21 +87,34 @@ class Session:
         top_k: int = 0,
         min_p: float = 0.0,
         seed: int = 0,
-    ) -> RoutedStream:
+    ) -> Turn:
         """Answers the last of ``messages``: the whole conversation, earlier answers included.
 
         A text stands for itself, without a template. Options and errors are those of
-        :meth:`Router.stream`. A stream that was given up halfway leaves the caches fit for use.
+        :meth:`Router.stream`. A stream that was given up halfway, or broken off by an exception
+        or by Ctrl-C, leaves the caches fit for use; the next turn ends one that still runs.
         """
         sampling = Sampling(temperature, top_p, top_k, min_p)
-        ids = self._encode(messages)
+        self._settle()
+        text = None if isinstance(messages, str) else self._router.pair.render(messages)
+        ids = self._encode(messages if isinstance(messages, str) else "", text)
         kept = self._transcript.restart(ids)
+        self._prompt = text
         for lane in self._lanes.values():
-            lane.roll_back(0, kept)
+            # The last token is always read: logits from before may be another position's, where
+            # a pass was broken off.
+            lane.roll_back(0, min(kept, len(ids) - 1))
             lane.forget_usage()
-        return RoutedStream(
-            self.router, self._transcript, max_new_tokens, sampling, seed, lanes=self._lanes
+        self._turn = Turn(
+            self.cached(),
+            self._router,
+            self._transcript,
+            max_new_tokens,
+            sampling,
+            seed,
+            lanes=self._lanes,
         )
+        return self._turn
 
     def cached(self) -> dict[Writer, int]:
         """Tokens that each model holds in its cache."""
@@ -63,16 +122,55 @@ class Session:
 
     def reset(self) -> None:
         """Forgets the conversation."""
+        self._settle()
         self._transcript.restart([])
+        self._prompt = None
         for lane in self._lanes.values():
             lane.roll_back(0, 0)
 
-    def _encode(self, messages: str | Sequence[dict[str, Any]]) -> list[int]:
-        pair = self.router.pair
-        if isinstance(messages, str):
-            return pair.encode(messages, chat=False)
-        text, so_far = pair.render(messages), decode(pair.tokenizer, self._transcript.ids)
-        if so_far and text.startswith(so_far):
-            # The ids that were written stay; tokenised again, the text might have others.
-            return pair.checked([*self._transcript.ids, *pair.tokenize(text[len(so_far) :])])
-        return pair.checked(pair.tokenize(text))
+    def _settle(self) -> None:
+        """Ends the turn before, if its reader has not, and mends what an interrupt left half."""
+        if self._turn is not None:
+            self._turn.retire()
+            self._turn = None
+        # Ctrl-C may fall between the two lists of a transcript.
+        del self._transcript.ids[len(self._transcript.writers) :]
+
+    def _encode(self, plain: str, rendered: str | None) -> list[int]:
+        pair = self._router.pair
+        if rendered is None:
+            return pair.encode(plain, chat=False)
+        known, length = self._known(rendered)
+        return pair.checked([*known, *self._go_on(known, rendered[length:])])
+
+    def _known(self, text: str) -> tuple[list[int], int]:
+        """The ids of the last turn that ``text`` begins with, and how many characters they are.
+
+        Of an answer's end, an EOS token and white space may be missing in ``text``: templates
+        close an answer with a mark of their own, and some trim it.
+        """
+        if self._prompt is None or not text.startswith(self._prompt):
+            return [], 0
+        pair, transcript = self._router.pair, self._transcript
+        written = transcript.ids[transcript.prompt_length :]
+        while True:
+            known = self._prompt + decode(pair.tokenizer, written)
+            if text.startswith(known):
+                return [*transcript.ids[: transcript.prompt_length], *written], len(known)
+            if not written or not self._may_go(written.pop()):
+                return [], 0
+
+    def _may_go(self, token: int) -> bool:
+        pair = self._router.pair
+        return token in pair.eos_ids or not decode(pair.tokenizer, [token]).strip()
+
+    def _go_on(self, known: list[int], text: str) -> list[int]:
+        """Ids of ``text``, which follows on ``known``."""
+        pair = self._router.pair
+        if known and known[-1] in pair.tokenizer.all_special_ids:
+            # Some tokenizers put a space before a text's first word. Behind a special token they
+            # split as they would in the whole text.
+            ids = pair.tokenize(decode(pair.tokenizer, known[-1:]) + text)
+            if ids[:1] == known[-1:]:
+                return ids[1:]
+        return pair.tokenize(text)

@@ -55,6 +55,7 @@ class StepBoundary:
             raise ValueError("delimiter must not be empty")
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
+        self.settings = delimiter, max_tokens  # as given, for one that differs in a setting
         self._tokenizer = tokenizer
         self._delimiter = delimiter
         self._max_tokens = max_tokens

@@ -18,9 +18,11 @@ from typer.core import TyperGroup
 from ..errors import SteerError
 from .bench import bench
 from .calibrate import calibrate
+from .chat import chat
 from .evaluate import evaluate
 from .generate import generate
 from .info import info
+from .report import report
 from .show import show
 
 BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
@@ -79,8 +81,10 @@ def _pipe_closed() -> int:
 
 app = typer.Typer(cls=_Group, add_completion=False, rich_markup_mode="markdown")
 app.command()(generate)
+app.command()(chat)
 app.command("eval")(evaluate)
 app.command()(calibrate)
+app.command()(report)
 app.command()(show)
 app.command()(info)
 app.add_typer(bench, name="bench")

@@ -1,4 +1,4 @@
-"""``steer eval``: routers over the demo's problems, accuracy against cost."""
+"""``steer eval``: routers over problems, accuracy against cost."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import typer
 from ..errors import SteerError
 from . import options as opt
 from .session import Models, make_policy
+from .tasks import folder_name, read_seeds, read_tasks, words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ..demo import Problem
     from ..evaluate import Evaluation
     from ..policies import Policy
     from ..results import ResultsFolder
@@ -30,10 +30,21 @@ def evaluate(
     device: opt.DeviceOption = None,
     threads: opt.ThreadsOption = 1,
     domains: Annotated[
-        str, typer.Option("--domains", help="Some of math, qa, planning.")
+        str, typer.Option("--domains", help="Of the demo: some of math, qa, planning.")
     ] = "math,qa,planning",
-    n: Annotated[int, typer.Option("--n", help="Problems of each domain.")] = 300,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", help="Problems of each domain; by default 300, or a whole file."),
+    ] = None,
     split: Annotated[str, typer.Option("--split", help="test, calibration or train.")] = "test",
+    tasks: Annotated[
+        str | None,
+        typer.Option("--tasks", help="`demo`, `reasoning-gym:NAME[:KEY=VALUE]`, FILE.jsonl."),
+    ] = None,
+    checker: Annotated[
+        str | None,
+        typer.Option("--checker", help="For files: math-verify (default), exact, MODULE:FUNCTION."),
+    ] = None,
     routers: Annotated[
         str, typer.Option("--routers", help="Specifications as in `steer generate --router`.")
     ] = "small,large,steer,first-token,random",
@@ -48,7 +59,12 @@ def evaluate(
     top_p: opt.TopPOption = 1.0,
     top_k: opt.TopKOption = 0,
     min_p: opt.MinPOption = 0.0,
-    seed: opt.SeedOption = 0,
+    seeds: Annotated[
+        str,
+        typer.Option(
+            "--seeds", help="As in 0,1,2: each problem once with each.", rich_help_panel="Sampling"
+        ),
+    ] = "0",
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Processes; more than one slows each a little.")
     ] = 1,
@@ -56,49 +72,75 @@ def evaluate(
         Path | None, typer.Option("--out", help="Folder of results; by default under results/.")
     ] = None,
 ) -> None:
-    """Run several routers on the demo's problems and set each beside chance at its cost.
+    """Run several routers on the same problems and set each beside chance at its cost.
 
-    Results go to results.jsonl in the folder of --out as they come. The same command goes on
-    after an interruption; more routers, domains or problems may be added to a folder.
+    Results go to results.jsonl in the folder of --out as they come, each with its steps. The same
+    command goes on after an interruption; more routers, problems or seeds may be added to a folder.
+    `steer report` makes a page of it.
 
     `random` stands for random routing at the shares of --random-shares and for both models alone.
     The column "random %" of a router is the accuracy of random routing at that router's own share
     of large-model tokens: a straight line between the two neighbouring random runs.
 
+    A file of tasks has a JSON object with "prompt" and "answer" on each line; "id", "domain" and
+    "difficulty" are optional. A checker of your own is a function of the text and the answer.
+
     Examples:
 
     - `steer eval --pair demo --n 300 --routers small,large,steer,first-token,random`
 
-    - `steer eval --domains math --n 100 --routers steer:gamma=0.4,steer:gamma=0.8,random`
+    - `steer eval --domains math --n 100 --temperature 0.7 --seeds 0,1,2 --routers steer,random`
+
+    - `steer eval --small ID --large ID --tasks reasoning-gym:chain_sum --n 50 --routers random`
+
+    - `steer eval --small ID --large ID --tasks mine.jsonl --checker mine:right --routers random`
     """
     models = Models(pair, small, large, dtype and dtype.value, device, threads)
-    if not models.demo:
-        raise SteerError(
-            "eval asks the demo's problems, whose words no other pair knows: "
-            "leave out --small and --large"
-        )
-    problems = _problems(domains, n, split)
+    asked = read_tasks(tasks, models, domains, n, split, checker)
     policies, curve = _routers(routers, random_shares, models, calibration)
+    numbers = read_seeds(seeds)
+    if temperature == 0 and len(numbers) > 1:
+        print("steer: at temperature 0 only `random` differs between seeds", file=sys.stderr)
     sampling = {
         "max_new_tokens": models.max_new_tokens(max_new_tokens),
         "temperature": temperature,
         "top_p": top_p,
         "top_k": top_k,
         "min_p": min_p,
-        "seed": seed,
     }
     from ..evaluate import Evaluation, settings
     from ..results import ResultsFolder, digest
+    from ..sampling import Sampling
 
-    evaluation = Evaluation(models.load(), policies, problems, sampling)
-    runtime = {"threads": threads, "workers": workers, "dtype": str(evaluation.pair.small.dtype)}
-    kept = settings(evaluation, split=split, device=str(evaluation.pair.small.device), **runtime)
-    folder = ResultsFolder(out or Path("results") / f"demo-{split}-{digest(kept)}", kept)
+    Sampling(
+        temperature, top_p, top_k, min_p
+    )  # refuses what is out of range, before the models load
+    evaluation = Evaluation(models.load(), policies, asked, sampling, numbers)
+    evaluation.check()
+    _warn(evaluation)
+    first = evaluation.pair.small
+    runtime = {"threads": threads, "workers": workers, "device": str(first.device)}
+    kept = settings(evaluation, models.names(), dtype=str(first.dtype), **runtime)
+    name = f"{folder_name(tasks, split)}-{digest(kept)}"
+    folder = ResultsFolder(out or Path("results") / name, kept, evaluation.problems())
     try:
         _run(evaluation, folder, workers, threads or 1)
     finally:
         folder.close()
     _finish(evaluation, folder, curve)
+
+
+def _warn(evaluation: Evaluation) -> None:
+    """Says so where models of few words are asked about others."""
+    pair = evaluation.pair
+    ids = [i for task in evaluation.tasks for i in pair.encode(task.prompt)]
+    missing = sum(i == pair.tokenizer.unk_token_id for i in ids)
+    if missing:
+        print(
+            f"steer: {missing} of the {len(ids)} tokens of the prompts are unknown to the models, "
+            "which read the rest only",
+            file=sys.stderr,
+        )
 
 
 def _run(evaluation: Evaluation, folder: ResultsFolder, workers: int, threads: int) -> None:
@@ -123,26 +165,36 @@ def _run(evaluation: Evaluation, folder: ResultsFolder, workers: int, threads: i
 
 
 def _finish(evaluation: Evaluation, folder: ResultsFolder, curve: Sequence[str]) -> None:
-    from ..results import markdown, summarise
+    from ..summary import markdown, summarise, write
     from .terminal import console
 
     rows = [folder.rows[job] for job in evaluation.jobs()]
     summary = summarise(rows, curve=curve, order=list(evaluation.routers))
-    folder.write_summary(summary)
+    write(folder.folder, summary)
     screen = console()
     if screen.is_terminal:
         for table in _tables(summary):
             screen.print(table)
     else:
         print(markdown(summary))
-    print(f"steer: results are in {folder.folder}", file=sys.stderr)
+    failed = [row for row in rows if row.error]
+    if failed:
+        one = failed[0]
+        print(
+            f"steer: the checker failed on {len(failed)} of {len(rows)} answers, which count as "
+            f"wrong; first on {one.domain}:{one.problem} ({one.router}, seed {one.seed}): "
+            f"{' '.join(one.error.split())}",
+            file=sys.stderr,
+        )
+    place = folder.folder
+    print(f"steer: results are in {place}; `steer report {place}` makes a page", file=sys.stderr)
 
 
 def _tables(summary: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
-    from ..results import COLUMNS, cells
+    from ..summary import COLUMNS, cells
 
     tables: list[RenderableType] = []
     for domain in dict.fromkeys(record["domain"] for record in summary):
@@ -168,7 +220,7 @@ def _routers(
     """Policies by the names under which they were asked for, and those of the random curve."""
     from ..evaluate import CONTROL, with_controls
 
-    names = list(dict.fromkeys(part.strip() for part in specs.split(",") if part.strip()))
+    names = words(specs)
     if not names:
         raise SteerError("no routers: give at least one, as in --routers small,large,steer")
     policies: dict[str, Policy] = {}
@@ -196,20 +248,3 @@ def _share(text: str) -> float:
     if not 0 < value < 1:
         raise SteerError(f"--random-shares must be numbers between 0 and 1, got {text.strip()!r}")
     return value
-
-
-def _problems(domains: str, n: int, split: str) -> list[Problem]:
-    from ..demo import DOMAINS
-    from ..demo import problems as stream
-
-    if n < 1:
-        raise SteerError(f"--n must be at least 1, got {n}")
-    names = list(dict.fromkeys(part.strip() for part in domains.split(",") if part.strip()))
-    unknown = [name for name in names if name not in DOMAINS]
-    if unknown or not names:
-        wrong = f"unknown domain {unknown[0]!r}" if unknown else "no domains"
-        raise SteerError(f"{wrong}: choose from {', '.join(DOMAINS)}")
-    try:
-        return [problem for name in names for problem in stream(name, n, split=split)]
-    except ValueError as error:
-        raise SteerError(str(error)) from error

@@ -46,20 +46,12 @@ def generate(
     dtype: opt.DtypeOption = None,
     device: opt.DeviceOption = None,
     threads: opt.ThreadsOption = None,
-    router: Annotated[
-        str, typer.Option("--router", help="`NAME[:KEY=VALUE...]`: steer, first-token, random, ...")
-    ] = "steer",
-    calibration: Annotated[
-        Path | None, typer.Option("--calibration", help="Made by `steer calibrate`.")
-    ] = None,
-    gamma: Annotated[float | None, typer.Option("--gamma", help="steer: least posterior.")] = None,
-    threshold: Annotated[
-        float | None, typer.Option("--threshold", help="steer, first-token: in the signal's unit.")
-    ] = None,
-    share: Annotated[float | None, typer.Option("--share", help="random: share of steps.")] = None,
-    signal: Annotated[
-        str | None, typer.Option("--signal", help="max-logit, max-prob, entropy or margin.")
-    ] = None,
+    router: opt.RouterOption = "steer",
+    calibration: opt.CalibrationOption = None,
+    gamma: opt.GammaOption = None,
+    threshold: opt.ThresholdOption = None,
+    share: opt.ShareOption = None,
+    signal: opt.SignalOption = None,
     max_new_tokens: opt.MaxNewTokensOption = None,
     temperature: opt.TemperatureOption = 0.0,
     top_p: opt.TopPOption = 1.0,

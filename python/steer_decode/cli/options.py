@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -70,6 +71,28 @@ TopPOption = Annotated[float, typer.Option("--top-p", rich_help_panel=_SAMPLING)
 TopKOption = Annotated[int, typer.Option("--top-k", help="0 is all.", rich_help_panel=_SAMPLING)]
 MinPOption = Annotated[float, typer.Option("--min-p", rich_help_panel=_SAMPLING)]
 SeedOption = Annotated[int, typer.Option("--seed", rich_help_panel=_SAMPLING)]
+
+_ROUTER = "`NAME[:KEY=VALUE...]`: steer, first-token, random, ..."
+
+RouterOption = Annotated[str, typer.Option("--router", help=_ROUTER)]
+ChatRouterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--router",
+        help=f"{_ROUTER} By default steer; first-token for a pair without calibration.",
+    ),
+]
+CalibrationOption = Annotated[
+    Path | None, typer.Option("--calibration", help="Made by `steer calibrate`.")
+]
+GammaOption = Annotated[float | None, typer.Option("--gamma", help="steer: least posterior.")]
+ThresholdOption = Annotated[
+    float | None, typer.Option("--threshold", help="steer, first-token: in the signal's unit.")
+]
+ShareOption = Annotated[float | None, typer.Option("--share", help="random: share of steps.")]
+SignalOption = Annotated[
+    str | None, typer.Option("--signal", help="max-logit, max-prob, entropy or margin.")
+]
 
 
 def names(text: str | None) -> list[str] | None:

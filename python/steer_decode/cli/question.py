@@ -34,14 +34,17 @@ class Question:
         except (ValueError, KeyError, IndexError):
             return None  # It began like a problem of the demo and went on in another way.
 
+    def unknown(self, pair: Pair) -> tuple[int, int]:
+        """How many tokens of the prompt the models do not know, and how many there are."""
+        ids = pair.tokenizer(self.prompt)["input_ids"]
+        return sum(i == pair.tokenizer.unk_token_id for i in ids), len(ids)
+
     def warn(self, pair: Pair) -> None:
         """Says so where a model of few words is asked about others."""
-        unknown = pair.tokenizer.unk_token_id
-        ids = pair.encode(self.prompt, chat=False)
-        missing = sum(i == unknown for i in ids)
+        missing, tokens = self.unknown(pair)
         if missing:
             print(
-                f"steer: {missing} of the {len(ids)} tokens of this prompt are unknown to the "
+                f"steer: {missing} of the {tokens} tokens of this prompt are unknown to the "
                 "models, which read the rest only",
                 file=sys.stderr,
             )
@@ -63,7 +66,7 @@ def read_question(
     if len(given) > 1:
         raise SteerError(f"the question is given twice, as {' and '.join(given)}: give it once")
     if problem is not None:
-        return _demo_problem(problem, models)
+        return demo_problem(problem, models)
     if file is not None:
         text = read_text(file)
     elif prompt is None or prompt == "-":
@@ -79,10 +82,10 @@ def read_question(
     text = text.removesuffix("\n").removesuffix("\r")
     if not text.strip():
         raise SteerError("prompt is empty: give the question that is to be answered")
-    return Question(text, task=_recognise(text) if models.demo else None)
+    return Question(text, task=recognise(text) if models.demo else None)
 
 
-def _demo_problem(spec: str, models: Models) -> Question:
+def demo_problem(spec: str, models: Models) -> Question:
     from ..demo import DOMAINS, problems
 
     if not models.demo:
@@ -102,7 +105,7 @@ def _demo_problem(spec: str, models: Models) -> Question:
     return Question(task.prompt, f"{domain}:{index}", task)
 
 
-def _recognise(prompt: str) -> Problem | None:
+def recognise(prompt: str) -> Problem | None:
     """The demo problem that a typed prompt is, by the word that its domain begins with."""
     from ..demo import Problem
 

@@ -1,0 +1,86 @@
+"""Intervals: the bootstrap over problems.
+
+A resample draws as many problems of each domain as there are, with replacement. All routers see
+the same draw, so that their differences are paired, and the seeds of a problem stay together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 2000
+_CHUNK = 200
+
+Array = NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    """A figure with the bounds of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Bootstrap:
+    """Sums over resampled problems, the same resamples for everything that is summed.
+
+    Args:
+        domains: the domain of each problem.
+        resamples: how many.
+        seed: of the draws.
+    """
+
+    def __init__(self, domains: Sequence[str], resamples: int = RESAMPLES, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        groups = np.asarray(domains)
+        counts = np.empty((resamples, len(groups)), dtype=np.int32)
+        for domain in dict.fromkeys(domains):
+            here = np.flatnonzero(groups == domain)
+            counts[:, here] = rng.multinomial(
+                len(here), np.full(len(here), 1 / len(here)), size=resamples
+            )
+        self._counts = counts
+
+    def sums(self, values: Array) -> Array:
+        """[1 + resamples, ...] from [problems, ...]; the first row is that of the problems."""
+        flat = values.reshape(len(values), -1)
+        parts = [flat.sum(0, keepdims=True)]
+        for start in range(0, len(self._counts), _CHUNK):
+            parts.append(self._counts[start : start + _CHUNK].astype(np.float64) @ flat)
+        return np.concatenate(parts).reshape(-1, *values.shape[1:])
+
+    def ratio(self, numerator: Array, denominator: Array) -> Array:
+        """Sum over sum, likewise; NaN where a resample has nothing below the line."""
+        above, below = np.broadcast_arrays(self.sums(numerator), self.sums(denominator))
+        return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
+
+
+def interval(samples: Array) -> Interval:
+    """Of one figure, from [1 + resamples]: the percentile interval; NaNs are left out."""
+    rest = samples[1:][np.isfinite(samples[1:])]
+    if not np.isfinite(samples[0]) or not len(rest):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    low, high = np.percentile(rest, [2.5, 97.5])
+    return Interval(float(samples[0]), float(low), float(high))
+
+
+def intervals(samples: Array) -> list[Interval]:
+    """Of each column of [1 + resamples, columns]."""
+    return [interval(samples[:, i]) for i in range(samples.shape[1])]
+
+
+def auroc(right: Sequence[float], wrong: Sequence[float]) -> float:
+    """Probability that a right one is above a wrong one, ties counted half; NaN without both."""
+    if not len(right) or not len(wrong):
+        return float("nan")
+    values = np.concatenate([right, wrong])
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    # Mean rank of each group of ties.
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    n, m = len(right), len(wrong)
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))

@@ -1,0 +1,237 @@
+"""The figures of a report: routers with intervals, chance at equal cost, use of the large model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from .bootstrap import Array, Bootstrap, Interval, interval, intervals
+from .data import Results
+
+
+class Cost(NamedTuple):
+    """One way to count, with the unit of its figures."""
+
+    key: str
+    name: str
+    unit: str
+
+
+SHARE = Cost("share", "tokens by the large model", "%")
+COSTS = (
+    SHARE,
+    Cost("flops_paper", "FLOPs as papers count", "FLOP"),
+    Cost("flops_processed", "FLOPs processed", "FLOP"),
+    Cost("bytes_read", "bytes read", "B"),
+)
+SECONDS = Cost("seconds", "seconds", "s")
+LINE_POINTS = 25
+MOST_PAIRED = 6
+_LONGEST = 30
+_FEWEST = 5
+
+
+@dataclass(frozen=True)
+class RouterFigures:
+    """One router on some problems.
+
+    Attributes:
+        accuracy: share of right answers.
+        costs: by key; the share of tokens, else the mean per answer, as a ratio to the large model
+            alone where that was run.
+        absolute: means per answer in the cost's own unit.
+        above_chance: accuracy minus that of the random mix that costs as much, by key of the cost;
+            empty without both models alone.
+        hand_overs, discarded: means per answer, of discarded tokens.
+    """
+
+    router: str
+    kind: str
+    accuracy: Interval
+    costs: Mapping[str, Interval]
+    absolute: Mapping[str, float]
+    above_chance: Mapping[str, Interval]
+    hand_overs: float
+    discarded: float
+
+
+@dataclass(frozen=True)
+class PairFigures:
+    """One router beside another, paired over problems.
+
+    ``accuracy`` is the difference, ``costs`` are ratios, both first to second.
+    """
+
+    first: str
+    second: str
+    accuracy: Interval
+    costs: Mapping[str, Interval]
+
+
+@dataclass(frozen=True)
+class Line:
+    """The random mix of both models alone, question by question: cost against accuracy."""
+
+    costs: Sequence[float]
+    accuracy: Sequence[Interval]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """All figures over the problems of one domain, or of all."""
+
+    name: str
+    problems: int
+    routers: Sequence[RouterFigures]
+    pairs: Sequence[PairFigures]
+    lines: Mapping[str, Line]
+    relative: bool
+    costs: Sequence[Cost]
+
+
+def measure(results: Results, boot: Bootstrap, domain: str | None, seconds: bool) -> Scope:
+    """Figures over the problems of ``domain``, or of all where that is None."""
+    mask = np.array([domain in (None, d) for d, _ in results.names], dtype=float)[:, None]
+    tables = {key: table * mask for key, table in results.tables.items()}
+    costs = (*COSTS, SECONDS) if seconds else COSTS
+    ones = np.broadcast_to(mask, tables["tokens"].shape)
+    accuracy = boot.ratio(tables["correct"], ones)
+    samples = {c.key: boot.ratio(tables[c.key], ones) for c in costs if c is not SHARE}
+    absolute = {key: sample[0] for key, sample in samples.items()}
+    samples[SHARE.key] = boot.ratio(tables["large_tokens"], tables["tokens"])
+    small, large = (results.alone(writer) for writer in ("small", "large"))
+    if large is not None:
+        column = results.routers.index(large)
+        for key in absolute:
+            samples[key] = _quotient(samples[key], samples[key][:, column : column + 1])
+    chance: dict[str, Array] = {}
+    lines: dict[str, Line] = {}
+    if small is not None and large is not None:
+        lengths = boot.ratio(tables["tokens"], ones)
+
+        def ends(sample: Array) -> tuple[Array, Array]:
+            places = [results.routers.index(router) for router in (small, large)]
+            return sample[:, places[:1]], sample[:, places[1:]]
+
+        for key, cost in samples.items():
+            tokens = ends(lengths) if key == SHARE.key else None
+            mix = _Mix(ends(cost), ends(accuracy), tokens)
+            chance[key] = mix.at(cost)
+            lines[key] = mix.line()
+    figures = [
+        RouterFigures(
+            router=router,
+            kind=results.kind(router),
+            accuracy=interval(accuracy[:, i]),
+            costs={c.key: interval(samples[c.key][:, i]) for c in costs},
+            absolute={key: float(value[i]) for key, value in absolute.items()},
+            above_chance={k: interval(accuracy[:, i] - v[:, i]) for k, v in chance.items()},
+            hand_overs=float(tables["hand_overs"][:, i].sum() / mask.sum()),
+            discarded=float(tables["discarded_tokens"][:, i].sum() / mask.sum()),
+        )
+        for i, router in enumerate(results.routers)
+    ]
+    pairs = [
+        PairFigures(
+            first=results.routers[i],
+            second=results.routers[j],
+            accuracy=interval(accuracy[:, i] - accuracy[:, j]),
+            costs={key: interval(_quotient(s[:, i], s[:, j])) for key, s in samples.items()},
+        )
+        for i, j in combinations(map(results.routers.index, results.routed()[:MOST_PAIRED]), 2)
+    ]
+    count = int(mask.sum())
+    return Scope(domain or "all", count, figures, pairs, lines, large is not None, costs)
+
+
+def _quotient(above: Array, below: Array) -> Array:
+    above, below = np.broadcast_arrays(above, below)
+    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
+
+
+@dataclass(frozen=True)
+class _Mix:
+    """The random mix under one way to count: question by question, large with probability p.
+
+    Attributes:
+        ends: what small and large cost alone, [1 + resamples, 1] each.
+        accuracy: theirs, likewise.
+        tokens: mean length of their answers, likewise, where the cost is a share of tokens.
+    """
+
+    ends: tuple[Array, Array]
+    accuracy: tuple[Array, Array]
+    tokens: tuple[Array, Array] | None = None
+
+    def at(self, cost: Array) -> Array:
+        """Accuracy at ``cost`` [1 + resamples, ...], within each resample.
+
+        Below the cost of the small model alone and above that of the large one it is theirs.
+        """
+        low, high = self.ends
+        if self.tokens is None:
+            p = (cost - low) / np.where(high > low, high - low, np.nan)
+        else:
+            # A share s of tokens needs s = p L / (p L + (1 - p) S), for lengths S and L.
+            short, long = self.tokens
+            p = cost * short / (long - cost * (long - short))
+        worse, better = self.accuracy
+        return worse + np.clip(p, 0, 1) * (better - worse)
+
+    def line(self) -> Line:
+        low, high = (float(end[0, 0]) for end in self.ends)
+        at = np.linspace(low, high, LINE_POINTS)
+        mixed = self.at(np.broadcast_to(at, (len(self.ends[0]), LINE_POINTS)))
+        return Line(at.tolist(), intervals(mixed))
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve: x, y with intervals, and how many answers each point rests on."""
+
+    x: Sequence[float]
+    y: Sequence[Interval]
+    n: Sequence[int]
+
+
+def by_position(results: Results, boot: Bootstrap, router: str) -> Series:
+    """Share of kept steps that the large model wrote, by position in the answer."""
+    length = min(_LONGEST, max(1, *(row.steps for row in results.rows[router])))
+    large = np.zeros((len(results.names), length))
+    steps = np.zeros_like(large)
+    for row in results.rows[router]:
+        at = results.place[row.domain, row.problem]
+        for i, step in enumerate(row.kept[:length]):
+            steps[at, i] += 1
+            large[at, i] += step.writer == "large"
+    n = steps.sum(0).astype(int)
+    some = np.flatnonzero(n >= min(_FEWEST, n.max(initial=0)))
+    y = intervals(boot.ratio(large[:, some], steps[:, some]))
+    return Series((some + 1).tolist(), y, n[some].tolist())
+
+
+def by_difficulty(results: Results, boot: Bootstrap, router: str, what: str) -> Series:
+    """``large`` (share of tokens) or ``correct`` (share of answers), by difficulty."""
+    levels = difficulties(results)
+    above = np.zeros((len(results.names), len(levels)))
+    below = np.zeros_like(above)
+    n = [0] * len(levels)
+    for row in results.rows[router]:
+        if row.difficulty is None:
+            continue
+        at, level = results.place[row.domain, row.problem], levels.index(row.difficulty)
+        above[at, level] += row.large_tokens if what == "large" else row.correct
+        below[at, level] += row.tokens if what == "large" else 1
+        n[level] += 1
+    return Series(levels, intervals(boot.ratio(above, below)), n)
+
+
+def difficulties(results: Results) -> list[int]:
+    """Those that the problems have, in order."""
+    return sorted(
+        {r.difficulty for rows in results.rows.values() for r in rows if r.difficulty is not None}
+    )

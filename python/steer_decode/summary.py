@@ -1,0 +1,137 @@
+"""The summary of an evaluation: one record a router and domain, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .calibration import write_whole
+from .rows import Row
+
+
+def summarise(
+    rows: Iterable[Row], *, curve: Sequence[str] = (), order: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """One record for each router and domain, and for all domains together under "all".
+
+    Shares are pooled (tokens or steps of the large model over all kept ones); costs, seconds,
+    hand-overs and discarded tokens are means per answer. ``n`` counts problems; ``accuracy_se`` is
+    the standard error over them, the seeds of a problem taken together (with one seed, the
+    binomial sqrt(p (1 - p) / n)).
+
+    ``random_accuracy_at_share``: the routers named by ``curve`` (random ones, and both models
+    alone) give points (large token share reached, accuracy). The straight line between the two
+    neighbouring points, read at a router's own large token share, is the accuracy of a random
+    router that spends as much. Each domain, and "all", has a curve of its own. None without one.
+
+    Args:
+        rows: any number of answers.
+        curve: names of the routers that make the random curve.
+        order: names of routers in the order wanted; others follow.
+    """
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        for domain in (row.domain, "all"):
+            groups.setdefault((domain, row.router), []).append(row)
+    records = [_record(router, domain, group) for (domain, router), group in groups.items()]
+    for domain in {record["domain"] for record in records}:
+        here = [record for record in records if record["domain"] == domain]
+        points = sorted(
+            (record["large_token_share"], record["accuracy"])
+            for record in here
+            if record["router"] in curve
+        )
+        shares, accuracies = [x for x, _ in points], [y for _, y in points]
+        for record in here:
+            share = record["large_token_share"]
+            at_share = float(np.interp(share, shares, accuracies)) if points else None
+            record["random_accuracy_at_share"] = at_share
+    rank = {name: place for place, name in enumerate(order)}
+    domains = list(
+        dict.fromkeys(record["domain"] for record in records if record["domain"] != "all")
+    )
+    place = {name: i for i, name in enumerate(["all", *domains])}
+    return sorted(records, key=lambda r: (place[r["domain"]], rank.get(r["router"], len(rank))))
+
+
+def _record(router: str, domain: str, rows: Sequence[Row]) -> dict[str, Any]:
+    n = len(rows)
+    by_problem: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for row in rows:
+        by_problem[row.domain, row.problem].append(row.correct)
+    means = np.array([np.mean(correct) for correct in by_problem.values()])
+    return {
+        "router": router,
+        "domain": domain,
+        "n": len(means),
+        "answers": n,
+        "accuracy": float(means.mean()),
+        "accuracy_se": float(means.std() / math.sqrt(len(means))),
+        "large_token_share": sum(r.large_tokens for r in rows)
+        / max(1, sum(r.tokens for r in rows)),
+        "large_step_share": sum(r.large_steps for r in rows) / max(1, sum(r.steps for r in rows)),
+        "flops_paper": sum(r.flops_paper for r in rows) / n,
+        "flops_processed": sum(r.flops_processed for r in rows) / n,
+        "bytes_read": sum(r.bytes_read for r in rows) / n,
+        "seconds": sum(r.seconds for r in rows) / n,
+        "hand_overs": sum(r.hand_overs for r in rows) / n,
+        "discarded_tokens": sum(r.discarded_tokens for r in rows) / n,
+    }
+
+
+COLUMNS = (
+    "router",
+    "accuracy %",
+    "random %",
+    "large tokens %",
+    "large steps %",
+    "hand-overs",
+    "MFLOP as papers",
+    "MFLOP processed",
+    "MB read",
+    "s",
+)
+
+
+def cells(record: Mapping[str, Any]) -> list[str]:
+    """The figures of one record under :data:`COLUMNS`; costs are means per answer."""
+    chance = record["random_accuracy_at_share"]
+    return [
+        record["router"],
+        f"{100 * record['accuracy']:.1f} ± {100 * record['accuracy_se']:.1f}",
+        "" if chance is None else f"{100 * chance:.1f}",
+        f"{100 * record['large_token_share']:.1f}",
+        f"{100 * record['large_step_share']:.1f}",
+        f"{record['hand_overs']:.2f}",
+        *(f"{record[key] / 1e6:.4g}" for key in ("flops_paper", "flops_processed", "bytes_read")),
+        f"{record['seconds']:.3f}",
+    ]
+
+
+def markdown(summary: Sequence[Mapping[str, Any]]) -> str:
+    """The summary as one Markdown table a domain."""
+    parts = []
+    for domain in dict.fromkeys(record["domain"] for record in summary):
+        here = [record for record in summary if record["domain"] == domain]
+        lines = [f"### {domain}, n = {max(r['n'] for r in here)}", ""]
+        lines.append("| " + " | ".join(COLUMNS) + " |")
+        lines.append("|---|" + "---:|" * (len(COLUMNS) - 1))
+        lines += ["| " + " | ".join(cells(record)) + " |" for record in here]
+        parts.append("\n".join(lines) + "\n")
+    note = (
+        "Costs, seconds and hand-overs are means per answer; random % is the accuracy of random "
+        "routing at the router's own share of large-model tokens.\n"
+    )
+    return "\n".join([*parts, note])
+
+
+def write(folder: Path, summary: Sequence[Mapping[str, Any]]) -> None:
+    """Writes ``summary.json`` and ``summary.md``."""
+    write_whole(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_whole(folder / "summary.md", markdown(summary))
