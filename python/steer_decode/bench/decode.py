@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -113,10 +113,3 @@ _GROUPS: dict[str, Callable[[Job, Plan], Sequence[Row]]] = {
     "answers": decode_answers.rows,
     "memory": decode_memory.rows,
 }
-
-
-def run(plan: Plan, on_job: Callable[[Job], None] = lambda job: None) -> Iterator[list[Row]]:
-    """The rows of each job, as they come."""
-    for job in plan.jobs():
-        on_job(job)
-        yield measure(job, plan)
