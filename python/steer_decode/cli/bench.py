@@ -1,4 +1,4 @@
-"""``steer bench``: the kernels against their peers on this machine."""
+"""``steer bench``: the kernels against their peers, and decoding against bare models."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ import typer
 
 from ..bench.plan import DTYPES, OPS, QUICK, Case, Plan
 from ..errors import SteerError
+from .bench_decode import decode
+from .options import names, numbers
 
 if TYPE_CHECKING:
     from ..bench.report import JsonFile
 
 bench = typer.Typer(rich_markup_mode="markdown")
+bench.command()(decode)
 
 _SECONDS, _QUICK_SECONDS = 0.7, 0.4
 
 
 @bench.callback(invoke_without_command=True)
 def _bench(ctx: typer.Context) -> None:
-    """Measure the kernels on this machine."""
+    """Measure the kernels, or the decoding around the models, on this machine."""
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())
 
@@ -87,11 +90,11 @@ def kernels(
     """
     plan = QUICK if quick else Plan()
     given: dict[str, Any] = {
-        "ops": _names(ops),
-        "batches": _numbers("batches", batches),
-        "vocabs": _numbers("vocabs", vocabs),
-        "dtypes": _names(dtypes),
-        "threads": _numbers("threads", threads),
+        "ops": names(ops),
+        "batches": numbers("batches", batches),
+        "vocabs": numbers("vocabs", vocabs),
+        "dtypes": names(dtypes),
+        "threads": numbers("threads", threads),
     }
     plan = replace(plan, k=k, device=device, **{n: v for n, v in given.items() if v is not None})
     plan.check()
@@ -187,19 +190,3 @@ def _has_device(device: str) -> None:
 
     if device == "cuda" and not torch.cuda.is_available():
         raise SteerError("--device cuda: torch finds no CUDA device on this machine")
-
-
-def _names(text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def _numbers(name: str, text: str | None) -> list[int] | None:
-    parts = _names(text)
-    if parts is None:
-        return None
-    try:
-        return [int(part) for part in parts]
-    except ValueError:
-        raise SteerError(f"--{name} must be whole numbers, as in 1,8, got {text!r}") from None

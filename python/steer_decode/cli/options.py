@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ..errors import SteerError
+
 _MODELS = "Models"
 _SAMPLING = "Sampling"
 
@@ -91,3 +93,25 @@ ShareOption = Annotated[float | None, typer.Option("--share", help="random: shar
 SignalOption = Annotated[
     str | None, typer.Option("--signal", help="max-logit, max-prob, entropy or margin.")
 ]
+
+
+def names(text: str | None) -> list[str] | None:
+    """The parts of "a,b", each once; None stays None."""
+    if text is None:
+        return None
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def numbers(name: str, text: str | None) -> list[int] | None:
+    """The whole numbers of "1,8".
+
+    Raises:
+        SteerError: a part is none; the message names the option.
+    """
+    parts = names(text)
+    if parts is None:
+        return None
+    try:
+        return [int(part) for part in parts]
+    except ValueError:
+        raise SteerError(f"--{name} must be whole numbers, as in 1,8, got {text!r}") from None
