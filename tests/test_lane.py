@@ -7,10 +7,10 @@ import reference_loop as ref
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from steer_decode import SteerError
+from steer_decode import RandomShare, Router, SteerError
 from steer_decode.lane import Lane, check_cache_support
 from steer_decode.transcript import Transcript
-from tiny import FAMILIES, make_model, make_pair, prompt_ids
+from tiny import FAMILIES, make_model, make_pair, prompt_ids, prompt_text
 
 PAIRS = {family: make_pair(family, 0) for family in FAMILIES}
 
@@ -85,3 +85,19 @@ def test_models_without_a_cache_to_cut_are_refused() -> None:
     model.config.layer_types = ["linear_attention", "full_attention"]
     with pytest.raises(SteerError, match=r"small model .* keeps linear_attention"):
         check_cache_support(model, "small")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("turns", [1, 4])
+def test_long_prompts_are_read_in_parts(
+    family: str, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, prompt = PAIRS[family], prompt_text(3, 70)
+    policy = RandomShare(0.5)
+    expected = Router(pair, policy).generate(prompt, max_new_tokens=40)
+    monkeypatch.setattr("steer_decode.lane.PART", (16, 16))
+    output = Router(pair, policy, turns=turns).generate(prompt, max_new_tokens=40)
+    assert output.token_ids == expected.token_ids
+    if turns == 1:
+        assert output.cost.small.processed == expected.cost.small.processed
+        assert output.cost.small.forwards >= expected.cost.small.forwards + 3

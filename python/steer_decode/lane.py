@@ -23,6 +23,7 @@ from .errors import SteerError
 from .transcript import Transcript
 
 _MASKED = ("eager", "sdpa")  # attention that takes a 4-D mask
+PART = (256, 2048)  # longest part of a prompt that one pass reads, on a CPU and on a GPU
 CHUNK = 16  # the least chunk of a prefill whose shapes are rounded up; then twice that, and so on
 
 
@@ -52,6 +53,7 @@ class Lane:
         self.cache = KVCache(shape.windows, len(transcripts), limit)
         self._cache_argument = cache_argument(model)
         self._device = model.device
+        self._part = PART[self._device.type == "cuda"]
         self._attention = model.config._attn_implementation
         # Of each row: logits [n, V] of the pass that read its last token, and its place in them.
         self._logits: list[tuple[Tensor, int] | None] = [None] * len(transcripts)
@@ -90,6 +92,7 @@ class Lane:
                 pending = 1
             if pending:
                 behind.append(row)
+                self._shorten(row, 1)
         if len(rows) == 1 and behind:
             return self._forward(rows)
         if behind:
@@ -123,6 +126,7 @@ class Lane:
         for row in rows:
             if self.pending(row) == 0 and self._logits[row] is None:
                 self.roll_back(row, self.watermark(row) - 1)
+            self._shorten(row, 1)
         for behind, run in groupby(rows, key=lambda row: self.pending(row) > 1):
             if behind:
                 self._read_chunk(list(run))
@@ -140,6 +144,14 @@ class Lane:
             self._passes[row] += [Pass(1, mark + i, len(rows)) for i in range(turns)]
             self.cache.lengths[row] = mark + turns
             self._logits[row] = None
+
+    def _shorten(self, row: int, least: int) -> None:
+        """Reads what is long in parts, but for ``least`` tokens or more: activations need memory.
+
+        A pass keeps those of all its tokens, many times their keys and values.
+        """
+        while (pending := self.pending(row)) > self._part + least:
+            self._forward([row], keep=pending - self._part)
 
     def _read_chunk(self, rows: Sequence[int]) -> None:
         """A forward pass whose shapes are rounded up, so that few of them ever occur."""
@@ -218,6 +230,7 @@ class Lane:
         before = self._logits[row] if self.watermark(row) == start else None
         if before is None:
             self.roll_back(row, start - 1)
+            self._shorten(row, n + 1)
         mark, keep = self.watermark(row), n if before else n + 1
         count = len(ids) - mark
         span = self.cache.begin([row], [count], self._device)
