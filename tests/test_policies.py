@@ -9,6 +9,7 @@ import torch
 from steer_decode import (
     Calibration,
     FirstTokenEntropy,
+    Pair,
     RandomShare,
     Router,
     SteerError,
@@ -18,7 +19,8 @@ from steer_decode import (
     get_signal,
     parse_policy,
 )
-from steer_decode.calibrate import calibrate
+from steer_decode.calibrate import Run, calibrate
+from steer_decode.demo import DOMAINS, pair_paths, problems
 from steer_decode.mixture import TwoGaussians
 from tiny import make_pair, prompt_text
 
@@ -132,7 +134,7 @@ def test_only_a_first_step_of_the_small_model_is_taken_back() -> None:
 def test_calibration_round_trip_and_refusals(tmp_path: Path) -> None:
     pair = make_pair("qwen2", 1)
     prompts = [prompt_text(i) for i in range(12)]
-    made = calibrate(pair, prompts, max_new_tokens=40)
+    made, _ = calibrate(Run(pair, prompts, options={"max_new_tokens": 40}))
     assert made.counts["small"][-1] > 10
     assert made.fits["small"]
     path = tmp_path / "c.json"
@@ -146,3 +148,25 @@ def test_calibration_round_trip_and_refusals(tmp_path: Path) -> None:
     path.write_text('{"version": 9}')
     with pytest.raises(SteerError, match=r"is not a calibration .*version 9, expected 1"):
         Calibration.load(path)
+
+
+def test_a_target_share_is_reached_with_routing_on() -> None:
+    pair = Pair.from_pretrained(*pair_paths())
+    prompts = [p.prompt for name in DOMAINS for p in problems(name, 12, split="calibration")]
+    run = Run(pair, prompts, options={"max_new_tokens": 120}, cohort=36)
+    made, scores = calibrate(run, large_share=0.4)
+    assert abs(made.settings["achieved_share"] - 0.4) <= 0.03  # type: ignore[operator]
+    # Loaded without a gamma, the router takes the one that was found, and meets the share again.
+    policy = SteerOnline(made)
+    assert policy.gamma == made.settings["gamma"]
+    outputs = Router(pair, policy).cohort(prompts, max_new_tokens=120)
+    tokens = [(len(s.token_ids), s.writer == "large") for o in outputs for s in o.trace.kept]
+    share = sum(n for n, large in tokens if large) / sum(n for n, _ in tokens)
+    assert share == pytest.approx(made.settings["achieved_share"], abs=1e-3)
+    assert {w: {k: len(v) for k, v in b.items()} for w, b in scores.items()} == made.counts
+
+
+@pytest.mark.parametrize("options", [{"gamma": 1.5}, {"large_share": 0.0}, {"large_share": 1.0}])
+def test_bad_targets(options: dict[str, float]) -> None:
+    with pytest.raises(SteerError, match=r"(gamma|large_share) must lie"):
+        calibrate(Run(make_pair("qwen2", 1), [prompt_text(0)]), **options)

@@ -15,15 +15,15 @@ _MARKERS = "osD^vP*X"
 Record = Mapping[str, Any]
 
 
-def check_plot(path: Path) -> None:
+def check_plot(path: Path, option: str = "--plot") -> None:
     """
     Raises:
         SteerError: the name ends in something else than .png or .svg, or matplotlib is missing.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise SteerError(f"--plot must end in .png or .svg, got {str(path)!r}")
+        raise SteerError(f"{option} must end in .png or .svg, got {str(path)!r}")
     if find_spec("matplotlib") is None:
-        raise SteerError("--plot needs matplotlib: pip install steer-kernels[plot]")
+        raise SteerError(f"{option} needs matplotlib: pip install steer-kernels[plot]")
 
 
 def draw(rows: Sequence[Record], path: Path, title: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,49 +36,112 @@ def calibrate(
     max_new_tokens: opt.MaxNewTokensOption = None,
     temperature: opt.TemperatureOption = 0.0,
     seed: opt.SeedOption = 0,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="By default the demo's own calibration.")
+    gamma: Annotated[
+        float | None,
+        typer.Option("--gamma", help="Least posterior of a confident step.  [default: 0.6]"),
     ] = None,
+    large_share: Annotated[
+        float | None,
+        typer.Option("--large-share", help="Find gamma for this share of large-model tokens."),
+    ] = None,
+    cohort: Annotated[
+        int | None,
+        typer.Option(
+            "--cohort", min=1, help="Answers at a time.  [default: 32 for the demo pair, else 1]"
+        ),
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="Picture of the mixtures: .png or .svg.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Where the calibration goes.")] = Path(
+        "calibration.json"
+    ),
 ) -> None:
     """Run a pair over prompts, fit two Gaussians to its step scores, and save them.
 
     Each step is written by either model at even odds. A hundred prompts or more, like those that
     will be asked, make a calibration.
 
+    With --large-share the prompts are run again with routing on, a few to twenty times, until the
+    share of large-model tokens is within 0.02 of it; the calibration keeps the gamma that does it.
+
     Examples:
 
-    - `steer calibrate --pair demo --signal margin --out margin.json`
+    - `steer calibrate --pair demo --signal margin --out margin.json --figure margin.png`
+
+    - `steer calibrate --pair demo --large-share 0.3 --out demo-30.json`
 
     - `steer calibrate --small ID --large ID --prompts questions.txt --out pair.json`
     """
     from .. import calibrate as calibration
+    from ..bench.plot import check_plot
+    from ..sampling import Sampling
     from ..signals import get_signal
+    from .evaluate import DEMO_COHORT
     from .terminal import console, progress
 
     models = Models(pair, small, large, dtype and dtype.value, device, threads)
     texts = _prompts(prompts, n, models)
     get_signal(signal)
-    if out is None:
-        if not models.demo:
-            raise SteerError("--out is missing: say where the calibration of this pair is to go")
-        out = Path(__file__).parents[1] / "demo" / "calibration.json"
+    _check_aim(gamma, large_share)
     check_writable(out)
+    if figure is not None:
+        check_plot(figure, "--figure")
+        check_writable(figure)
+    Sampling(temperature)
+    options = {
+        "max_new_tokens": models.max_new_tokens(max_new_tokens),
+        "temperature": temperature,
+        "seed": seed,
+    }
     loaded = models.load()
     with progress() as bar:
-        task = bar.add_task("prompts", total=len(texts))
-        result = calibration.calibrate(
+        # With a target nobody knows how many runs it takes.
+        total = len(texts) if large_share is None else None
+        task = bar.add_task("answers", total=total)
+        run = calibration.Run(
             loaded,
             texts,
-            signal=signal,
-            max_new_tokens=models.max_new_tokens(max_new_tokens),
-            temperature=temperature,
-            seed=seed,
-            progress=lambda: bar.advance(task),
+            signal,
+            options,
+            cohort or (DEMO_COHORT if models.demo else 1),
+            lambda: bar.advance(task),
         )
+        aim = {"gamma": gamma} if gamma is not None else {"large_share": large_share}
+        result, scores = calibration.calibrate(run, **aim)
     result.save(out)
     screen = console()
     screen.print(_table(result))
-    screen.print(f"calibration of {len(texts)} prompts is in {out}", markup=False, soft_wrap=True)
+    screen.print(_said(result, len(texts), out), markup=False, soft_wrap=True)
+    if figure is not None:
+        from ..calibration_plot import draw
+
+        draw(result, scores, figure)
+        screen.print(f"the mixtures are drawn in {figure}", markup=False, soft_wrap=True)
+
+
+def _check_aim(gamma: float | None, large_share: float | None) -> None:
+    if gamma is not None and large_share is not None:
+        raise SteerError("give either --gamma or --large-share, not both")
+    if gamma is not None and not 0 <= gamma <= 1:
+        raise SteerError(f"--gamma must lie in [0, 1], got {gamma}")
+    if large_share is not None and not 0 < large_share < 1:
+        raise SteerError(f"--large-share must lie between 0 and 1, got {large_share}")
+
+
+def _said(result: Calibration, prompts: int, out: Path) -> str:
+    """What was made; and plainly, if a share was asked for and could not be had."""
+    from ..calibrate import CLOSE
+
+    settings: dict[str, Any] = dict(result.settings)
+    text = f"calibration of {prompts} prompts is in {out}; gamma {settings['gamma']:.4g}"
+    if "achieved_share" not in settings:
+        return text
+    achieved, target = settings["achieved_share"], settings["large_share"]
+    text += f" gives {achieved:.1%} of the tokens to the large model, asked for {target:.1%}"
+    if abs(achieved - target) > CLOSE:
+        text += " (posteriors near 0 and 1 leave no gamma between: try another --signal)"
+    return text
 
 
 def _prompts(path: Path | None, n: int, models: Models) -> list[str]:

@@ -19,13 +19,15 @@ from ..trace import Step
 from ..transcript import Writer
 from .base import REDO, Policy, Redo
 
+GAMMA = 0.6
+
 
 class SteerOnline(Policy):
     """Small model after a confident step, large model after an unconfident one.
 
     Args:
         calibration: mixtures of this pair, or a path to them. The signal is the calibration's.
-        gamma: least posterior of a confident step, in [0, 1].
+        gamma: least posterior of a confident step, in [0, 1]; by default the calibration's own.
         threshold: instead of a calibration, the least score of a confident step, in the signal's
             own unit (the greatest, where lower is surer).
         large_threshold: likewise for steps of the large model, whose logits have a scale of their
@@ -41,7 +43,7 @@ class SteerOnline(Policy):
     def __init__(
         self,
         calibration: Calibration | str | None = None,
-        gamma: float = 0.6,
+        gamma: float | None = None,
         threshold: float | None = None,
         large_threshold: float | None = None,
         signal: str | Signal = "max-logit",
@@ -50,7 +52,7 @@ class SteerOnline(Policy):
             raise SteerError(
                 "steer needs either a calibration (make one with `steer calibrate`) or a threshold"
             )
-        if not 0 <= gamma <= 1:
+        if gamma is not None and not 0 <= gamma <= 1:
             raise SteerError(f"gamma must lie in [0, 1], got {gamma}")
         for name, value in (("threshold", threshold), ("large_threshold", large_threshold)):
             if value is not None and value != value:
@@ -59,7 +61,8 @@ class SteerOnline(Policy):
         self.calibration = (
             Calibration.load(calibration) if isinstance(calibration, str) else calibration
         )
-        self.gamma = gamma
+        kept = self.calibration.settings if self.calibration else {}
+        self.gamma = float(kept.get("gamma", GAMMA)) if gamma is None else gamma  # type: ignore[arg-type]
         self.threshold = threshold
         self.large_threshold = threshold if large_threshold is None else large_threshold
         self.signal = get_signal(self.calibration.signal if self.calibration else signal)
