@@ -25,6 +25,7 @@ namespace {
 #include "cpu/vec_exp.h"
 
 #include "cpu/logit_stats_tile.h"
+#include "cpu/topk_tile.h"
 #include "cpu/sample_logits_tile.h"
 }  // namespace
 
