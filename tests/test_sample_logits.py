@@ -8,6 +8,7 @@ token in range.
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -240,6 +241,27 @@ def test_invalid_rows_and_infinities(sample: Sample, cuts: tuple) -> None:
     if not one_kept or cuts[1] == 1:
         assert out.token[3] == 20
         torch.testing.assert_close(out.logprob[3], torch.tensor(0.5).log())
+
+
+def test_more_infinities_than_a_list_holds_whatever_its_values(sample: Sample) -> None:
+    logits = random_logits(1, 200).expand(12, -1).clone()
+    infinite = torch.arange(3, 200, 17)
+    logits[:, infinite] = INF
+    uniform = (torch.arange(12) + 0.5) / 12
+    for min_p in (1e-3, 1.0):
+        out = sample(logits, uniform, 0.5, min_p=min_p, k=4)
+        assert torch.equal(out.token, infinite)
+        torch.testing.assert_close(out.logprob, torch.full((12,), -math.log(12)))
+
+
+def test_min_p_keeps_what_it_does_among_large_logits(sample: Sample) -> None:
+    """The spacing of float32 at 1e4 is 1e-3: the edge of what is kept must not move by it."""
+    row = random_logits(1, 900)[0] + 1e4
+    for temperature, min_p in ((1.0, 0.1), (1.5, 0.003), (0.7, 1e-5)):
+        cuts = (temperature, 0, 1.0, min_p)
+        tokens, uniform = middles(probabilities(row, cuts), 1e-3)
+        out = sample(row.expand(len(tokens), -1)[:9], uniform[:9], *cuts, k=2)
+        assert torch.equal(out.token, tokens[:9])
 
 
 def test_extreme_temperatures(sample: Sample) -> None:

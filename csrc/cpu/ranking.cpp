@@ -1,7 +1,6 @@
 #include "cpu/ranking.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -44,10 +43,8 @@ Ranking::Ranking(const LogitStatsParams& params, int64_t row, const TopKQueue& l
   const auto lowest_listed = [&] { return list.value(static_cast<int>(listed_ - 1)); };
   while (listed_ > 0 && lowest_listed() == minus_infinity) --listed_;
   list_is_all_ = listed_ < list.size() || listed_ == params.vocab;
-  if (gap <= 0.0f || list.value(0) == -minus_infinity) return;
-  // Below the gap, and above what rounding could have kept out (topk_tile.h), the list is whole
-  // down to here.
-  const float largest = list.value(0), within = largest - gap - 5e-7f * (std::fabs(largest) + gap);
+  if (gap <= 0.0f) return;
+  const float within = floor_of_gap(list.value(0), gap, 5e-7f);  // topk_tile.h: 1e-6, a little lower
   list_is_all_ = list_is_all_ || !list.full() || lowest_listed() < within;
   while (listed_ > required && lowest_listed() < within) --listed_;
 }

@@ -11,11 +11,6 @@
 // Included after logit_stats_tile.h, under the same rules.
 #pragma once
 
-// A gap below the largest, less what rounding could make of it.
-inline float bar_below(float largest, float gap) {
-  return largest - gap - 1e-6f * (std::fabs(largest) + gap);
-}
-
 struct Run {
   TopKQueue queue;
   int required;
@@ -34,13 +29,15 @@ struct Run {
   }
 
   // Everything enters until the list has what is required, unless a start spares it that.
-  bool open() const { return queue.size() < required && !(start > -INFINITY); }
+  bool open() const { return queue.size() < required && !(start > -std::numeric_limits<float>::infinity()); }
+
+  float lowest_within_gap(float largest) const { return floor_of_gap(largest, gap, 1e-6f); }
 
   void push(float value, int64_t id) {
     queue.push(value, id);
     bar = start;
     if (queue.size() >= required)
-      bar = std::max(bar, std::min(queue.value(required - 1), bar_below(queue.value(0), gap)));
+      bar = std::max(bar, std::min(queue.value(required - 1), lowest_within_gap(queue.value(0))));
     if (queue.full()) bar = std::max(bar, queue.threshold());
   }
 };
@@ -92,7 +89,7 @@ void topk_pass(const Tile<T>& tile, const MaxState& maxima, float max, int64_t f
                Run& run) {
   if (run.queue.size() == 0) {
     const float start = start_of((tile.body_columns + kBlock - 1) / kBlock, maxima, run.required);
-    run.start = run.bar = std::min(start, bar_below(max, run.gap));
+    run.start = run.bar = std::min(start, run.lowest_within_gap(max));
   }
   int64_t block = 0;
   for (int64_t i = 0; i < tile.body_columns; i += kBlock, ++block)
