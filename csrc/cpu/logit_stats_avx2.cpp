@@ -10,6 +10,7 @@
 #include <immintrin.h>
 
 #include <cstring>
+#include <functional>
 #include <limits>
 
 #if defined(__clang__)

@@ -2,6 +2,7 @@
 #include "cpu/logit_stats.h"
 
 #include <cstring>
+#include <functional>
 #include <limits>
 
 namespace steer {

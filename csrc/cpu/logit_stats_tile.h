@@ -184,6 +184,21 @@ SoftmaxAccumulator sums_of_tile(const Tile<T>& tile, float reference,
   return sums_at(max, reference, exponential.rate, sum, sum_lanes(state.weighted) / kExpUnit);
 }
 
+template <class T>
+inline void add_masses(const T* data, int64_t columns, Vec max, const Exponential<true>& tempered,
+                       Vec (&result)[2]) {
+  Vec sum[2] = {result[0], result[1]};  // in registers
+  for (int64_t i = 0; i < columns; i += kLockstep * Vec::kLanes) {
+    Vec d[kLockstep];
+    for (int j = 0; j < kLockstep; ++j)
+      d[j] = Vec::sub(Vec::load(data + i + j * Vec::kLanes), max);
+    tempered.clamp(d);
+    tempered.add_exp(d, sum);
+  }
+  result[0] = sum[0];
+  result[1] = sum[1];
+}
+
 // sum exp((x - max) / temperature); a pass of its own, over a tile that is in L1.
 template <class T>
 double mass_of_tile(const Tile<T>& tile, const SoftmaxAccumulator& softmax,
@@ -191,17 +206,7 @@ double mass_of_tile(const Tile<T>& tile, const SoftmaxAccumulator& softmax,
   if (!is_finite(softmax.max)) return softmax.sum;  // the number of +inf
   const Vec max = Vec::set1(softmax.max), zero = Vec::set1(0.0f);
   Vec sum[2] = {zero, zero};
-  const int64_t steps = tile.body_columns / kStep + (tile.tail_columns != 0 ? 1 : 0);
-  for (int64_t step = 0; step < steps; ++step) {
-    const bool in_body = step * kStep < tile.body_columns;
-    const T* data = in_body ? tile.body + step * kStep : tile.tail;
-    for (int first = 0; first < kUnroll; first += kLockstep) {
-      Vec d[kLockstep];
-      for (int j = 0; j < kLockstep; ++j)
-        d[j] = Vec::sub(Vec::load(data + (first + j) * Vec::kLanes), max);
-      tempered.clamp(d);
-      tempered.add_exp(d, sum);
-    }
-  }
+  add_masses(tile.body, tile.body_columns, max, tempered, sum);
+  if (tile.tail_columns != 0) add_masses(tile.tail, kStep, max, tempered, sum);
   return sum_lanes(sum) / kExpUnit;
 }

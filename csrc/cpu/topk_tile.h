@@ -63,21 +63,24 @@ void offer(const T* data, int64_t columns, int64_t first_id, Run& run) {
   }
 }
 
-// Where the bar of a run starts: just below what at least `required` elements of the tile reach.
+// Where the bar of a run starts: just below what at least `required` elements of the tile reach, as
+// that many groups of columns, a lane of every so many blocks each, have such a maximum.
 inline float start_of(int64_t blocks, const MaxState& maxima, int required) {
   const float none = -std::numeric_limits<float>::infinity();
-  const int64_t sets = (required + Vec::kLanes - 1) / Vec::kLanes;  // of a group in each lane
+  constexpr int64_t kMostSets = 4 * (kMaxListLength + Vec::kLanes - 1) / Vec::kLanes;
+  int64_t sets = (required + Vec::kLanes - 1) / Vec::kLanes;
   if (blocks < sets) return none;
-  float least = std::numeric_limits<float>::infinity();
+  if (sets > 1) sets = std::min(2 * sets, blocks);  // a long list gains by a closer bar
+  float groups[kMostSets * Vec::kLanes];
   for (int64_t set = 0; set < sets; ++set) {
     Vec max = maxima.block[set];
     for (int64_t block = set + sets; block < blocks; block += sets)
       max = Vec::max(max, maxima.block[block]);
-    float lanes[Vec::kLanes];
-    std::memcpy(lanes, &max, sizeof(max));
-    for (float lane : lanes) least = std::min(least, lane);
+    std::memcpy(groups + set * Vec::kLanes, &max, sizeof(max));
   }
-  return std::nextafter(least, none);
+  float* const end = groups + sets * Vec::kLanes;
+  std::nth_element(groups, groups + required - 1, end, std::greater<float>());
+  return std::nextafter(groups[required - 1], none);
 }
 
 inline bool may_enter(Vec maxima, const Run& run) {
@@ -122,6 +125,7 @@ void reduce_tasks(const LogitStatsParams& params, LogitStatsWorkspace& work, int
     const SoftmaxAccumulator sums = sums_of_tile(tile, reference, exponential, maxima);
     work.partials[task] = sums;
     if (!work.masses.empty()) work.masses[task] = mass_of_tile(tile, sums, tempered);
+    if (std::isnan(sums.max)) continue;  // the row needs no list; and NaN would upset its start
     if (run.open() || sums.max > run.bar) topk_pass(tile, maxima, sums.max, column, run);
   }
   work.store(slot, run.queue);

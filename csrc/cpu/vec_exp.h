@@ -12,7 +12,7 @@
 #pragma once
 
 constexpr double kExpUnit = 1.0;  // what exp(0) comes out as
-constexpr int kLockstep = 1;      // vectors worked on at a time: registers are few here
+constexpr int kLockstep = 2;      // vectors worked on at a time: there are few registers
 
 // exp(rate * d), for d up to 16 / rate or so. The rate is 1 unless kTempered.
 template <bool kTempered>
