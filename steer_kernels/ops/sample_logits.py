@@ -206,17 +206,15 @@ def _cuda(
     k: int = 8,
     vocab_size: int | None = None,
 ) -> reference.Sampled:
-    """One Triton launch where nothing is cut; otherwise the token from the reference on the device.
-
-    Neither reads anything on the host.
-    """
+    """Triton, with nothing read on the host; the reference on the device where there is none."""
     _check(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
     columns = logits.shape[1] if vocab_size is None else vocab_size
-    cut = 0 < top_k < columns or top_p < 1 or min_p > 0
-    if (temperature == 0 or not cut) and stats_op._triton_kernel() is not None:
+    if stats_op._triton_kernel() is not None:
         from steer_kernels.triton.sample_logits import sample_logits_triton
 
-        return sample_logits_triton(logits, uniform, temperature, k, columns)
+        return sample_logits_triton(
+            logits, uniform, temperature, k, columns, top_k, top_p, min_p
+        )
     stats = stats_op._cuda(logits, k, vocab_size)
     inside = (uniform >= 0) & (uniform < 1)
     token, logprob = reference.draw(

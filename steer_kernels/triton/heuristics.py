@@ -13,6 +13,8 @@ TILE = 2048  # columns that share one (m, S, T); fixed, because the bits of the 
 LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
 MAX_SPLITS = 128  # bounds the candidates that the last program of a row reads again
 PROGRAMS_PER_SM = 4
+NUCLEUS = 32  # ranks listed for top_p and min_p
+MAX_LENGTH = 64  # of a list
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,15 @@ class RowSplit:
 def list_size(k: int) -> int:
     """Slots of a running top-k list: the next power of two, at least 16."""
     return max(16, 1 << (k - 1).bit_length())
+
+
+def cut_list_length(k: int, top_k: int, vocab_size: int) -> int:
+    """Length of the lists that decide the cuts: one more than top_k shows a tie of its last.
+
+    Where top_k does not bound what is kept, NUCLEUS covers most steps of a language model.
+    """
+    wanted = top_k + 1 if 0 < top_k < MAX_LENGTH else NUCLEUS
+    return min(max(k, wanted), vocab_size)
 
 
 def split_rows(rows: int, vocab_size: int, sm_count: int) -> RowSplit:
