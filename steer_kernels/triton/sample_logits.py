@@ -25,7 +25,14 @@ import triton.language as tl
 
 from steer_kernels.reference import Sampled
 from steer_kernels.triton.cuts import NO_COLUMN, draw_from_list, exponent
-from steer_kernels.triton.heuristics import LAUNCH, TILE, cut_list_length, list_size
+from steer_kernels.triton.heuristics import (
+    CUT_LAUNCH,
+    LAUNCH,
+    SELECT_LAUNCH,
+    TILE,
+    cut_list_length,
+    list_size,
+)
 from steer_kernels.triton.logit_stats import (
     MERGE_TILES,
     Outputs,
@@ -233,12 +240,13 @@ def sample_logits_triton(
         sample_logits_kernel[(rows * split.splits,)](
             logits, logits.stride(0), vocab_size, k, length, split.tiles, split.tiles_per_split,
             split.splits, uniforms, *cuts, masses, *workspace, *out, token, logprob,
-            TILE=TILE, VEC=vec, K=list_size(length), GREEDY=greedy, CUT=cut, **LAUNCH,
+            TILE=TILE, VEC=vec, K=list_size(length), GREEDY=greedy, CUT=cut,
+            **(CUT_LAUNCH if cut else LAUNCH),
         )  # fmt: skip
         if cut:
             select_kernel[(rows,)](
                 logits, logits.stride(0), vocab_size, split.tiles, uniforms, *cuts,
                 out.max_logit, token, logprob,
-                TILE=TILE, VEC=vec, BITS=8 * logits.element_size(), **LAUNCH,
+                TILE=TILE, VEC=vec, BITS=8 * logits.element_size(), **SELECT_LAUNCH,
             )  # fmt: skip
     return (*out, token, logprob)
