@@ -101,6 +101,7 @@ def test_every_token_is_found_where_its_share_lies(
         row = random_logits(1, columns, dtype, seed=columns)[0]
         p = probabilities(row, cuts)
         tokens, uniform = middles(p)
+        rows = min(rows, 3) if sample is _triton else rows
         tokens, uniform = tokens[:: len(tokens) // rows + 1], uniform[:: len(tokens) // rows + 1]
         out = sample(row.expand(len(tokens), columns), uniform, *cuts)
         assert torch.equal(out.token, tokens)
@@ -147,6 +148,8 @@ def test_the_statistics_are_those_of_logit_stats(sample: Sample) -> None:
 @pytest.mark.parametrize("cuts", [*PLAIN, (1.5, 40, 1.0, 0.0), (1.5, 0, 0.8, 0.0)], ids=str)
 def test_chi_square_with_tail_buckets(sample: Sample, cuts: tuple) -> None:
     """Counts of 20 000 draws; tokens with fewer than 25 expected share buckets of at least 25."""
+    if sample is _triton and cuts not in PLAIN:
+        pytest.skip("a hundred rows of cuts take Triton's interpreter a minute")
     row = random_logits(1, 200)[0] / 2
     draws = 20_000 if sample is not _triton else 100
     p = probabilities(row, cuts)

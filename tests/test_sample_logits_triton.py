@@ -98,7 +98,7 @@ PEAKED = (0.5, 0, 0.9, 0.0)
     ],
     ids=str,
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_the_list_draws_what_it_covers(
     monkeypatch: pytest.MonkeyPatch, cuts: tuple, decided: bool, dtype: torch.dtype
 ) -> None:
@@ -129,7 +129,7 @@ def test_ties_across_the_end_of_the_list(top_k: int) -> None:
 
 
 def test_second_launch_on_odd_rows_and_special_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Negative, zero and infinite logits, a padded head, rows of odd stride; decided rows between."""
+    """Negative, zero and infinite logits, a padded head, odd strides; a decided row between."""
     seen = launches(monkeypatch)
     vocab, columns = TILE + 50, TILE + 53
     generator = torch.Generator().manual_seed(2)
@@ -165,7 +165,7 @@ def _source(mode: str, dtype: str):
     size = {"cut": list_size(NUCLEUS), "cut of 64": list_size(MAX_LENGTH)}.get(mode, list_size(20))
     constants = {"TILE": TILE, "VEC": 4 if dtype == "fp32" else 8}
     if mode == "select":
-        constants |= {"BITS": 32 if dtype == "fp32" else 16}
+        constants |= {"BITS": {"fp32": 32, "bf16": 16, "fp16": 19}[dtype]}
     else:
         constants |= {"K": size, "GREEDY": mode == "greedy", "CUT": mode.startswith("cut")}
     pointers = {"uniforms": "*fp64", "masses": "*fp32", **POINTERS}

@@ -212,9 +212,7 @@ def _cuda(
     if stats_op._triton_kernel() is not None:
         from steer_kernels.triton.sample_logits import sample_logits_triton
 
-        return sample_logits_triton(
-            logits, uniform, temperature, k, columns, top_k, top_p, min_p
-        )
+        return sample_logits_triton(logits, uniform, temperature, k, columns, top_k, top_p, min_p)
     stats = stats_op._cuda(logits, k, vocab_size)
     inside = (uniform >= 0) & (uniform < 1)
     token, logprob = reference.draw(

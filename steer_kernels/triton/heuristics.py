@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 TILE = 2048  # columns that share one (m, S, T); fixed, because the bits of the sums follow it
 # 128 threads of 16 columns each: two (16-bit) or four (fp32) 128-bit loads in flight per thread.
 LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
@@ -19,6 +21,8 @@ MAX_SPLITS = 128  # bounds the candidates that the last program of a row reads a
 PROGRAMS_PER_SM = 4
 NUCLEUS = 32  # ranks listed for top_p and min_p
 MAX_LENGTH = 64  # of a list
+# Leading bits of a float32 that tell all values of a dtype apart; the others are zero.
+CODE_BITS = {torch.float32: 32, torch.bfloat16: 16, torch.float16: 19}
 
 
 @dataclass(frozen=True)

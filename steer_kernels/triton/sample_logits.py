@@ -4,8 +4,7 @@ Mathematics  As logit_stats, and per tile the mass sum exp((x - m) / temperature
              first column at which the running sum of masses exceeds uniform * total: the tile by
              the running sum over tiles, then the column inside it. With cuts the token comes from
              the row's top-k list (cuts.py). Greedy is the head of the list.
-Movement     As logit_stats; where nothing is cut, the program that merges a row loads one tile of it
-             again.
+Movement     As logit_stats; where nothing is cut, the last program loads a tile of the row again.
 Bytes        As logit_stats, plus 4 a tile of masses, and one tile a row where nothing is cut.
 Order        Masses are summed in the order of the tiles, so the split of a row changes nothing.
 Precision    Masses of tiles, and of 16 bytes of columns, in float32; their running sums in float64.
@@ -26,6 +25,7 @@ import triton.language as tl
 from steer_kernels.reference import Sampled
 from steer_kernels.triton.cuts import NO_COLUMN, draw_from_list, exponent
 from steer_kernels.triton.heuristics import (
+    CODE_BITS,
     CUT_LAUNCH,
     LAUNCH,
     SELECT_LAUNCH,
@@ -197,7 +197,7 @@ def sample_logits_kernel(
 
 
 def _in_two(value: float) -> tuple[float, float]:
-    """A float64 as the sum of two float32, which is what a kernel takes; the second 0 if infinite."""
+    """A float64 as the sum of two float32, which is what a kernel takes."""
     high = float(np.float32(value))
     return (high, value - high) if math.isfinite(high) else (high, 0.0)
 
@@ -247,6 +247,6 @@ def sample_logits_triton(
             select_kernel[(rows,)](
                 logits, logits.stride(0), vocab_size, split.tiles, uniforms, *cuts,
                 out.max_logit, token, logprob,
-                TILE=TILE, VEC=vec, BITS=8 * logits.element_size(), **SELECT_LAUNCH,
+                TILE=TILE, VEC=vec, BITS=CODE_BITS[logits.dtype], **SELECT_LAUNCH,
             )  # fmt: skip
     return (*out, token, logprob)

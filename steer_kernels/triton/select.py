@@ -3,11 +3,12 @@
 Mathematics  A cut of the ranking is a value t and a number of its ties. With A(v) the sum over the
              elements above v, of 1 for top_k and of w = exp((x - m) / temperature) for top_p,
              t = min {v : A(v) < bound}: of what equals t the first ceil((bound - A(t)) / w(t))
-             columns are kept for top_p, and all for top_k. t is found among the 2^16 or 2^32 values
-             of the dtype, three at a time: 8 or 16 passes over the row.
+             columns are kept for top_p, and all for top_k. t is found among the 2^16 (bf16), 2^19
+             (fp16) or 2^32 values of the dtype, three at a time: 8, 10 or 16 passes over the row.
 Movement     A program a row; it leaves at once if the row has its token. Otherwise every pass reads
              the row again, from L2 after the first.
-Bytes        4 a row if decided; else vocab_size * itemsize times 2, 10 to 34 with top_k or top_p.
+Bytes        8 a row if decided; else vocab_size * itemsize times 2, and for each of top_k and top_p
+             times 8 to 17 more.
 Precision    Weights, and their sums over 16 bytes of columns, in float32; all else in float64.
 Order        Sums depend on the row's values alone.
 Sync         None. It runs after the first launch on the same stream.
@@ -60,7 +61,7 @@ def _sums_above(
     sum_a = tl.zeros((TILE // VEC,), tl.float64)
     sum_b = tl.zeros((TILE // VEC,), tl.float64)
     sum_c = tl.zeros((TILE // VEC,), tl.float64)
-    for tile in range(0, tiles):
+    for tile in range(tiles):
         cols, x = _load_tile(start, tile, skew, vocab_size, TILE, VEC)
         code = _code(x, BITS)
         weight = _weights_of(x, code, cols < vocab_size, floor, top, inverse_temperature, COUNT)
@@ -126,7 +127,7 @@ def _draw_kept(
     total = uniform * 0.0
     seen = 0
     last = 0  # column with a weight: stands in where rounding leaves the sum short
-    for tile in range(0, tiles):
+    for tile in range(tiles):
         cols, weight, seen = _kept_weights(
             start, tile, skew, vocab_size, floor, code_p, ties, seen, top, inverse,
             inverse_temperature, least, TILE, VEC, BITS)  # fmt: skip
@@ -136,7 +137,7 @@ def _draw_kept(
     running = total * 0.0
     seen = 0
     token = NO_COLUMN
-    for tile in range(0, tiles):
+    for tile in range(tiles):
         if token == NO_COLUMN:
             cols, weight, seen = _kept_weights(
                 start, tile, skew, vocab_size, floor, code_p, ties, seen, top, inverse,
