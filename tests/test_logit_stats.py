@@ -192,3 +192,15 @@ def test_extreme_finite_values(run: Run) -> None:
     largest = torch.finfo(torch.float32).max
     logits = torch.tensor([[largest, -largest, 0.0, largest], [1e-45, -1e-45, 0.0, -0.0]])
     check(run(logits, 4), logits, 4)
+
+
+@pytest.mark.parametrize("height", [0.0, 1.9, 2.1, 15.0, 90.0, 1e4])
+@pytest.mark.parametrize("depth", [0.0, 39.0, 41.0, 200.0])
+def test_sums_need_no_luck_with_their_reference(run: Run, height: float, depth: float) -> None:
+    """The C++ kernel sums relative to a sample of the row: the maximum is not in it, or far."""
+    logits = random_logits(1, 8_300).div_(4)
+    logits[0, 4096:8192] -= depth
+    logits[0, 3_000] = float(logits.max()) + height
+    check(run(logits, 5), logits, 5)
+    logits[0, :4096] = -INF  # nothing finite among the columns that are sampled first
+    check(run(logits, 5), logits, 5)

@@ -9,12 +9,21 @@
 // -0.0 and +0.0 are equal. A NaN is never above the threshold and does no harm.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
+#include <limits>
 
 namespace steer {
 
 constexpr int kMaxTopK = 64;
 constexpr int kMaxListLength = kMaxTopK + 1;  // one more tells whether the k-th is tied
+
+// The lowest value that is at most `gap` below the largest of a row, less `slack` times the numbers
+// in it for what rounding does to logits. Below +inf lies everything that is not +inf.
+inline float floor_of_gap(float largest, float gap, float slack) {
+  if (largest == std::numeric_limits<float>::infinity()) return std::numeric_limits<float>::max();
+  return largest - gap - slack * (std::fabs(largest) + gap);
+}
 
 class TopKQueue {
  public:

@@ -3,7 +3,8 @@
 // Mathematics: per row, m = max x, S = sum exp(x-m), T = sum (x-m) exp(x-m), and the k largest
 //   elements; lse = m + log S, entropy = log S - T/S (core/softmax_accumulator.h).
 // Data movement: every row is cut into tiles of kTile columns. A tile is read from memory once, by
-//   its maximum pass, and from L1 by the exponential and the top-k pass (logit_stats_tile.h).
+//   the pass that sums it (logit_stats_tile.h), and blocks of it from L1 by the top-k pass
+//   (topk_tile.h).
 // Bytes: vocab * sizeof(dtype) per row, plus about 24 bytes of scratch per tile.
 // Synchronisation: two parallel loops and the barrier between them. Tiles are independent tasks,
 //   so the vocabulary of a single row is shared by the threads too. The second loop merges the
@@ -31,10 +32,13 @@ void write_invalid_row(const LogitStatsParams& params, int64_t row) {
 
 }  // namespace
 
-LogitStatsWorkspace::LogitStatsWorkspace(const LogitStatsParams& params, int list_length)
+LogitStatsWorkspace::LogitStatsWorkspace(const LogitStatsParams& params, int list_length,
+                                         double gap_)
     : tiles_per_row((params.vocab + kTile - 1) / kTile),
       tasks(params.rows * tiles_per_row),
       k(list_length),
+      required(gap_ > 0.0 ? params.k : list_length),
+      gap(static_cast<float>(std::min(gap_, 1e30))),
       partials(tasks),
       counts(tasks, 0),
       values(new float[tasks * k]),

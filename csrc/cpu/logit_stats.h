@@ -31,15 +31,18 @@ void logit_stats_cpu(const LogitStatsParams& params, const ParallelFor& parallel
 // thread keeps one queue for each run of consecutive tiles of a row and leaves it at the slot of
 // the run's first task; `counts` is 0 at all other slots.
 struct LogitStatsWorkspace {
-  // The queues hold `list_length` elements, at least params.k.
-  LogitStatsWorkspace(const LogitStatsParams& params, int list_length);
+  // The lists hold `list_length` elements, at least params.k. With a gap above 0 they hold, beyond
+  // the first params.k, only what is at most that far below the largest.
+  LogitStatsWorkspace(const LogitStatsParams& params, int list_length, double gap = 0.0);
 
   // Asks for sum exp((x - m) / temperature) of every tile too, m being the tile's maximum.
   void temper(double temperature);
 
   int64_t tiles_per_row;
   int64_t tasks;
-  int k;
+  int k;              // length of the lists
+  int required;       // ranks that a list holds whatever their values
+  float gap;
   std::vector<SoftmaxAccumulator> partials;
   std::vector<int> counts;
   std::unique_ptr<float[]> values;  // [tasks, k], left uninitialised: most slots stay unused

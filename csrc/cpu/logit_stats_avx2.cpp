@@ -10,6 +10,7 @@
 #include <immintrin.h>
 
 #include <cstring>
+#include <functional>
 #include <limits>
 
 #if defined(__clang__)
@@ -25,6 +26,7 @@ namespace {
 #include "cpu/vec_exp.h"
 
 #include "cpu/logit_stats_tile.h"
+#include "cpu/topk_tile.h"
 #include "cpu/sample_logits_tile.h"
 }  // namespace
 

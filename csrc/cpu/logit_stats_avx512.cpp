@@ -10,6 +10,7 @@
 #include <immintrin.h>
 
 #include <cstring>
+#include <functional>
 #include <limits>
 
 #if defined(__clang__)
@@ -27,6 +28,7 @@ namespace {
 #include "cpu/vec_exp_avx512.h"
 
 #include "cpu/logit_stats_tile.h"
+#include "cpu/topk_tile.h"
 #include "cpu/sample_logits_tile.h"
 }  // namespace
 

@@ -2,6 +2,7 @@
 #include "cpu/logit_stats.h"
 
 #include <cstring>
+#include <functional>
 #include <limits>
 
 namespace steer {
@@ -10,6 +11,7 @@ namespace {
 #include "cpu/vec_exp.h"
 
 #include "cpu/logit_stats_tile.h"
+#include "cpu/topk_tile.h"
 #include "cpu/sample_logits_tile.h"
 }  // namespace
 

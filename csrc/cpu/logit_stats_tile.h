@@ -1,9 +1,12 @@
 // logit_stats, the kernel body for one instruction set; written once over `Vec`.
 //
-// A tile (at most kTile columns) is passed over three times, the first time from memory and then
-// from L1: maximum; exponentials (a NaN shows in their sum); and, only if the tile's maximum beats
-// the k-th best element so far, a threshold test that hands candidates to the top-k queue. That
-// pass looks only into the blocks whose own maximum, left by the first pass, beats it too.
+// One pass over a tile (at most kTile columns) finds its maximum and, relative to a reference that
+// is known beforehand, sums its exponentials. The reference is the largest of a few columns of every
+// tile of the row: any number serves that lies near the row's maximum, or above the tile's. Where the
+// tile turns out to reach far above it (or to lie so far below that its sums are lost), a second pass
+// over the tile, now in L1, sums relative to the tile's own maximum. A NaN shows in the sums.
+// topk_tile.h then looks for candidates in the blocks whose maxima, which this pass leaves, may hold
+// some.
 // Sums run in float over 2 x kLanes independent lanes of at most kTile / (2 kLanes) terms each
 // and are added up in double, so the rounding error does not grow with the vocabulary.
 // Columns that do not fill a whole step are copied into a buffer padded with -inf, which changes
@@ -18,6 +21,10 @@ constexpr int kUnroll = 4;
 constexpr int64_t kStep = kUnroll * Vec::kLanes;
 constexpr int64_t kBlock = 4 * kStep;  // the top-k pass skips blocks by their maxima
 constexpr int64_t kBlocks = kTile / kBlock;
+// How far above its reference a maximum may lie: d exp(d) rounds in proportion to the distance.
+constexpr float kReachAbove = 2.0f;
+constexpr float kReachBelow = 40.0f;
+constexpr int64_t kSample = 128;  // columns of each tile that the reference is the largest of
 
 // Lane-wise maxima of each block of a tile's body, and of its tail.
 struct MaxState {
@@ -28,7 +35,6 @@ struct MaxState {
 struct ExpState {
   Vec sum[2];
   Vec weighted[2];
-  Vec mass[2];  // under a temperature, where asked for
 };
 
 // A tile as whole steps in place plus at most one padded step.
@@ -52,168 +58,155 @@ struct Tile {
   static Half negative_infinity(Half) { return {0xFC00}; }
 };
 
-// Lane-wise maximum of at most a block of whole steps. Vec::max gives its second argument if one is
-// NaN, so a NaN may get lost here.
-template <class T>
-inline Vec max_of_block(const T* data, int64_t columns) {
-  Vec lanes[kUnroll];
-  for (int j = 0; j < kUnroll; ++j) lanes[j] = Vec::load(data + j * Vec::kLanes);
-  for (int64_t i = kStep; i < columns; i += kStep)
-    for (int j = 0; j < kUnroll; ++j)
-      lanes[j] = Vec::max(lanes[j], Vec::load(data + i + j * Vec::kLanes));
-  return Vec::max(Vec::max(lanes[0], lanes[1]), Vec::max(lanes[2], lanes[3]));
-}
-
-// The maximum of a tile; leaves the maxima of its blocks in `state`.
-template <class T>
-inline float max_pass(const Tile<T>& tile, MaxState& state) {
-  Vec max = Vec::set1(-std::numeric_limits<float>::infinity());
-  int64_t block = 0;
-  for (int64_t i = 0; i < tile.body_columns; i += kBlock, ++block) {
-    state.block[block] = max_of_block(tile.body + i, std::min(kBlock, tile.body_columns - i));
-    max = Vec::max(max, state.block[block]);
-  }
-  if (tile.tail_columns != 0) {
-    state.tail = max_of_block(tile.tail, kStep);
-    max = Vec::max(max, state.tail);
-  }
+// The largest lane. Vec::max gives its second argument if one is NaN, so a NaN may get lost.
+inline float max_of_lanes(Vec max) {
   float lanes[Vec::kLanes];
   std::memcpy(lanes, &max, sizeof(max));
-  return *std::max_element(lanes, lanes + Vec::kLanes);
+  for (int half = Vec::kLanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
+  return lanes[0];
 }
 
-// A NaN among the data makes the sum NaN.
-template <bool kTempered, class T>
-inline void exp_pass(const T* data, int64_t columns, Vec max, const Tempering& tempering,
-                     ExpState& result) {
-  ExpState state = result;  // in registers
+inline bool is_finite(float x) { return std::fabs(x) < std::numeric_limits<float>::infinity(); }
+
+// The largest of the first kSample columns of each tile; no reference where that is not finite.
+template <class T>
+float reference_of_row(const LogitStatsParams& params, int64_t row) {
+  const T* data = static_cast<const T*>(params.logits) + row * params.row_stride;
+  const Vec lowest = Vec::set1(-std::numeric_limits<float>::infinity());
+  Vec max[2] = {lowest, lowest};
+  for (int64_t column = 0; column < params.vocab; column += kTile) {
+    const int64_t stop = std::min(column + kSample, params.vocab - kStep + 1);
+    for (int64_t i = column; i < stop; i += kStep)
+      for (int j = 0; j < kUnroll; ++j)
+        max[j & 1] = Vec::max(max[j & 1], Vec::load(data + i + j * Vec::kLanes));
+  }
+  return max_of_lanes(Vec::max(max[0], max[1]));
+}
+
+// Adds the exponentials of at most a block of whole steps, and returns its lane-wise maxima.
+template <class T>
+inline Vec sum_block(const T* data, int64_t columns, Vec reference,
+                     const Exponential<false>& exponential, ExpState& state) {
+  const Vec lowest = Vec::set1(-std::numeric_limits<float>::infinity());
+  Vec max[2] = {lowest, lowest};
   for (int64_t i = 0; i < columns; i += kStep) {
-    for (int j = 0; j < kUnroll; ++j) {
-      const Vec d = Vec::sub(Vec::load(data + i + j * Vec::kLanes), max);
-      const Vec shifted = clamp_exponent(d);
-      const Vec e = exp_nonpositive(shifted);
-      state.sum[j & 1] = Vec::add(state.sum[j & 1], e);
-      state.weighted[j & 1] = Vec::fma(shifted, e, state.weighted[j & 1]);
-      if (kTempered) state.mass[j & 1] = Vec::add(state.mass[j & 1], tempering.exp(d));
+    for (int first = 0; first < kUnroll; first += kLockstep) {
+      Vec d[kLockstep], e[kLockstep];
+      for (int j = 0; j < kLockstep; ++j) {
+        const Vec x = Vec::load(data + i + (first + j) * Vec::kLanes);
+        max[j & 1] = Vec::max(max[j & 1], x);
+        d[j] = Vec::sub(x, reference);
+      }
+      exponential.clamp(d);
+      exponential.exp(d, e);
+      for (int j = 0; j < kLockstep; ++j) {
+        const int lane = (first + j) & 1;
+        state.sum[lane] = Vec::add(state.sum[lane], e[j]);
+        state.weighted[lane] = Vec::fma(d[j], e[j], state.weighted[lane]);
+      }
     }
   }
-  result = state;
+  return Vec::max(max[0], max[1]);
 }
 
-inline double sum_lanes(Vec a, Vec b) {
+inline double sum_lanes(const Vec (&vectors)[2]) {
   float lanes[2 * Vec::kLanes];
-  std::memcpy(lanes, &a, sizeof(a));
-  std::memcpy(lanes + Vec::kLanes, &b, sizeof(b));
+  std::memcpy(lanes, &vectors, sizeof(lanes));
   double totals[4] = {};  // four chains of additions instead of one
   for (int i = 0; i < 2 * Vec::kLanes; i += 4)
     for (int j = 0; j < 4; ++j) totals[j] += lanes[i + j];
   return (totals[0] + totals[1]) + (totals[2] + totals[3]);
 }
 
-struct TileSums {
-  SoftmaxAccumulator softmax;
-  double mass;  // under the temperature, where asked for
-};
+// One pass over a tile: its maximum, the maxima of its blocks, and its sums.
+template <class T>
+inline float sum_pass(const Tile<T>& tile, float reference, const Exponential<false>& exponential,
+                      MaxState& maxima, ExpState& result) {
+  const Vec zero = Vec::set1(0.0f), at = Vec::set1(reference);
+  ExpState state{{zero, zero}, {zero, zero}};
+  Vec max = Vec::set1(-std::numeric_limits<float>::infinity());
+  maxima.tail = max;
+  int64_t block = 0;
+  for (int64_t i = 0; i < tile.body_columns; i += kBlock, ++block) {
+    const int64_t columns = std::min(kBlock, tile.body_columns - i);
+    maxima.block[block] = sum_block(tile.body + i, columns, at, exponential, state);
+    max = Vec::max(max, maxima.block[block]);
+  }
+  if (tile.tail_columns != 0) {
+    maxima.tail = sum_block(tile.tail, kStep, at, exponential, state);
+    max = Vec::max(max, maxima.tail);
+  }
+  result = state;
+  return max_of_lanes(max);
+}
 
 // A tile with a maximum that is not finite, which may be due to NaN. Each +inf weighs 1, everything
 // else 0.
 template <class T>
-TileSums irregular_tile(const T* data, int64_t columns, float max) {
+SoftmaxAccumulator irregular_tile(const T* data, int64_t columns, float max) {
   double count = 0.0;
   for (int64_t i = 0; i < columns; ++i) {
     const float x = to_float(data[i]);
-    if (std::isnan(x)) return {SoftmaxAccumulator::not_a_number(), 0.0};
+    if (std::isnan(x)) return SoftmaxAccumulator::not_a_number();
     count += x == std::numeric_limits<float>::infinity() ? 1.0 : 0.0;
   }
-  return {{max, count, 0.0}, count};
+  return {max, count, 0.0};
 }
 
-template <bool kTempered, class T>
-TileSums sums_of_tile(const Tile<T>& tile, const Tempering& tempering, MaxState& maxima) {
-  const float max = max_pass(tile, maxima);
-  if (!(std::fabs(max) < std::numeric_limits<float>::infinity()))
+// Sums relative to the maximum from those relative to a reference, which are those of
+// exp(rate * d), rate = 1 + b: d exp(d) is the derivative of exp(d), so b times its sum is what the
+// sum of exponentials has too much. With both sums divided by the same factor their quotient stays
+// as it is, which leaves the entropy off by b times the variance of d: below 1e-6 * |b| / 1e-8.
+inline SoftmaxAccumulator sums_at(float max, float reference, double rate, double sum,
+                                  double weighted) {
+  const double shift = static_cast<double>(reference) - static_cast<double>(max);
+  double scale = 1.0 - (rate - 1.0) * (weighted / sum);
+  if (shift != 0.0) scale *= std::exp(shift);
+  return {max, scale * sum, scale * (weighted + shift * sum)};
+}
+
+template <class T>
+SoftmaxAccumulator sums_of_tile(const Tile<T>& tile, float reference,
+                                const Exponential<false>& exponential, MaxState& maxima) {
+  ExpState state;
+  const bool guess = !is_finite(reference);
+  if (guess) reference = 0.0f;
+  const float max = sum_pass(tile, reference, exponential, maxima, state);
+  if (!is_finite(max))
     return irregular_tile(tile.body, tile.body_columns + tile.tail_columns, max);
-
-  const Vec zero = Vec::set1(0.0f);
-  ExpState sums{{zero, zero}, {zero, zero}, {zero, zero}};
-  exp_pass<kTempered>(tile.body, tile.body_columns, Vec::set1(max), tempering, sums);
-  if (tile.tail_columns != 0)
-    exp_pass<kTempered>(tile.tail, kStep, Vec::set1(max), tempering, sums);
-  const double sum = sum_lanes(sums.sum[0], sums.sum[1]);
-  if (std::isnan(sum)) return {SoftmaxAccumulator::not_a_number(), 0.0};
-  return {{max, sum, sum_lanes(sums.weighted[0], sums.weighted[1])},
-          kTempered ? sum_lanes(sums.mass[0], sums.mass[1]) : 0.0};
-}
-
-// Offers at most a block to a queue; data is readable up to the next multiple of kStep.
-template <class T>
-void offer(const T* data, int64_t columns, int64_t first_id, TopKQueue& queue) {
-  int64_t i = 0;
-  while (!queue.full() && i < columns) {  // whole steps, so that the vector loop stays aligned
-    const int64_t stop = std::min(columns, i + kStep);
-    for (; i < stop; ++i) queue.push(to_float(data[i]), first_id + i);
+  if (guess || max - reference > kReachAbove || reference - max > kReachBelow) {
+    reference = max;
+    sum_pass(tile, reference, exponential, maxima, state);
   }
-  for (; i < columns; i += Vec::kLanes) {
-    uint32_t candidates = Vec::greater(Vec::load(data + i), Vec::set1(queue.threshold()));
-    for (; candidates != 0; candidates &= candidates - 1) {
-      const int64_t index = i + __builtin_ctz(candidates);
-      queue.push(to_float(data[index]), first_id + index);
-    }
-  }
-}
-
-inline bool may_enter(Vec maxima, const TopKQueue& queue) {
-  return !queue.full() || Vec::greater(maxima, Vec::set1(queue.threshold())) != 0;
+  const double sum = sum_lanes(state.sum) / kExpUnit;
+  if (std::isnan(sum)) return SoftmaxAccumulator::not_a_number();
+  return sums_at(max, reference, exponential.rate, sum, sum_lanes(state.weighted) / kExpUnit);
 }
 
 template <class T>
-void topk_pass(const Tile<T>& tile, const MaxState& maxima, int64_t first_id, TopKQueue& queue) {
-  int64_t block = 0;
-  for (int64_t i = 0; i < tile.body_columns; i += kBlock, ++block)
-    if (may_enter(maxima.block[block], queue))
-      offer(tile.body + i, std::min(kBlock, tile.body_columns - i), first_id + i, queue);
-  if (tile.tail_columns != 0 && may_enter(maxima.tail, queue))
-    offer(tile.tail, tile.tail_columns, first_id + tile.body_columns, queue);
-}
-
-template <bool kTempered, class T>
-void reduce_tasks(const LogitStatsParams& params, LogitStatsWorkspace& work, int64_t begin,
-                  int64_t end) {
-  TopKQueue queue(work.k);
-  const Tempering tempering(work.inverse_temperature);
-  int64_t slot = begin;
-  for (int64_t task = begin; task < end; ++task) {
-    const int64_t row = task / work.tiles_per_row;
-    const int64_t column = (task - row * work.tiles_per_row) * kTile;
-    if (column == 0 && task != begin) {  // a new row: hand in the queue of the last one
-      work.store(slot, queue);
-      queue.clear();
-      slot = task;
-    }
-    const T* data = static_cast<const T*>(params.logits) + row * params.row_stride + column;
-    const Tile<T> tile(data, std::min(kTile, params.vocab - column));
-    MaxState maxima;
-    const TileSums sums = sums_of_tile<kTempered>(tile, tempering, maxima);
-    work.partials[task] = sums.softmax;
-    if (kTempered) work.masses[task] = sums.mass;
-    if (queue.full() && !(sums.softmax.max > queue.threshold())) continue;
-    topk_pass(tile, maxima, column, queue);
+inline void add_masses(const T* data, int64_t columns, Vec max, const Exponential<true>& tempered,
+                       Vec (&result)[2]) {
+  Vec sum[2] = {result[0], result[1]};  // in registers
+  for (int64_t i = 0; i < columns; i += kLockstep * Vec::kLanes) {
+    Vec d[kLockstep];
+    for (int j = 0; j < kLockstep; ++j)
+      d[j] = Vec::sub(Vec::load(data + i + j * Vec::kLanes), max);
+    tempered.clamp(d);
+    tempered.add_exp(d, sum);
   }
-  work.store(slot, queue);
+  result[0] = sum[0];
+  result[1] = sum[1];
 }
 
+// sum exp((x - max) / temperature); a pass of its own, over a tile that is in L1.
 template <class T>
-void reduce_tasks_of(const LogitStatsParams& params, LogitStatsWorkspace& work, int64_t begin,
-                     int64_t end) {
-  if (work.masses.empty()) reduce_tasks<false, T>(params, work, begin, end);
-  else reduce_tasks<true, T>(params, work, begin, end);
-}
-
-inline void reduce_tasks_of_dtype(const LogitStatsParams& params, LogitStatsWorkspace& work,
-                                  int64_t begin, int64_t end) {
-  switch (params.dtype) {
-    case DType::kFloat32: return reduce_tasks_of<float>(params, work, begin, end);
-    case DType::kBFloat16: return reduce_tasks_of<BFloat16>(params, work, begin, end);
-    case DType::kFloat16: return reduce_tasks_of<Half>(params, work, begin, end);
-  }
+double mass_of_tile(const Tile<T>& tile, const SoftmaxAccumulator& softmax,
+                    const Exponential<true>& tempered) {
+  if (!is_finite(softmax.max)) return softmax.sum;  // the number of +inf
+  const Vec max = Vec::set1(softmax.max), zero = Vec::set1(0.0f);
+  Vec sum[2] = {zero, zero};
+  add_masses(tile.body, tile.body_columns, max, tempered, sum);
+  if (tile.tail_columns != 0) add_masses(tile.tail, kStep, max, tempered, sum);
+  return sum_lanes(sum) / kExpUnit;
 }

@@ -36,11 +36,17 @@ void append_keys(const T* row, int64_t columns, std::vector<uint64_t>& keys) {
 
 }  // namespace
 
-Ranking::Ranking(const LogitStatsParams& params, int64_t row, const TopKQueue& list)
+Ranking::Ranking(const LogitStatsParams& params, int64_t row, const TopKQueue& list, int required,
+                 float gap)
     : params_(params), row_(row), list_(list), listed_(list.size()) {
   const float minus_infinity = -std::numeric_limits<float>::infinity();
-  while (listed_ > 0 && list.value(static_cast<int>(listed_ - 1)) == minus_infinity) --listed_;
+  const auto lowest_listed = [&] { return list.value(static_cast<int>(listed_ - 1)); };
+  while (listed_ > 0 && lowest_listed() == minus_infinity) --listed_;
   list_is_all_ = listed_ < list.size() || listed_ == params.vocab;
+  if (gap <= 0.0f) return;
+  const float within = floor_of_gap(list.value(0), gap, 5e-7f);  // topk_tile.h: 1e-6, a little lower
+  list_is_all_ = list_is_all_ || !list.full() || lowest_listed() < within;
+  while (listed_ > required && lowest_listed() < within) --listed_;
 }
 
 bool Ranking::reach(int64_t rank) {

@@ -26,7 +26,7 @@ namespace steer {
 namespace {
 
 constexpr int64_t kGrainRows = 4;  // choosing a token takes microseconds
-constexpr int kLongList = 32;  // for top_p and min_p: covers most steps of a language model
+constexpr int kLongList = 32;  // for top_p: covers most steps of a language model
 
 struct Choice {
   int64_t token;
@@ -120,7 +120,7 @@ class RowSampler {
   }
 
   Choice draw_from_prefix() const {
-    Ranking ranking(params_.stats, row_, summary_.queue);
+    Ranking ranking(params_.stats, row_, summary_.queue, work_.required, work_.gap);
     const int64_t count = kept_count(ranking);
     std::vector<std::pair<int64_t, double>> kept;  // id, exponent
     kept.reserve(count);
@@ -145,11 +145,20 @@ class RowSampler {
   float max_;
 };
 
-// A longer list than the caller asked for, where it decides the token without another read.
+// How far below the maximum min_p may keep an element; 0 where that is no bound.
+double kept_gap(const SampleLogitsParams& params) {
+  if (params.greedy() || params.cuts_k() || params.min_p == 0.0) return 0.0;
+  return -std::log(params.min_p) * params.temperature;
+}
+
+// A longer list than the caller asked for, where it decides the token without another read. What a
+// gap bounds takes the list no time until it is there.
 int list_length(const SampleLogitsParams& params) {
   int64_t length = params.stats.k;
-  if (!params.greedy() && !params.keeps_all())
-    length = std::max<int64_t>(length, params.cuts_k() ? params.top_k + 1 : kLongList);
+  if (!params.greedy() && !params.keeps_all()) {
+    if (kept_gap(params) > 0.0) length = kMaxListLength;
+    else length = std::max<int64_t>(length, params.cuts_k() ? params.top_k + 1 : kLongList);
+  }
   return static_cast<int>(std::min<int64_t>({length, kMaxListLength, params.stats.vocab}));
 }
 
@@ -165,7 +174,7 @@ void sample_logits_cpu(const SampleLogitsParams& params, const ParallelFor& para
   const LogitStatsParams& stats = params.stats;
   const CpuKernels kernels = kernels_for(current_isa());
   if (stats.rows == 0) return;
-  LogitStatsWorkspace work(stats, list_length(params));
+  LogitStatsWorkspace work(stats, list_length(params), kept_gap(params));
   if (needs_masses(params)) work.temper(params.temperature);
   reduce_tiles(stats, work, kernels, parallel_for);
   parallel_for(stats.rows, kGrainRows, [&](int64_t begin, int64_t end) {

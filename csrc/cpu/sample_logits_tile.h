@@ -5,23 +5,26 @@
 // same rules.
 #pragma once
 
-// exp((x - max) * inverse_temperature) of one whole block or padded step, into `weights`.
+// kExpUnit * exp((x - max) / temperature) of whole steps, into `weights`.
 template <class T>
-inline void weights_of(const T* data, int64_t columns, float max, float inverse_temperature,
-                       float* weights) {
-  const Tempering tempering(inverse_temperature);
-  for (int64_t i = 0; i < columns; i += Vec::kLanes) {
-    const Vec d = Vec::sub(Vec::load(data + i), Vec::set1(max));
-    const Vec e = tempering.exp(d);
+inline void weights_of(const T* data, int64_t columns, float max,
+                       const Exponential<true>& tempered, float* weights) {
+  for (int64_t i = 0; i < columns; i += kLockstep * Vec::kLanes) {
+    Vec d[kLockstep], e[kLockstep];
+    for (int j = 0; j < kLockstep; ++j)
+      d[j] = Vec::sub(Vec::load(data + i + j * Vec::kLanes), Vec::set1(max));
+    tempered.clamp(d);
+    tempered.exp(d, e);
     std::memcpy(weights + i, &e, sizeof(e));
   }
 }
 
-// +inf elements weigh 1, the others nothing.
+// +inf elements weigh alike, the others nothing.
 template <class T>
 inline void weights_at_infinity(const T* data, int64_t columns, float* weights) {
+  const float unit = static_cast<float>(kExpUnit);
   for (int64_t i = 0; i < columns; ++i)
-    weights[i] = to_float(data[i]) == std::numeric_limits<float>::infinity() ? 1.0f : 0.0f;
+    weights[i] = to_float(data[i]) == std::numeric_limits<float>::infinity() ? unit : 0.0f;
 }
 
 inline double sum_of(const float* weights, int64_t columns) {
@@ -55,18 +58,19 @@ struct Search {
 };
 
 template <class T>
-bool search_tile(const Tile<T>& tile, float max, float inverse_temperature, Search& search) {
+bool search_tile(const Tile<T>& tile, float max, const Exponential<true>& tempered,
+                 Search& search) {
   const bool infinite = max == std::numeric_limits<float>::infinity();
   float weights[kBlock];
   for (int64_t i = 0; i < tile.body_columns; i += kBlock) {
     const int64_t columns = std::min(kBlock, tile.body_columns - i);
     if (infinite) weights_at_infinity(tile.body + i, columns, weights);
-    else weights_of(tile.body + i, columns, max, inverse_temperature, weights);
+    else weights_of(tile.body + i, columns, max, tempered, weights);
     if (search.step(weights, i, columns)) return true;
   }
   if (tile.tail_columns == 0) return false;
   if (infinite) weights_at_infinity(tile.tail, kStep, weights);
-  else weights_of(tile.tail, kStep, max, inverse_temperature, weights);
+  else weights_of(tile.tail, kStep, max, tempered, weights);
   return search.step(weights, tile.body_columns, kStep);
 }
 
@@ -75,10 +79,12 @@ Found locate(const LogitStatsParams& params, int64_t row, int64_t column, float 
              float inverse_temperature, double target) {
   const T* data = static_cast<const T*>(params.logits) + row * params.row_stride + column;
   const Tile<T> tile(data, std::min(kTile, params.vocab - column));
-  Search search{target, false};
-  if (!search_tile(tile, max, inverse_temperature, search)) {
-    search = {target, true};  // rounding left the sum short: seldom, so a second pass is fine
-    search_tile(tile, max, inverse_temperature, search);
+  const Exponential<true> tempered(inverse_temperature);
+  Search search{target * kExpUnit, false};
+  if (!search_tile(tile, max, tempered, search)) {
+    // Rounding left the sum short: seldom, so a second pass is fine.
+    search = {target * kExpUnit, true};
+    search_tile(tile, max, tempered, search);
   }
   return {column + search.at, to_float(data[search.at])};
 }

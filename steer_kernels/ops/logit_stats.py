@@ -131,10 +131,28 @@ def logit_stats(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> Lo
         TypeError: `logits` is no tensor or has another dtype; `k` or `vocab_size` is no int.
         ValueError: another rank, layout, device or stride, or a value out of range.
     """
+    if _left_to_the_kernel(logits, k, vocab_size):
+        try:
+            return LogitStats(*_OP(logits, k, vocab_size))
+        except Exception:
+            _check(logits, k, vocab_size)  # names the argument, if it is one
+            raise
     _check(logits, k, vocab_size)
     if logits.requires_grad:
         logits = logits.detach()
-    return LogitStats(*torch.ops.steer_kernels.logit_stats(logits, k, vocab_size))
+    return LogitStats(*_OP(logits, k, vocab_size))
+
+
+def _left_to_the_kernel(logits: object, k: object, vocab_size: object) -> bool:
+    """Whether the C++ kernel itself finds all that `_check` would: it takes a microsecond less."""
+    return (
+        type(logits) is Tensor  # no fake one: nobody looks at the arguments then
+        and logits.is_cpu
+        and not logits.requires_grad
+        and type(k) is int  # a bool would pass for one
+        and (vocab_size is None or type(vocab_size) is int)
+        and not torch.compiler.is_compiling()
+    )
 
 
 def _check(logits: Tensor, k: int, vocab_size: int | None) -> None:
@@ -221,3 +239,4 @@ if extension is None:
     torch.library.impl(_NAME, "cpu", _cpu_fallback)
 torch.library.impl(_NAME, "cuda", _cuda)
 torch.library.register_fake(_NAME, _fake)
+_OP = torch.ops.steer_kernels.logit_stats.default

@@ -13,6 +13,7 @@ from steer_kernels._extension import extension
 from steer_kernels.ops import logit_stats as stats_op
 from steer_kernels.ops.logit_stats import LogitStats
 
+_NUMBERS = (float, int)
 _NAME = "steer_kernels::sample_logits"
 _SCHEMA = (
     "(Tensor logits, Tensor uniform, float temperature=1.0, int top_k=0, float top_p=1.0, "
@@ -98,13 +99,27 @@ def sample_logits(
         RuntimeError: on the CPU, a value of `uniform` outside [0, 1). On a GPU the host does not
             read the values; there the row is given the token 0, and NaN as its log-probability.
     """
+    if (
+        stats_op._left_to_the_kernel(logits, k, vocab_size)
+        and type(uniform) is Tensor
+        and uniform.is_cpu
+        and type(temperature) in _NUMBERS
+        and type(top_p) in _NUMBERS
+        and type(min_p) in _NUMBERS
+        and type(top_k) is int
+    ):
+        try:
+            return SampledLogits(
+                *_OP(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
+            )
+        except Exception:
+            _check(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
+            raise
     _check(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
     if logits.requires_grad:
         logits = logits.detach()
     return SampledLogits(
-        *torch.ops.steer_kernels.sample_logits(
-            logits, uniform, float(temperature), top_k, float(top_p), float(min_p), k, vocab_size
-        )
+        *_OP(logits, uniform, float(temperature), top_k, float(top_p), float(min_p), k, vocab_size)
     )
 
 
@@ -191,17 +206,13 @@ def _cuda(
     k: int = 8,
     vocab_size: int | None = None,
 ) -> reference.Sampled:
-    """One Triton launch where nothing is cut; otherwise the token from the reference on the device.
-
-    Neither reads anything on the host.
-    """
+    """Triton, with nothing read on the host; the reference on the device where there is none."""
     _check(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
     columns = logits.shape[1] if vocab_size is None else vocab_size
-    cut = 0 < top_k < columns or top_p < 1 or min_p > 0
-    if (temperature == 0 or not cut) and stats_op._triton_kernel() is not None:
+    if stats_op._triton_kernel() is not None:
         from steer_kernels.triton.sample_logits import sample_logits_triton
 
-        return sample_logits_triton(logits, uniform, temperature, k, columns)
+        return sample_logits_triton(logits, uniform, temperature, k, columns, top_k, top_p, min_p)
     stats = stats_op._cuda(logits, k, vocab_size)
     inside = (uniform >= 0) & (uniform < 1)
     token, logprob = reference.draw(
@@ -215,3 +226,4 @@ if extension is None:
     torch.library.impl(_NAME, "cpu", _cpu_fallback)
 torch.library.impl(_NAME, "cuda", _cuda)
 torch.library.register_fake(_NAME, _fake)
+_OP = torch.ops.steer_kernels.sample_logits.default

@@ -8,11 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 TILE = 2048  # columns that share one (m, S, T); fixed, because the bits of the sums follow it
 # 128 threads of 16 columns each: two (16-bit) or four (fp32) 128-bit loads in flight per thread.
 LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
+# With cuts. Left to itself, ptxas gives some of these kernels few registers, and spills.
+CUT_LAUNCH = {**LAUNCH, "maxnreg": 128}
+# One program reads a whole row, again and again: more threads, with half the columns each.
+SELECT_LAUNCH = {"num_warps": 8, "enable_fp_fusion": False, "maxnreg": 192}
 MAX_SPLITS = 128  # bounds the candidates that the last program of a row reads again
 PROGRAMS_PER_SM = 4
+NUCLEUS = 32  # ranks listed for top_p and min_p
+MAX_LENGTH = 64  # of a list
+# Leading bits of a float32 that tell all values of a dtype apart; the others are zero.
+CODE_BITS = {torch.float32: 32, torch.bfloat16: 16, torch.float16: 19}
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,15 @@ class RowSplit:
 def list_size(k: int) -> int:
     """Slots of a running top-k list: the next power of two, at least 16."""
     return max(16, 1 << (k - 1).bit_length())
+
+
+def cut_list_length(k: int, top_k: int, vocab_size: int) -> int:
+    """Length of the lists that decide the cuts: one more than top_k shows a tie of its last.
+
+    Where top_k does not bound what is kept, NUCLEUS covers most steps of a language model.
+    """
+    wanted = top_k + 1 if 0 < top_k < MAX_LENGTH else NUCLEUS
+    return min(max(k, wanted), vocab_size)
 
 
 def split_rows(rows: int, vocab_size: int, sm_count: int) -> RowSplit:

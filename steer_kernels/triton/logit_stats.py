@@ -135,7 +135,7 @@ def last_to_finish(arrived, splits):
 
 @triton.jit
 def finish_row(
-    moments, tiles, lists, row, splits, k, K: tl.constexpr,
+    moments, tiles, lists, row, splits, k, length, K: tl.constexpr,
     max_out, lse_out, entropy_out, values_out, ids_out, valid_out,
 ):  # fmt: skip
     """Merge the tiles and lists of a row and store its six results.
@@ -149,8 +149,8 @@ def finish_row(
     tl.store(lse_out + row, tl.where(valid, top + log_total, float("nan")))
     tl.store(entropy_out + row, tl.where(valid, log_total - slope / total, float("nan")))
     tl.store(valid_out + row, valid)
-    best = merge_lists(lists, splits * K, k, K)
-    store_ordered(values_out + row * k, ids_out + row * k, best, valid, k, K)
+    best = merge_lists(lists, splits * K, length, K)
+    store_ordered(values_out + row * k, ids_out + row * k, best, valid, k, length, K)
     return top, total, best, valid
 
 
@@ -187,7 +187,7 @@ def logit_stats_kernel(
     tl.store(lists + split * K + tl.arange(0, K), best)
 
     if last_to_finish(arrived + row, splits):
-        finish_row(moments, tiles, lists, row, splits, k, K, max_out, lse_out, entropy_out,
+        finish_row(moments, tiles, lists, row, splits, k, k, K, max_out, lse_out, entropy_out,
                    values_out, ids_out, valid_out)  # fmt: skip
 
 

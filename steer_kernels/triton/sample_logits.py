@@ -1,25 +1,38 @@
-"""logit_stats, and the next token from the same read: temperature, no cuts, or greedy.
+"""logit_stats, and the next token from the same read: temperature, top_k, top_p, min_p, or greedy.
 
 Mathematics  As logit_stats, and per tile the mass sum exp((x - m) / temperature). The token is the
              first column at which the running sum of masses exceeds uniform * total: the tile by
-             the running sum over tiles, then the column inside it. Greedy is the head of the list.
-Movement     As logit_stats; the program that merges a row loads one tile of it again.
-Bytes        As logit_stats, plus 4 a tile of masses and one tile a row.
+             the running sum over tiles, then the column inside it. With cuts the token comes from
+             the row's top-k list (cuts.py). Greedy is the head of the list.
+Movement     As logit_stats; where nothing is cut, the last program loads a tile of the row again.
+Bytes        As logit_stats, plus 4 a tile of masses, and one tile a row where nothing is cut.
 Order        Masses are summed in the order of the tiles, so the split of a row changes nothing.
 Precision    Masses of tiles, and of 16 bytes of columns, in float32; their running sums in float64.
-Sync         As logit_stats: one launch, and the last program of a row draws.
-
-top_k, top_p and min_p are not here yet: see `steer_kernels.ops.sample_logits._cuda`.
+Sync         As logit_stats: one launch, and the last program of a row draws. With cuts a second
+             launch follows (select.py), in which rows that the list did not decide get their token
+             and all others leave at once: which they are is known on the device only.
 """
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 import triton
 import triton.language as tl
 
 from steer_kernels.reference import Sampled
-from steer_kernels.triton.heuristics import LAUNCH, TILE, list_size
+from steer_kernels.triton.cuts import NO_COLUMN, draw_from_list, exponent
+from steer_kernels.triton.heuristics import (
+    CODE_BITS,
+    CUT_LAUNCH,
+    LAUNCH,
+    SELECT_LAUNCH,
+    TILE,
+    cut_list_length,
+    list_size,
+)
 from steer_kernels.triton.logit_stats import (
     MERGE_TILES,
     Outputs,
@@ -32,6 +45,7 @@ from steer_kernels.triton.logit_stats import (
     last_to_finish,
     plan,
 )
+from steer_kernels.triton.select import select_kernel, tempered
 from steer_kernels.triton.topk import (
     empty_list,
     first_column,
@@ -40,46 +54,40 @@ from steer_kernels.triton.topk import (
     ordered_bits,
 )
 
-NO_COLUMN = tl.constexpr(2**31 - 1)
+UNDECIDED = tl.constexpr(-1)  # the token of a row that is left to the second launch
 
 
 @triton.jit
-def _exponent(x, top, inverse_temperature):
-    """(x - top) / temperature in float64; 0 at the top, even where it is +inf."""
-    return tl.where(x == top, 0.0, x.to(tl.float64) - top) * inverse_temperature
-
-
-@triton.jit
-def _tempered(x, top, inverse_temperature):
-    """exp((x - top) / temperature) in float32; 1 at the top, even where it is infinite."""
-    return tl.exp(tl.where(x == top, 0.0, x - top) * inverse_temperature)
-
-
-@triton.jit
-def _row_masses(moments, masses, first, tiles, top, inverse_temperature):
+def _row_masses(moments, masses, first, tiles, top, inverse):
     """Masses, relative to the row's maximum, of MERGE_TILES tiles from `first` on."""
     tile = first + tl.arange(0, MERGE_TILES)
     here = tile < tiles
     m = tl.load(moments + tile, mask=here, other=float("-inf"), cache_modifier=".cg")
     mass = tl.load(masses + tile, mask=here, other=0.0, cache_modifier=".cg")
-    scaled = mass.to(tl.float64) * tl.exp(_exponent(m, top, inverse_temperature))
+    scaled = mass.to(tl.float64) * tl.exp(exponent(m, top, inverse))
     return tile, tl.where(mass > 0.0, scaled, 0.0)
 
 
 @triton.jit
-def _choose_tile(moments, masses, tiles, top, inverse_temperature, uniform):
-    """The tile of the token, the mass below it, the target and the total mass."""
-    total = uniform * 0.0
+def _total_mass(moments, masses, tiles, top, inverse):
+    total = inverse * 0.0
     for first in range(0, tiles, MERGE_TILES):
-        tile, mass = _row_masses(moments, masses, first, tiles, top, inverse_temperature)
+        _tile, mass = _row_masses(moments, masses, first, tiles, top, inverse)
         total += tl.sum(mass, axis=0)
+    return total
+
+
+@triton.jit
+def _choose_tile(moments, masses, tiles, top, inverse, uniform):
+    """The tile of the token, the mass below it, the target and the total mass."""
+    total = _total_mass(moments, masses, tiles, top, inverse)
     target = uniform * total
     chosen = NO_COLUMN
     last = 0  # with a mass: stands in where rounding leaves the sum short
     below = total * 0.0
     running = total * 0.0
     for first in range(0, tiles, MERGE_TILES):
-        tile, mass = _row_masses(moments, masses, first, tiles, top, inverse_temperature)
+        tile, mass = _row_masses(moments, masses, first, tiles, top, inverse)
         through = running + tl.cumsum(mass, axis=0)
         passed = (through > target) & (mass > 0.0)
         chosen = tl.minimum(chosen, tl.min(tl.where(passed, tile, NO_COLUMN), axis=0))
@@ -91,18 +99,16 @@ def _choose_tile(moments, masses, tiles, top, inverse_temperature, uniform):
 
 @triton.jit
 def _draw(
-    start, skew, moments, masses, tiles, top, inverse_temperature, uniform, vocab_size,
+    start, skew, moments, masses, tiles, top, inverse, inverse_temperature, uniform, vocab_size,
     TILE: tl.constexpr, VEC: tl.constexpr,
 ):  # fmt: skip
-    """Column and log-probability of the token of a valid row."""
-    tile, below, target, total = _choose_tile(
-        moments, masses, tiles, top, inverse_temperature, uniform
-    )
+    """Column and log-probability of the token of a valid row of which all is kept."""
+    tile, below, target, total = _choose_tile(moments, masses, tiles, top, inverse, uniform)
     local_top = tl.load(moments + tile, cache_modifier=".cg")
-    target = (target - below) / tl.exp(_exponent(local_top, top, inverse_temperature))
+    target = (target - below) / tl.exp(exponent(local_top, top, inverse))
     # First which 16 bytes, then which column of them: few registers, as little is kept per column.
     _cols, x = _load_tile(start, tile, skew, vocab_size, TILE, VEC)
-    mass = tl.sum(_tempered(x, local_top, inverse_temperature), axis=1).to(tl.float64)
+    mass = tl.sum(tempered(x, local_top, inverse_temperature), axis=1).to(tl.float64)
     through = tl.cumsum(mass, axis=0)
     group = tl.arange(0, TILE // VEC)
     at = tl.min(tl.where((through > target) & (mass > 0.0), group, NO_COLUMN), axis=0)
@@ -112,25 +118,27 @@ def _draw(
 
     cols = tile * TILE + at * VEC + tl.arange(0, VEC)
     x = tl.load(start + cols, mask=cols < vocab_size, other=float("-inf")).to(tl.float32)
-    weight = _tempered(x, local_top, inverse_temperature)
+    weight = tempered(x, local_top, inverse_temperature)
     passed = (tl.cumsum(weight, axis=0) > target) & (weight > 0.0)
     column = tl.min(tl.where(passed, cols, NO_COLUMN), axis=0)
     if column == NO_COLUMN:
         column = tl.max(tl.where(weight > 0.0, cols, 0), axis=0)
     logit = tl.load(start + column).to(tl.float32)
-    return column, _exponent(logit, top, inverse_temperature) - tl.log(total)
+    return column, exponent(logit, top, inverse) - tl.log(total)
 
 
 @triton.jit(
-    do_not_specialize=["row_stride", "vocab_size", "k", "tiles", "tiles_per_split", "splits",
-                       "inverse_temperature"],
+    do_not_specialize=["row_stride", "vocab_size", "k", "length", "tiles", "tiles_per_split",
+                       "splits", "top_k"],
     do_not_specialize_on_alignment=["logits"],
 )  # fmt: skip
 def sample_logits_kernel(
-    logits, row_stride, vocab_size, k, tiles, tiles_per_split, splits, uniforms,
-    inverse_temperature, masses, moments, lists, arrived, max_out, lse_out, entropy_out,
+    logits, row_stride, vocab_size, k, length, tiles, tiles_per_split, splits, uniforms,
+    inverse_high, inverse_low, top_k, top_p_high, top_p_low, least_high, least_low,
+    masses, moments, lists, arrived, max_out, lse_out, entropy_out,
     values_out, ids_out, valid_out, token_out, logprob_out,
     TILE: tl.constexpr, VEC: tl.constexpr, K: tl.constexpr, GREEDY: tl.constexpr,
+    CUT: tl.constexpr,
 ):  # fmt: skip
     row = (tl.program_id(0) // splits).to(tl.int64)
     split = tl.program_id(0) % splits
@@ -140,7 +148,7 @@ def sample_logits_kernel(
     masses += row * tiles
     lists += row * splits * K
 
-    best = empty_list(k, K)
+    best = empty_list(length, K)
     for tile in range(split * tiles_per_split, tl.minimum((split + 1) * tiles_per_split, tiles)):
         cols, x = _load_tile(start, tile, skew, vocab_size, TILE, VEC)
         top = tl.max(x)
@@ -150,7 +158,7 @@ def sample_logits_kernel(
         tl.store(moments + 2 * tiles + tile, _sum(slope))
         if not GREEDY:
             # A tile of nothing but -inf has no mass, though each element equals its top.
-            mass = _sum(_tempered(x, top, inverse_temperature))
+            mass = _sum(tempered(x, top, inverse_high))
             tl.store(masses + tile, tl.where(top == float("-inf"), 0.0, mass))
         if ordered_bits(top) > kth_bits(best):
             best = insert_tile(best, x, cols, tile * TILE, vocab_size, logits.dtype.element_ty)
@@ -158,47 +166,87 @@ def sample_logits_kernel(
 
     if last_to_finish(arrived + row, splits):
         top, total, best, valid = finish_row(
-            moments, tiles, lists, row, splits, k, K, max_out, lse_out, entropy_out, values_out,
-            ids_out, valid_out)  # fmt: skip
+            moments, tiles, lists, row, splits, k, length, K, max_out, lse_out, entropy_out,
+            values_out, ids_out, valid_out)  # fmt: skip
         uniform = tl.load(uniforms + row)
+        inverse = uniform * 0.0 + inverse_high + inverse_low
         good = valid & (uniform >= 0.0) & (uniform < 1.0)
         tl.store(token_out + row, 0)
         tl.store(logprob_out + row, float("nan"))
         if good:
             if GREEDY:
-                tl.store(token_out + row, first_column(best, k, K))
+                tl.store(token_out + row, first_column(best, length, K))
                 tl.store(logprob_out + row, -tl.log(total))
+            elif CUT:
+                row_total = _total_mass(moments, masses, tiles, top, inverse)
+                column, logprob, decided = draw_from_list(
+                    best, length, top, inverse, row_total, vocab_size, top_k,
+                    uniform * 0.0 + top_p_high + top_p_low,
+                    uniform * 0.0 + least_high + least_low, uniform, K)  # fmt: skip
+                tl.store(token_out + row, tl.where(decided, column, UNDECIDED).to(tl.int64))
+                tl.store(logprob_out + row, logprob.to(tl.float32))
             else:
                 column, logprob = _draw(
-                    start, skew, moments, masses, tiles, top, inverse_temperature, uniform,
+                    start, skew, moments, masses, tiles, top, inverse, inverse_high, uniform,
                     vocab_size, TILE, VEC)  # fmt: skip
                 tl.store(token_out + row, column.to(tl.int64))
                 tl.store(logprob_out + row, logprob.to(tl.float32))
 
 
+# ---- host ------------------------------------------------------------------------------------
+
+
+def _in_two(value: float) -> tuple[float, float]:
+    """A float64 as the sum of two float32, which is what a kernel takes."""
+    high = float(np.float32(value))
+    return (high, value - high) if math.isfinite(high) else (high, 0.0)
+
+
 def sample_logits_triton(
-    logits: torch.Tensor, uniform: torch.Tensor, temperature: float, k: int, vocab_size: int
+    logits: torch.Tensor,
+    uniform: torch.Tensor,
+    temperature: float,
+    k: int,
+    vocab_size: int,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
 ) -> Sampled:
     """The six results of `logit_stats_triton`, token int64 [B] and logprob f32 [B].
 
     The arguments are taken as checked, but for the values of `uniform`: a row where it is outside
-    [0, 1) is given the token 0 and the log-probability NaN. `temperature` 0 is greedy.
+    [0, 1) is given the token 0 and the log-probability NaN. `temperature` 0 is greedy. One launch,
+    and a second one where something is cut.
     """
     rows, device = logits.shape[0], logits.device
     out = Outputs.empty(rows, k, device)
     token = torch.empty(rows, dtype=torch.int64, device=device)
     logprob = torch.empty(rows, dtype=torch.float32, device=device)
-    if rows:
-        cut = plan(logits, vocab_size)
-        workspace = Workspace.empty(rows, k, cut, device)
-        masses = torch.empty((rows, cut.tiles), dtype=torch.float32, device=device)
-        inverse = 1.0 if temperature == 0 else min(max(1.0 / temperature, 1e-37), 1e37)
-        with _device_of(logits):
-            sample_logits_kernel[(rows * cut.splits,)](
-                logits, logits.stride(0), vocab_size, k, cut.tiles, cut.tiles_per_split,
-                cut.splits, uniform.double().contiguous(), inverse, masses, *workspace, *out,
-                token, logprob,
-                TILE=TILE, VEC=16 // logits.element_size(), K=list_size(k),
-                GREEDY=temperature == 0, **LAUNCH,
+    if not rows:
+        return (*out, token, logprob)
+    greedy = temperature == 0
+    cut = not greedy and (0 < top_k < vocab_size or top_p < 1 or min_p > 0)
+    length = cut_list_length(k, top_k, vocab_size) if cut else k
+    split = plan(logits, vocab_size)
+    workspace = Workspace.empty(rows, length, split, device)
+    masses = torch.empty((rows, split.tiles), dtype=torch.float32, device=device)
+    inverse = 1.0 if greedy else min(max(1.0 / temperature, 1e-37), 1e37)
+    cuts = (
+        *_in_two(inverse), top_k, *_in_two(top_p), *_in_two(math.log(min_p) if min_p else -math.inf)
+    )  # fmt: skip
+    uniforms = uniform.double().contiguous()
+    vec = 16 // logits.element_size()
+    with _device_of(logits):
+        sample_logits_kernel[(rows * split.splits,)](
+            logits, logits.stride(0), vocab_size, k, length, split.tiles, split.tiles_per_split,
+            split.splits, uniforms, *cuts, masses, *workspace, *out, token, logprob,
+            TILE=TILE, VEC=vec, K=list_size(length), GREEDY=greedy, CUT=cut,
+            **(CUT_LAUNCH if cut else LAUNCH),
+        )  # fmt: skip
+        if cut:
+            select_kernel[(rows,)](
+                logits, logits.stride(0), vocab_size, split.tiles, uniforms, *cuts,
+                out.max_logit, token, logprob,
+                TILE=TILE, VEC=vec, BITS=CODE_BITS[logits.dtype], **SELECT_LAUNCH,
             )  # fmt: skip
     return (*out, token, logprob)

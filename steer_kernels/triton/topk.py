@@ -125,13 +125,17 @@ def first_column(best, k, K: tl.constexpr):
 
 
 @triton.jit
-def store_ordered(values_out, ids_out, best, valid, k, K: tl.constexpr):
-    """Store values and columns in order; NaN and the columns 0 to k-1 where not `valid`."""
+def store_ordered(values_out, ids_out, best, valid, k, length, K: tl.constexpr):
+    """Store the first k values and columns of a list of `length` in order.
+
+    NaN and the columns 0 to k-1 where not `valid`.
+    """
     slot = tl.arange(0, K)
-    real = slot < k
+    real = slot < length
     keys = tl.where(real, best, LOWEST_KEY)
     rank = tl.sum((keys[None, :] > keys[:, None]).to(tl.int32), axis=1)
     rank = tl.where(valid, rank, slot)
+    stored = real & (rank < k)
     values, ids = _unpack(best)
-    tl.store(values_out + rank, tl.where(valid, values, float("nan")), mask=real)
-    tl.store(ids_out + rank, tl.where(valid, ids, slot.to(tl.int64)), mask=real)
+    tl.store(values_out + rank, tl.where(valid, values, float("nan")), mask=stored)
+    tl.store(ids_out + rank, tl.where(valid, ids, slot.to(tl.int64)), mask=stored)

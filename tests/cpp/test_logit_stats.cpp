@@ -139,12 +139,15 @@ TEST(sixteen_bit_formats_are_read_natively) {
 
 TEST(exponential_is_accurate_and_flushes_to_zero) {
   on_every_isa([] {
+    const bool by_square = current_isa() == Isa::kAvx512;  // see vec_exp_avx512.h
+    const double error = by_square ? 5.0e-7 : 2.1e-7;
     for (int i = 0; i <= 8700; ++i) {  // two elements: S = 1 + e, T = -d e
       const double d = static_cast<float>(0.01f * static_cast<float>(i)), e = std::exp(-d);
       const float x[2] = {0.0f, -static_cast<float>(d)};
       const Result result = run(x, DType::kFloat32, 1, 2, 2, 1);
-      CHECK_NEAR(result.lse[0], std::log1p(e), 2.1e-7 * std::log1p(e) + 2.3e-16);
-      if (d > 40.0) CHECK_NEAR(result.entropy[0], d * e, 2.4e-7 * d * e);  // S is 1 in double
+      CHECK_NEAR(result.lse[0], std::log1p(e), error * std::log1p(e) + 2.3e-16);
+      const double base = by_square ? 1.4e-8 * d : 0.0;  // what rounding 32 / ln 2 leaves in T
+      if (d > 40.0) CHECK_NEAR(result.entropy[0], d * e, (error + base + 3e-8) * d * e);  // S is 1 in double
     }
     const float far[3] = {0.0f, -88.1f, -kInfinity};
     const Result result = run(far, DType::kFloat32, 1, 3, 3, 1);
