@@ -95,10 +95,10 @@ def calibrate(
         gamma, share, seen = _bisect(run, made, large_share)
         best = _with(made, gamma=gamma, large_share=large_share, achieved_share=round(share, 4))
         refitted = _fitted(run, seen)
-        again, shifted = _gather(run, SteerOnline(refitted, gamma))
+        _, shifted = _gather(run, SteerOnline(refitted, gamma))
         if abs(shifted - large_share) <= CLOSE:
             figures = {"gamma": gamma, "large_share": large_share}
-            return _with(refitted, **figures, achieved_share=round(shifted, 4)), again
+            return _with(refitted, **figures, achieved_share=round(shifted, 4)), seen
         made, scores = refitted, seen
     return best, scores
 
