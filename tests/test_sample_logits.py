@@ -187,8 +187,12 @@ def test_kept_sets_are_those_of_transformers(cuts: tuple) -> None:
 
     temperature, top_k, top_p, min_p = cuts
     chain = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
-    chain += [TopKLogitsWarper(top_k)] * (top_k > 0) + [TopPLogitsWarper(top_p)] * (top_p < 1)
-    chain += [MinPLogitsWarper(min_p)] * (min_p > 0)
+    if top_k:
+        chain.append(TopKLogitsWarper(top_k))
+    if top_p < 1:
+        chain.append(TopPLogitsWarper(top_p))
+    if min_p:
+        chain.append(MinPLogitsWarper(min_p))
     for seed in range(10):
         logits = random_logits(4, 500, seed=seed)
         warped = chain(None, logits)
