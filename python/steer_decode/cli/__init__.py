@@ -22,6 +22,7 @@ from .evaluate import evaluate
 from .generate import generate
 from .info import info
 from .show import show
+from .train_router import train_router
 
 BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 
@@ -81,6 +82,7 @@ app = typer.Typer(cls=_Group, add_completion=False, rich_markup_mode="markdown")
 app.command()(generate)
 app.command("eval")(evaluate)
 app.command()(calibrate)
+app.command("train-router")(train_router)
 app.command()(show)
 app.command()(info)
 app.add_typer(bench, name="bench")

@@ -87,6 +87,16 @@ def _trie_of(prompt: str) -> Trie:
     return Trie(cells(prompt))
 
 
+def table_tokens(texts: Sequence[str], prompt: str, trie: Trie | None = None) -> list[bool]:
+    """Which tokens of a step overlap one of the strings of ``trie``, by default the cells."""
+    spans, flags, at = (trie or _trie_of(prompt)).spans("".join(texts)), [], 0
+    for text in texts:
+        end = at + len(text)
+        flags.append(any(start < end and at < stop for start, stop in spans))
+        at = end
+    return flags
+
+
 def split_entropy(step: Step) -> tuple[float, float]:
     """Mean entropy of a step's table tokens and of its others; NaN where there is none."""
     parts: tuple[list[float], list[float]] = [], []
@@ -135,14 +145,7 @@ class EcoTab(Policy):
         self.parameters.check(pair, self._path)
 
     def counted(self, texts: Sequence[str], prompt: str) -> list[bool]:
-        """The table tokens: those that overlap one of the strings."""
-        trie = self._trie or _trie_of(prompt)
-        spans, flags, at = trie.spans("".join(texts)), [], 0
-        for text in texts:
-            end = at + len(text)
-            flags.append(any(start < end and at < stop for start, stop in spans))
-            at = end
-        return flags
+        return table_tokens(texts, prompt, self._trie)
 
     def after_step(self, step: Step) -> Writer | Redo:
         return "large" if self.risk(step) > self.threshold else "small"
