@@ -7,9 +7,9 @@ and raise the log-probability of routes in proportion to their advantage:
 is its reward less the mean of the answers to the same question. Lambda is the multiplier of the
 constraint "mean share <= budget" and follows it by dual ascent.
 
-``roro``: the outcome, right - price x share, is normalised within the answers to one question
-(GRPO); so are the process rewards of all their steps: the judge's for a step of the small model,
-1 - price for one of the large model. The advantage of a step is the sum of the two.
+``roro``: the outcome, right - price x share, is taken relative to the answers to one question; so
+are the process rewards of all their steps: the judge's for a step of the small model, 1 - price for
+one of the large model. The advantage of a step is the sum of the two.
 
 Last, the cut on the probability of the large model is calibrated: by bisection, on answers without
 chance, until the share of large-model tokens is the budget.
@@ -17,6 +17,7 @@ chance, until the share of large-model tokens is the budget.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -36,6 +37,9 @@ from ..transcript import Writer
 from .tasks import Task, answers
 
 _QUANTILES = [i / 10 for i in range(1, 10)]
+_DUAL_RATE = (
+    0.2  # of the multiplier; faster, it drives the network to one side before it has learnt
+)
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ def train(
             advantages = process_advantages(rollouts, training)
         else:
             advantages = constrained_advantages(rollouts, multiplier)
-            multiplier = max(0.0, multiplier + share - training.budget)
+            multiplier = max(0.0, multiplier + _DUAL_RATE * (share - training.budget))
         _ascend(router.network, optimiser, rollouts, advantages)
         progress(sum(r.right for r in rollouts) / len(rollouts), share)
     achieved = _calibrate(pair, router, tasks, training)
@@ -188,15 +192,14 @@ def _roll_out(
 def constrained_advantages(rollouts: Sequence[_Rollout], multiplier: float) -> list[list[float]]:
     """For each step: the answer's reward less that of its question, in units of their spread."""
     rewards = torch.tensor([r.right - multiplier * r.share for r in rollouts])
-    centred = rewards - _means(rewards, [r.question for r in rollouts])
-    centred = centred / centred.std().clamp_min(1e-3)
+    centred = _relative(rewards, [r.question for r in rollouts])
     return [[a] * len(r.large) for a, r in zip(centred.tolist(), rollouts, strict=True)]
 
 
 def process_advantages(rollouts: Sequence[_Rollout], training: Training) -> list[list[float]]:
     """For each step: outcome and process reward, each normalised within its question."""
     outcomes = torch.tensor([r.right - training.price * r.share for r in rollouts])
-    whole = _normalised(outcomes, [r.question for r in rollouts]).tolist()
+    whole = _relative(outcomes, [r.question for r in rollouts]).tolist()
     rewards, questions = [], []
     for rollout in rollouts:
         kept = rollout.output.trace.kept
@@ -209,18 +212,20 @@ def process_advantages(rollouts: Sequence[_Rollout], training: Training) -> list
                 reward = 0.0 if unread else reward_of(training.judge, step, so_far)
             rewards.append(reward)
             questions.append(rollout.question)
-    steps = iter(_normalised(torch.tensor(rewards), questions).tolist())
+    steps = iter(_relative(torch.tensor(rewards), questions).tolist())
     return [[a + next(steps) for _ in r.large] for a, r in zip(whole, rollouts, strict=True)]
 
 
-def _means(values: torch.Tensor, groups: Sequence[int]) -> torch.Tensor:
+def _relative(values: torch.Tensor, groups: Sequence[int]) -> torch.Tensor:
+    """``values`` less the mean of their group, in units of the spread over all groups.
+
+    The spread of each group alone, as in GRPO, would blow up the price of the large model where all
+    answers to a question are right.
+    """
     index = torch.tensor(groups)
-    return torch.stack([values[index == group].mean() for group in groups])
-
-
-def _normalised(values: torch.Tensor, groups: Sequence[int]) -> torch.Tensor:
-    centred = values - _means(values, groups)
-    return centred / (_means(centred**2, groups).sqrt() + 1e-3)
+    means = torch.stack([values[index == group].mean() for group in groups])
+    centred = values - means
+    return centred / centred.square().mean().sqrt().clamp_min(1e-3)
 
 
 def _ascend(
@@ -246,16 +251,16 @@ def _calibrate(
     pair: Pair, router: LearnedRouter, tasks: Sequence[Task], training: Training
 ) -> float:
     """Sets the cut; returns the share of large-model tokens that it gives on ``tasks``."""
-    low, high = 0.0, 1.0
+    low, high = -14.0, 14.0  # log-odds: a network that is sure leaves little between 0 and 1
     best = (float("inf"), 0.5, 0.0)
     some = random.Random(training.seed).sample(list(tasks), min(len(tasks), 96))
-    for _ in range(9):
+    for _ in range(10):
         cut = (low + high) / 2
-        router.network.cut.fill_(cut)
+        router.network.cut.fill_(1 / (1 + math.exp(-cut)))
         found = answers(pair, Learned(router), some, training.max_new_tokens)
         shares = [output.cost.large_token_share for _, output in found]
         share = sum(shares) / len(shares)
         best = min(best, (abs(share - training.budget), cut, share))
         low, high = (cut, high) if share > training.budget else (low, cut)
-    router.network.cut.fill_(best[1])
+    router.network.cut.fill_(1 / (1 + math.exp(-best[1])))
     return best[2]

@@ -132,9 +132,7 @@ class EcoTab(Policy):
         if not 0 <= threshold <= 1:
             raise SteerError(f"threshold must lie in [0, 1], got {threshold}")
         if path is None:
-            raise SteerError(
-                "ecotab needs fitted maps: path=FILE, made by `steer train-router ecotab`"
-            )
+            raise SteerError("ecotab needs path=FILE, made by `steer train-router ecotab`")
         self.threshold = threshold
         self._path = path if isinstance(path, str) else ""
         self.parameters = Parameters.load(path, self.name) if isinstance(path, str) else path
