@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 from ..errors import SteerError
 from ..pair import Pair
@@ -57,12 +58,18 @@ class SpecReason(Policy):
         self.threshold = DEFAULTS[grade] if threshold is None else threshold
         self.grade = grade
         self.grades = grade == "log-prob"
+        # Of each pair, while there is one: an answer begins without tokenising the request anew.
+        self._questions: WeakKeyDictionary[Pair, Question] = WeakKeyDictionary()
 
     def check(self, pair: Pair) -> None:
         self.question(pair)
 
     def question(self, pair: Pair) -> Question | None:
-        return None if self.grades else grading_question(pair)
+        if self.grades:
+            return None
+        if pair not in self._questions:
+            self._questions[pair] = grading_question(pair)
+        return self._questions[pair]
 
     def after_step(self, step: Step) -> Writer | Redo:
         if step.writer == "large":
