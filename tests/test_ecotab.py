@@ -117,6 +117,18 @@ def test_routing_equals_recomputation_from_scratch(family: str) -> None:
     assert out.cost.hand_overs
 
 
+def test_a_row_of_a_cohort_is_routed_as_alone() -> None:
+    pair, shared = make_pair("qwen2", 0), Logistic(1.0, -1.5)
+    router = Router(pair, EcoTab(0.5, maps(shared, shared, pair.fingerprint)))
+    prompts = [prompt_text(i, 3 + 2 * i) for i in range(5)]
+    together = router.cohort(prompts, max_new_tokens=40)
+    for prompt, output in zip(prompts, together, strict=True):
+        alone = router.generate(prompt, max_new_tokens=40)
+        assert output.token_ids == alone.token_ids
+        assert [s.counted for s in output.trace.steps] == [s.counted for s in alone.trace.steps]
+    assert any(o.cost.hand_overs for o in together)
+
+
 def test_fits_find_the_maps_that_made_the_labels() -> None:
     draw = random.Random(0)
     true = Logistic(3.0, -2.0), Logistic(1.5, -1.0)

@@ -21,6 +21,7 @@ from steer_decode import (
     RandomShare,
     Replay,
     Router,
+    Session,
     SteerError,
     Step,
     StepClosed,
@@ -111,6 +112,17 @@ def test_rows_of_a_cohort_restart_as_they_would_alone(policy: Policy) -> None:
         for w in WRITERS:
             assert getattr(output.cost, w).written == getattr(single.cost, w).written
     assert any(o.cost.discarded_tokens for o in together)
+
+
+def test_the_next_turn_of_a_session_goes_on_from_the_answer_that_stayed() -> None:
+    session = Session(Router(PAIR, Impatient(1)))
+    text = prompt_text(2)
+    for more in ("w1", "w2"):
+        out = session.stream(text, max_new_tokens=40).finish()
+        fresh = Router(PAIR, Impatient(1)).generate(text, max_new_tokens=40, chat=False)
+        assert out.token_ids == fresh.token_ids
+        assert out.cost.discarded_tokens == fresh.cost.discarded_tokens > 0
+        text += out.text + more
 
 
 class Restless(Impatient):

@@ -37,9 +37,8 @@ from ..transcript import Writer
 from .tasks import Task, answers
 
 _QUANTILES = [i / 10 for i in range(1, 10)]
-_DUAL_RATE = (
-    0.2  # of the multiplier; faster, it drives the network to one side before it has learnt
-)
+# Of the multiplier. Faster, it drives the network to one side before it has learnt anything.
+_DUAL_RATE = 0.2
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class QueryCascade(Policy):
 
     def __init__(
         self,
-        threshold: float = 0.8,
+        threshold: float = 0.5,
         path: str | None = None,
         signal: str | Signal = "max-prob",
         over: str = "mean",

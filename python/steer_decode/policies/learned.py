@@ -14,7 +14,7 @@ Faithful: process rewards of single steps, from a judge, are combined with the o
 the router is optimised with group-relative advantages (GRPO). Not faithful: there is no trained
 Rubricor and no rubric; the judge is any function of a step and what stands before it, by default
 the probability that the large model gives the step; one gradient step a batch, so that GRPO's
-clipping never acts.
+clipping never acts; advantages are divided by the spread over the batch, not over the question.
 
 At run time neither draws: a step goes to the large model where its probability of that is above a
 cut, which was calibrated to a target share of large-model tokens.
