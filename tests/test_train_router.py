@@ -64,7 +64,7 @@ def test_a_network_is_trained_and_evaluated(tmp_path: Path) -> None:
         (["corea", "--share", "0.5"], "router 'corea' takes no --share: leave it out"),
         (["ecotab", "--judge", "a:b"], "router 'ecotab' takes no --judge"),
         (["roro", "--judge", "nowhere:f"], "cannot find the reward 'nowhere:f'"),
-        (["roro", "--share", "1.5"], "budget must lie between 0 and 1, got 1.5"),
+        (["roro", "--share", "1.5"], "--share must lie between 0 and 1, got 1.5"),
         (["corea", "--over", "most"], "--over must be one of mean, min, got 'most'"),
         (["corea", "--signal", "hunch"], "unknown signal 'hunch'"),
         (["corea", "--n", "0"], "--n must be at least 1, got 0"),

@@ -121,6 +121,8 @@ def _network(kind: Kind, given: dict[str, Any], n: int) -> tuple[_Work, int]:
 
     if "share" in given:
         given["budget"] = given.pop("share")
+        if not 0 < given["budget"] < 1:
+            raise SteerError(f"--share must lie between 0 and 1, got {given['budget']}")
     if "judge" in given:
         given["judge"] = load_reward(given["judge"])
     training = Training(kind.value, **given)

@@ -144,7 +144,7 @@ class LearnedRouter:
             network.load_state_dict(tensors)
             return cls(about["kind"], about["pair"], network, json.loads(about["settings"]))
         except OSError as error:
-            reason = error.strerror or error
+            reason = error.strerror or str(error).partition(":")[0]
             raise SteerError(f"cannot read router {str(path)!r}: {reason}") from error
         except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise SteerError(
