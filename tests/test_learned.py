@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from steer_decode import Learned, Router, SteerError, Step, StepStart, Trace, parse_policy
+from steer_decode.evaluate import Evaluation, settings
 from steer_decode.learning import Task, Training, train
 from steer_decode.learning.train import constrained_advantages, process_advantages
 from steer_decode.policies.features import FEATURES, read_features
@@ -228,3 +229,13 @@ def test_files_that_are_no_router_are_refused(tmp_path: Path) -> None:
 def test_bad_settings(make: Any, message: str) -> None:
     with pytest.raises(SteerError, match=message):
         make()
+
+
+def test_two_trainings_are_told_apart_in_the_settings_of_results() -> None:
+    names = list(FEATURES)
+    made = [LearnedRouter("roro", PAIR.fingerprint, RouterNetwork(names)) for _ in range(2)]
+    described = []
+    for router in (*made, made[0]):
+        evaluation = Evaluation(PAIR, {"learned": Learned(router)}, [])
+        described.append(settings(evaluation)["routers"]["learned"])
+    assert described[0] == described[2] != described[1]

@@ -159,9 +159,9 @@ def settings(evaluation: Evaluation, **more: Any) -> dict[str, Any]:
 
 
 def _describe(policy: Policy) -> str:
-    fitted = getattr(policy, "parameters", None)
-    if fitted is not None:
-        return f"{policy} on {fitted.maps}"
+    fitted = getattr(policy, "fitted", "")
+    if fitted:
+        return f"{policy} on {fitted}"
     calibration = getattr(policy, "calibration", None)
     if calibration is None:
         return str(policy)

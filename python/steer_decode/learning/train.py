@@ -51,7 +51,7 @@ class Training:
         iterations: gradient steps.
         questions, group: questions a step, and answers to each.
         rate: of Adam.
-        price: of the large model, in RoRo's rewards.
+        price: of the large model, in RoRo's rewards; where the multiplier begins, in the other.
         judge: RoRo's, of a step and what stands before it; the likelihood under the large model
             where it is None.
         seed: of everything that is drawn.
@@ -63,8 +63,8 @@ class Training:
     iterations: int = 40
     questions: int = 24
     group: int = 4
-    rate: float = 0.03
-    price: float = 0.3
+    rate: float = 0.02
+    price: float = 0.15
     judge: Reward | None = None
     seed: int = 0
     max_new_tokens: int = 128

@@ -78,6 +78,11 @@ class QueryCascade(Policy):
         if self.parameters is not None:
             self.parameters.check(pair, str(self._path))
 
+    @property
+    def fitted(self) -> str:
+        """What tells one fit from another."""
+        return str(dict(self.parameters.maps)) if self.parameters else ""
+
     def judge(self, step: Step, trace: Trace) -> Writer | Redo | Restart:
         if step.writer == "large" or not step.ended:
             return step.writer

@@ -142,6 +142,11 @@ class EcoTab(Policy):
     def check(self, pair: Pair) -> None:
         self.parameters.check(pair, self._path)
 
+    @property
+    def fitted(self) -> str:
+        """What tells one fit from another."""
+        return str(dict(self.parameters.maps))
+
     def counted(self, texts: Sequence[str], prompt: str) -> list[bool]:
         return table_tokens(texts, prompt, self._trie)
 

@@ -22,6 +22,7 @@ cut, which was calibrated to a target share of large-model tokens.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -189,6 +190,14 @@ class Learned(Policy):
                 f"({self.router.pair}, this one is {pair.fingerprint}): "
                 "make one with `steer train-router`"
             )
+
+    @property
+    def fitted(self) -> str:
+        """What tells one training from another: a digest of the weights."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.router.network.state_dict().items()):
+            digest.update(name.encode() + weight.numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def before_step(self, start: StepStart) -> Writer:
         return "large" if self.large_probability(start) > self.cut else "small"
