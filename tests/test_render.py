@@ -17,9 +17,20 @@ from steer_decode.trace import Step, Trace
 from steer_decode.units import printable, si
 
 STEPS = [
-    Step(0, "small", [1, 2], "31 = 5 *6\n\n", [9.0, 10.0], None, 0.1, 4, 0, True, True, 3.21),
-    Step(0, "large", [3, 2], "30 = 5 *6\n\n", [14.0, 15.0], None, 0.9, 4, 0, False, True, 7.0),
-    Step(1, "small", [4], "answer 30", [float("inf")], None, None, 2, 0, False, True, 1.0),
+    Step(
+        *(0, "small", [1, 2], "31 = 5 *6\n\n", [9.0, 10.0]),
+        posterior=0.1,
+        prefilled=4,
+        discarded=True,
+        milliseconds=3.21,
+    ),
+    Step(
+        *(0, "large", [3, 2], "30 = 5 *6\n\n", [14.0, 15.0]),
+        posterior=0.9,
+        prefilled=4,
+        milliseconds=7.0,
+    ),
+    Step(1, "small", [4], "answer 30", [float("inf")], prefilled=2, milliseconds=1.0),
 ]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from steer_decode import Pair, Policy, RandomShare, Router, Session, SteerOnline
+from steer_decode import Pair, Policy, RandomShare, Router, Session, SpecReason, SteerOnline
 from steer_decode.steps import decode
 
 pytestmark = pytest.mark.slow
@@ -66,3 +66,25 @@ def test_a_session_reads_only_what_is_new(pair: Pair) -> None:
     assert second.trace.prompt_ids[: len(said)] == said
     assert decode(pair.tokenizer, second.trace.prompt_ids) == pair.render(messages)
     assert max(second.reused.values()) == len(said) - 1  # All but EOS, which nobody had to read.
+
+
+def test_a_digit_is_asked_for_in_the_chat_template_and_forgotten(
+    pair: Pair, alone: list[int]
+) -> None:
+    policy = SpecReason(0.0, "digit")
+    question = policy.question(pair)
+    assert question is not None
+    asked = pair.tokenizer.decode(list(question.ids))
+    assert asked.startswith("<|im_end|>\n<|im_start|>user\nJudge the last step")
+    assert asked.endswith("<|im_start|>assistant\nScore: ")
+    assert pair.tokenizer.batch_decode([[i] for i in question.choices]) == list("0123456789")
+    out = Router(pair, policy).generate(QUESTION, max_new_tokens=LIMIT)
+    assert out.token_ids == alone
+    step = next(s for s in out.trace.kept if s.answers)
+    ids = [*out.trace.prompt_ids, *step.token_ids, *question.ids]
+    with torch.no_grad():
+        logits = pair.large(torch.tensor([ids])).logits[0, -1].double()
+    expected = logits.log_softmax(-1)[list(question.choices)]
+    assert step.answers == pytest.approx(expected.tolist(), abs=1e-3)
+    # The digits are what such a model would write here.
+    assert float(expected.exp().sum()) > 0.5

@@ -10,7 +10,7 @@ from torch import Tensor
 from steer_kernels import LogitStats
 
 from .errors import SteerError
-from .policies import REDO, Policy
+from .policies import REDO, RESTART, Policy
 from .transcript import WRITERS
 
 _T = TypeVar("_T")
@@ -35,7 +35,7 @@ def consult(policy: Policy, where: str, ask: Callable[[], _T]) -> _T:
         raise
     except Exception as error:
         raise _failed(f"policy {policy.name!r}", where, error) from error
-    answers = (*WRITERS, REDO) if where.startswith("after") else WRITERS
+    answers = (*WRITERS, REDO, RESTART) if where.startswith("after") else WRITERS
     for word in answer if isinstance(answer, list) else [answer]:
         if word not in answers:
             *most, last = map(repr, answers)

@@ -145,7 +145,7 @@ class Batch:
                 return
             if isinstance(item, Grade):
                 begin = time.perf_counter()
-                reply = self._grade(row, item.tokens)
+                reply = self._grade(row, item)
                 self.seconds[row] += time.perf_counter() - begin
                 continue
             if isinstance(item, Judge):
@@ -154,7 +154,8 @@ class Batch:
                     self._closed[row] = step
                     return
                 where = f"after step {step.index}"
-                reply = consult(policy, where, partial(policy.after_step, step))
+                trace = self._conversations[row].trace
+                reply = consult(policy, where, partial(policy.judge, step, trace))
                 continue
             if isinstance(item, StepClosed) and item.step.discarded:
                 # Before the reader sees it, who may go away and leave the caches as they are.
@@ -162,9 +163,15 @@ class Batch:
                     lane.roll_back(row, len(self._conversations[row].transcript))
             yield row, item
 
-    def _grade(self, row: int, n: int) -> Graded:
-        lane = self.lanes["large"]
-        logits, tokens = self._guarded("large", [row], lambda: lane.grade(row, n))
+    def _grade(self, row: int, wanted: Grade) -> Graded:
+        lane, question = self.lanes["large"], wanted.question
+        if question is not None:
+            logits = self._guarded("large", [row], lambda: lane.ask(row, question.ids))
+            stats = logit_stats(logits, vocab_size=self._vocab_size)
+            if not bool(stats.valid.all()):
+                raise self._broken("large", row)
+            return Graded((logits[0, list(question.choices)].float() - stats.lse).tolist(), [])
+        logits, tokens = self._guarded("large", [row], lambda: lane.grade(row, wanted.tokens))
         stats = logit_stats(logits, vocab_size=self._vocab_size)
         if not bool(stats.valid.all()):
             raise self._broken("large", row)

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from transformers import LogitsProcessorList, StoppingCriteriaList
@@ -22,10 +22,10 @@ from steer_kernels import LogitStats
 from .asking import consult, read_signal
 from .errors import SteerError
 from .events import Event, HandOver, StepClosed, TextDelta
-from .math_tokens import math_tokens
+from .holding import held_back
 from .pair import Pair
-from .policies import REDO, Policy, Redo, StepStart
-from .steps import Detokenizer, StepBoundary
+from .policies import REDO, RESTART, Policy, Question, Redo, Restart, StepStart
+from .steps import Detokenizer, StepBoundary, decode
 from .trace import Step, Trace
 from .transcript import WRITERS, Transcript, Writer, other
 
@@ -38,9 +38,13 @@ class Ask(NamedTuple):
 
 
 class Grade(NamedTuple):
-    """What the large model makes of the last ``tokens`` of the transcript, the step just closed."""
+    """What the large model makes of the last ``tokens`` of the transcript, the step just closed.
+
+    With a question: what it answers to that.
+    """
 
     tokens: int
+    question: Question | None = None
 
 
 class Judge(NamedTuple):
@@ -57,13 +61,16 @@ class Draw(NamedTuple):
 
 
 class Graded(NamedTuple):
-    """Log-probability of each token under the large model, and whether it is its likeliest."""
+    """Log-probability of each token under the large model, and whether it is its likeliest.
+
+    To a question: of each answer, and nothing.
+    """
 
     log_probs: list[float]
     likeliest: list[bool]
 
 
-Reply = LogitStats | list[Draw] | Graded | Writer | Redo
+Reply = LogitStats | list[Draw] | Graded | Writer | Redo | Restart
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,9 @@ class Conversation:
         self.transcript = transcript
         self.limit = limit
         self.hooks = hooks
-        self.trace = Trace(str(policy), policy.signal.name, list(transcript.ids))
+        ids = list(transcript.ids)
+        self.trace = Trace(str(policy), policy.signal.name, ids, prompt=decode(pair.tokenizer, ids))
+        self._question = policy.question(pair)
         # How much of the transcript each model has read; the batch says.
         self.watermark: Callable[[Writer], int] = lambda writer: 0
         self.written: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
@@ -150,7 +159,10 @@ class Conversation:
 
     def run(self) -> Generator[Event | Ask | Grade | Judge, Reply, None]:
         """Writes the answer: yields events, which want no reply, and asks, which do."""
-        index, redo = 0, False
+        return held_back(self._run()) if self._policy.restarts else self._run()
+
+    def _run(self) -> Generator[Event | Ask | Grade | Judge, Reply, None]:
+        index, redo, restarted = 0, False, False
         writer: Writer = "small"
         while not self.trace.stop_reason:
             begin = time.perf_counter()
@@ -162,11 +174,10 @@ class Conversation:
             self.trace.steps.append(step)
             mark, start = self._detokenizer.mark(), len(self.transcript)
             yield from self._write(step)
-            if self._policy.tokens == "math":
-                step.counted = math_tokens(self._boundary.texts(step.token_ids))
-            if self._policy.grades and step.closed and step.writer == "small":
-                graded: Any = yield Grade(len(step.token_ids))
-                step.graded, step.likeliest = graded
+            texts = self._boundary.texts(step.token_ids)
+            step.counted = self._policy.counted(texts, self.trace.prompt)
+            if step.closed and step.writer == "small":
+                yield from self._grade(step)
             step.milliseconds = 1e3 * (time.perf_counter() - begin)
             verdict: Any = (yield Judge(step)) if step.closed else step.writer
             if verdict == REDO and redo:
@@ -175,13 +186,30 @@ class Conversation:
                     "a step that was written again has to stay"
                 )
             redo = verdict == REDO
-            if redo:
+            if verdict == RESTART:
+                restarted = self._restart(restarted)
+                index, writer = 0, "large"
+            elif redo:
                 self._take_back(step, start)
                 self._detokenizer.reset(mark)
                 writer = other(step.writer)
             else:
                 index, writer = index + 1, verdict
             yield StepClosed(step)
+
+    def _grade(self, step: Step) -> Generator[Grade, Reply, None]:
+        """Has a draft of the small model read by the large one, if the policy wants that."""
+        question, reply = self._question, None
+        if question is not None:
+            # A context that is too full for the question leaves the draft without an answer.
+            if len(self.transcript) + len(question.ids) <= self._pair.max_length:
+                reply = yield Grade(len(step.token_ids), question)
+                assert isinstance(reply, Graded)
+                step.answers = reply.log_probs
+        elif self._policy.grades:
+            reply = yield Grade(len(step.token_ids))
+            assert isinstance(reply, Graded)
+            step.graded, step.likeliest = reply
 
     def _unread(self, writer: Writer) -> int:
         """Tokens that ``writer`` has to read first and did not write itself."""
@@ -198,7 +226,7 @@ class Conversation:
             assert isinstance(reply, LogitStats)
             stats = reply
             step.before = read_signal(self._policy, stats, [self])[0]
-        start = StepStart(step.index, step.writer, self._seed, stats)
+        start = StepStart(step.index, step.writer, self._seed, stats, self.trace)
         step.writer = consult(
             self._policy, f"before step {step.index}", lambda: self._policy.before_step(start)
         )
@@ -257,3 +285,16 @@ class Conversation:
         self.trace.stop_reason = ""
         self.transcript.truncate(start)
         self.discarded[step.writer] += len(step.token_ids)
+
+    def _restart(self, restarted: bool) -> Literal[True]:
+        """Moves the transcript back to the prompt; the lanes follow."""
+        if restarted or not self._policy.restarts:
+            reason = "a second time" if restarted else "without saying that it restarts answers"
+            raise SteerError(
+                f"policy {self._policy.name!r} answered 'restart' {reason} after step "
+                f"{self._step.index}: only a policy with restarts = True may do so, and once"
+            )
+        for step in self.trace.kept:
+            self._take_back(step, self.transcript.prompt_length)
+        self._detokenizer = Detokenizer(self._pair.tokenizer)
+        return True

@@ -267,6 +267,9 @@ def settings(
 
 
 def _describe(policy: Policy) -> str:
+    fitted = getattr(policy, "fitted", "")
+    if fitted:
+        return f"{policy} on {fitted}"
     calibration = getattr(policy, "calibration", None)
     if calibration is None:
         return str(policy)

@@ -241,6 +241,23 @@ class Lane:
         first = [] if before is None else [before[0][before[1]][None]]
         return torch.cat([*first, logits[:-1]]), torch.tensor(ids[start:], device=self._device)
 
+    @torch.inference_mode()
+    def ask(self, row: int, ids: Sequence[int]) -> Tensor:
+        """Reads what is pending in ``row`` and ``ids`` behind it, in one pass, and forgets these.
+
+        Returns the raw logits [1, V] of the token after them.
+        """
+        text = self._transcripts[row].ids
+        self.roll_back(row, len(text))
+        mark = self.watermark(row)
+        new = [*text[mark:], *ids]
+        span = self.cache.begin([row], [len(new)], self._device)
+        logits = self.run(torch.tensor([new], device=self._device), span)
+        self.cache.commit()
+        self._count([row], [len(new)], [mark])
+        self.roll_back(row, len(text))
+        return logits
+
     def run(self, ids: Tensor, span: Span, keep: int = 0) -> Tensor:
         """The forward pass itself: logits [n, V] behind the last of ``ids`` [n, N], void if padded.
 

@@ -228,7 +228,10 @@ class Cohort:
     def _run(self) -> Generator[tuple[int, Event | None], None, None]:
         for row, event in self._batch.run():
             yield row, event
-            if isinstance(event, StepClosed) and self.trace(row).stop_reason:
+            # A policy that restarts answers may have held back steps before the last one.
+            trace = self.trace(row)
+            last = isinstance(event, StepClosed) and event.step is trace.steps[-1]
+            if last and trace.stop_reason:
                 yield row, None
 
     def _cost(self, row: int) -> Cost:

@@ -32,6 +32,8 @@ class Step:
         graded: log-probability of each token under the large model, in nats, where the policy has
             steps of the small model graded.
         likeliest: likewise, whether the token is the large model's likeliest.
+        answers: where the policy asks the large model about steps of the small one, the
+            log-probability of each answer that it may give.
     """
 
     index: int
@@ -50,6 +52,7 @@ class Step:
     counted: list[bool] = field(default_factory=list)
     graded: list[float] = field(default_factory=list)
     likeliest: list[bool] = field(default_factory=list)
+    answers: list[float] = field(default_factory=list)
 
     @property
     def score(self) -> float:
@@ -66,13 +69,17 @@ class Step:
 
 @dataclass
 class Trace:
-    """All steps of one answer in the order in which they were written, with how it was made."""
+    """All steps of one answer in the order in which they were written, with how it was made.
+
+    ``prompt`` is the text of ``prompt_ids``, special tokens included; it is not saved.
+    """
 
     policy: str
     signal: str
     prompt_ids: list[int]
     steps: list[Step] = field(default_factory=list)
     stop_reason: str = ""
+    prompt: str = field(default="", repr=False)
 
     @property
     def kept(self) -> list[Step]:

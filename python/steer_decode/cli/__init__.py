@@ -24,6 +24,7 @@ from .generate import generate
 from .info import info
 from .report import report
 from .show import show
+from .train_router import train_router
 
 BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 
@@ -85,6 +86,7 @@ app.command()(chat)
 app.command("eval")(evaluate)
 app.command()(calibrate)
 app.command()(report)
+app.command("train-router")(train_router)
 app.command()(show)
 app.command()(info)
 app.add_typer(bench, name="bench")

@@ -149,15 +149,24 @@ def make_policy(
 
     given = {key: value for key, value in overrides.items() if value is not None}
     text = ":".join([spec, *(f"{key}={value}" for key, value in given.items())])
-    if calibration is None:
-        shipped = Path(__file__).parents[1] / "demo" / "calibration.json"
-        return parse_policy(text, **({"calibration": str(shipped)} if models.demo else {}))
     name = spec.partition(":")[0]
+    if calibration is None:
+        return parse_policy(text, **(_shipped(name) if models.demo else {}))
     if name in POLICIES and name != "steer":
         raise SteerError(f"router {name!r} takes no calibration: leave out --calibration")
     if "threshold=" in text.replace("large_threshold=", ""):
         raise SteerError("give either a calibration or a threshold, not both")
     return parse_policy(text, calibration=str(calibration))
+
+
+def _shipped(name: str) -> dict[str, str]:
+    """What the package has for the demo pair: a calibration, and parameters of fitted routers."""
+    from ..policies import POLICIES
+
+    demo = Path(__file__).parents[1] / "demo"
+    files = {"calibration": str(demo / "calibration.json")}
+    shipped = getattr(POLICIES.get(name), "shipped", None)
+    return files | ({"path": str(demo / "routers" / shipped)} if shipped else {})
 
 
 def check_writable(path: Path | None) -> None:

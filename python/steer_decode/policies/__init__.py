@@ -6,10 +6,16 @@ import inspect
 from typing import Any
 
 from ..errors import SteerError
-from .base import REDO, Policy, Redo, StepStart
+from .base import REDO, RESTART, Policy, Question, Redo, Restart, StepStart
 from .cohort import Percentile, Steer
 from .controls import AlwaysLarge, AlwaysSmall, RandomShare
+from .corea import QueryCascade
+from .ecotab import EcoTab
 from .first_token import FirstTokenEntropy
+from .learned import Learned
+from .replay import Replay
+from .rsd import RewardGuided
+from .spec_reason import SpecReason
 from .steer import SteerOnline
 
 POLICIES: dict[str, type[Policy]] = {
@@ -21,23 +27,41 @@ POLICIES: dict[str, type[Policy]] = {
         SteerOnline,
         Percentile,
         FirstTokenEntropy,
+        SpecReason,
+        RewardGuided,
+        EcoTab,
+        QueryCascade,
+        Learned,
         RandomShare,
+        Replay,
     )
 }
 
-_WORDS = ("signal", "calibration", "tokens")
+_WORDS = (
+    *("signal", "calibration", "tokens"),
+    *("grade", "reward", "over", "path", "strings", "writers"),
+)
 _SWITCHES = {"true": True, "false": False}
 
 __all__ = [
     "POLICIES",
     "REDO",
+    "RESTART",
     "AlwaysLarge",
     "AlwaysSmall",
+    "EcoTab",
     "FirstTokenEntropy",
+    "Learned",
     "Percentile",
     "Policy",
+    "QueryCascade",
+    "Question",
     "RandomShare",
     "Redo",
+    "Replay",
+    "Restart",
+    "RewardGuided",
+    "SpecReason",
     "Steer",
     "SteerOnline",
     "StepStart",
@@ -60,7 +84,7 @@ def parse_policy(text: str, **defaults: Any) -> Policy:
         raise SteerError(f"unknown router {name!r}: choose from {', '.join(POLICIES)}")
     known = list(inspect.signature(POLICIES[name]).parameters)
     settings: dict[str, Any] = {}
-    for part in parts:
+    for part in _rejoined(parts):
         key, equals, value = part.partition("=")
         if not equals or key not in known:
             choice = f"it takes {', '.join(known)}" if known else "it takes none"
@@ -69,6 +93,17 @@ def parse_policy(text: str, **defaults: Any) -> Policy:
     if "threshold" in settings:
         defaults.pop("calibration", None)
     return POLICIES[name](**{k: v for k, v in defaults.items() if k in known} | settings)
+
+
+def _rejoined(parts: list[str]) -> list[str]:
+    """The name of a function has a colon of its own: ``reward=module:function``."""
+    joined: list[str] = []
+    for part in parts:
+        if joined and "=" not in part and joined[-1].startswith("reward="):
+            joined[-1] += f":{part}"
+        else:
+            joined.append(part)
+    return joined
 
 
 def _number(name: str, key: str, value: str) -> float | bool:

@@ -8,13 +8,29 @@ from typing import ClassVar, Final, Literal
 
 from steer_kernels import LogitStats
 
+from ..math_tokens import math_tokens
 from ..pair import Pair
 from ..signals import SIGNALS, Signal
-from ..trace import Step
+from ..trace import Step, Trace
 from ..transcript import Writer
 
 Redo = Literal["redo"]
 REDO: Final = "redo"
+Restart = Literal["restart"]
+RESTART: Final = "restart"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the large model is asked about a draft, and between which answers it may choose.
+
+    Attributes:
+        ids: tokens that it reads behind the transcript, and that are forgotten again.
+        choices: one token for each answer.
+    """
+
+    ids: tuple[int, ...]
+    choices: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -27,12 +43,14 @@ class StepStart:
         seed: of this conversation, for policies that draw.
         stats: statistics of the small model's next-token logits, one row; None unless the policy
             looks ahead.
+        trace: of this answer so far: its prompt, and all steps before this one.
     """
 
     index: int
     writer: Writer
     seed: int
     stats: LogitStats | None
+    trace: Trace | None = None
 
 
 class Policy:
@@ -45,6 +63,8 @@ class Policy:
             step holds what it makes of the tokens.
         in_rounds: the answers of a cohort wait for each other at the end of every step and are
             judged together by :meth:`after_round`.
+        restarts: it may answer "restart". Until it is known whether an answer stays, the reader is
+            shown none of it.
         tokens: which of them enter a step's score: "all", or "math", those of mathematical
             expressions.
         looks_ahead: the small model's next-token logits are wanted before each step. They cost
@@ -56,10 +76,23 @@ class Policy:
     looks_ahead: bool = False
     grades: bool = False
     in_rounds: bool = False
+    restarts: bool = False
     tokens: str = "all"
 
     def check(self, pair: Pair) -> None:
         """Raises :class:`SteerError` where this policy cannot serve ``pair``."""
+
+    def question(self, pair: Pair) -> Question | None:
+        """What the large model is asked about every step of the small one, if anything.
+
+        The log-probabilities of the choices are then in ``step.answers``. With a question the
+        steps are not graded by their own log-probabilities.
+        """
+        return None
+
+    def counted(self, texts: Sequence[str], prompt: str) -> list[bool]:
+        """Which tokens of a step, by their ``texts``, enter its score; empty for all of them."""
+        return math_tokens(texts) if self.tokens == "math" else []
 
     def before_step(self, start: StepStart) -> Writer:
         """Who writes the step that is about to begin."""
@@ -71,6 +104,13 @@ class Policy:
         A step that was written again cannot be taken back a second time.
         """
         return step.writer
+
+    def judge(self, step: Step, trace: Trace) -> Writer | Redo | Restart:
+        """As :meth:`after_step`, for policies that look at the whole answer, ``step`` its last.
+
+        They may also answer "restart": everything is taken back, once, and the large model begins.
+        """
+        return self.after_step(step)
 
     def after_round(self, steps: Sequence[Step]) -> Sequence[Writer | Redo]:
         """Judges the steps with one index that a cohort has just closed, one verdict for each.

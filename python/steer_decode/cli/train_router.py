@@ -1,0 +1,165 @@
+"""``steer train-router``: fits or trains the routers that want more than a threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import SteerError
+from . import options as opt
+from .session import Models, check_writable
+
+if TYPE_CHECKING:
+    from ..learning import Task
+    from ..pair import Pair
+
+
+class Kind(str, Enum):
+    policy_guided = "policy-guided"
+    roro = "roro"
+    ecotab = "ecotab"
+    corea = "corea"
+
+
+_NETWORKS = (Kind.policy_guided, Kind.roro)
+# What each kind listens to beside --n, --seed, --max-new-tokens and --out.
+_OWN = {
+    Kind.policy_guided: ("share", "iterations"),
+    Kind.roro: ("share", "iterations", "judge"),
+    Kind.ecotab: (),
+    Kind.corea: ("signal", "over"),
+}
+
+
+def train_router(
+    kind: Annotated[Kind, typer.Argument(help="Which router.", show_default=False)],
+    pair: opt.PairOption = None,
+    small: opt.SmallOption = None,
+    large: opt.LargeOption = None,
+    dtype: opt.DtypeOption = None,
+    device: opt.DeviceOption = None,
+    threads: opt.ThreadsOption = None,
+    n: Annotated[int, typer.Option("--n", help="Demo problems of each domain.")] = 200,
+    share: Annotated[
+        float | None,
+        typer.Option("--share", help="Target share of large-model tokens; 0.4. Networks only."),
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option("--iterations", help="Gradient steps; 40. Networks only.")
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option("--judge", help="MODULE:FUNCTION of (step, text before it), for roro."),
+    ] = None,
+    signal: Annotated[
+        str | None, typer.Option("--signal", help="Of an answer's confidence, for corea.")
+    ] = None,
+    over: Annotated[
+        str | None, typer.Option("--over", help="mean or min of the steps, for corea.")
+    ] = None,
+    max_new_tokens: opt.MaxNewTokensOption = None,
+    seed: opt.SeedOption = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="By default the demo's own file of this router.")
+    ] = None,
+) -> None:
+    """Fit or train a router on the calibration split of the demo's problems, and save it.
+
+    `policy-guided` and `roro` are small networks, trained by policy gradient on answers that the
+    pair writes meanwhile; a file of either serves the router `learned`. `ecotab` fits two logistic
+    maps to labels from suffix replacement, `corea` one to right and wrong answers. No problem of
+    the test split is asked. Each takes a few minutes at most; nothing is kept of one that is
+    interrupted.
+
+    Examples:
+
+    - `steer train-router policy-guided --share 0.3 --out pg.safetensors`
+
+    - `steer train-router roro --judge mymodule:judge --out roro.safetensors`
+
+    - `steer eval --split calibration --n 60 --routers learned:path=pg.safetensors,random`
+    """
+    models = Models(pair, small, large, dtype and dtype.value, device, threads)
+    own = {"share": share, "iterations": iterations, "judge": judge, "signal": signal, "over": over}
+    given = {key: value for key, value in own.items() if value is not None}
+    for key in given:
+        if key not in _OWN[kind]:
+            raise SteerError(f"router {kind.value!r} takes no --{key}: leave it out")
+    if not models.demo:
+        raise SteerError(
+            "train-router checks answers to the demo's problems, whose words no other pair knows: "
+            "leave out --small and --large, or use steer_decode.learning with your own tasks"
+        )
+    given |= {"seed": seed, "max_new_tokens": models.max_new_tokens(max_new_tokens)}
+    make = partial(_network if kind in _NETWORKS else _maps, kind, given)
+    work, total = make(n)
+    path = out or _demo_file(kind)
+    check_writable(path)
+    tasks, loaded = _tasks(n), models.load()
+
+    from .terminal import console, progress
+
+    with progress() as bar:
+        task = bar.add_task("training", total=total)
+        made = work(loaded, tasks, lambda *_: bar.advance(task))
+    made.save(path)
+    facts = ", ".join(f"{key} {_short(value)}" for key, value in made.settings.items())
+    console().print(f"{kind.value}: {facts}\nsaved in {path}", markup=False, soft_wrap=True)
+
+
+_Work = Callable[["Pair", "list[Task]", Callable[..., None]], Any]
+
+
+def _network(kind: Kind, given: dict[str, Any], n: int) -> tuple[_Work, int]:
+    from ..learning import Training, train
+    from ..policies.rewards import load_reward
+
+    if "share" in given:
+        given["budget"] = given.pop("share")
+        if not 0 < given["budget"] < 1:
+            raise SteerError(f"--share must lie between 0 and 1, got {given['budget']}")
+    if "judge" in given:
+        given["judge"] = load_reward(given["judge"])
+    training = Training(kind.value, **given)
+    return (lambda pair, tasks, step: train(pair, tasks, training, step)), training.iterations
+
+
+def _maps(kind: Kind, given: dict[str, Any], n: int) -> tuple[_Work, int]:
+    from ..learning import fit_corea, fit_ecotab
+    from ..policies.corea import OVER
+    from ..signals import get_signal
+
+    if kind is Kind.corea:
+        given.pop("seed")  # Nothing is drawn.
+        if given.get("over", OVER[0]) not in OVER:
+            raise SteerError(f"--over must be one of {', '.join(OVER)}, got {given['over']!r}")
+        get_signal(given.get("signal", "max-prob"))
+    fit: Callable[..., Any] = fit_corea if kind is Kind.corea else fit_ecotab
+    return (lambda pair, tasks, step: fit(pair, tasks, progress=step, **given)), 3 * n
+
+
+def _tasks(n: int) -> list[Task]:
+    from ..demo import DOMAINS, grade, problems
+    from ..learning import Task
+
+    if n < 1:
+        raise SteerError(f"--n must be at least 1, got {n}")
+    try:
+        found = [p for name in DOMAINS for p in problems(name, n, split="calibration")]
+    except ValueError as error:
+        raise SteerError(str(error)) from error
+    return [Task(p.prompt, partial(grade, p)) for p in found]
+
+
+def _demo_file(kind: Kind) -> Path:
+    ending = "safetensors" if kind in _NETWORKS else "json"
+    return Path(__file__).parents[1] / "demo" / "routers" / f"{kind.value}.{ending}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

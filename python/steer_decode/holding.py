@@ -1,0 +1,39 @@
+"""Keeps a draft from the reader until it is known whether it stays.
+
+A policy that may answer "restart" judges the whole answer. What the reader has been shown cannot be
+taken off the screen, so the events of the draft wait, and come in the order in which they happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+from .events import Event, StepClosed
+
+_Ask = TypeVar("_Ask")
+_Reply = TypeVar("_Reply")
+
+
+def held_back(running: Generator[Event | _Ask, _Reply, None]) -> Generator[Any, Any, None]:
+    """``running``, but its events come at its end, or when the first step is taken back.
+
+    What it asks goes out at once, and the reply goes in.
+    """
+    held: list[Event] = []
+    reply: Any = None
+    while True:
+        try:
+            item = running.send(reply)
+        except StopIteration:
+            yield from held
+            return
+        reply = None
+        if not isinstance(item, Event):
+            reply = yield item
+            continue
+        held.append(item)
+        if isinstance(item, StepClosed) and item.step.discarded:
+            yield from held
+            yield from running
+            return

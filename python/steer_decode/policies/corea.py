@@ -1,0 +1,104 @@
+"""A query cascade in the manner of COREA (arXiv 2603.03752): the small model answers, or the large.
+
+Faithful: the small model answers the whole question and gives a calibrated confidence; below a
+threshold the question goes to the large model, which answers it from the beginning. The answer that
+was taken back is counted. Not faithful: COREA trains the small model by reinforcement to state its
+confidence in words; here nothing is trained, and the confidence is the mean (or the least) score of
+the steps, through a logistic map that was fitted to right and wrong answers. Without parameters it
+is the bare score. An answer that is cut off at the token limit is not judged and stays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+from ..errors import SteerError
+from ..pair import Pair
+from ..signals import Signal, get_signal
+from ..trace import Step, Trace
+from ..transcript import Writer
+from .base import RESTART, Policy, Redo, Restart
+from .parameters import Logistic, Parameters, path_setting
+
+OVER = ("mean", "min")
+
+
+def confidence_of(steps: Sequence[Step], signal: Signal, over: str) -> float:
+    """Confidence of a whole answer: mean or least of its steps' scores, higher is surer."""
+    scores = [signal.confidence(step.score) for step in steps]
+    scores = [score for score in scores if not math.isnan(score)]
+    if not scores:
+        return math.nan
+    return min(scores) if over == "min" else sum(scores) / len(scores)
+
+
+class QueryCascade(Policy):
+    """Hands the whole question over where the small model's answer is not confident.
+
+    Args:
+        threshold: least confidence of an answer that stays: a probability with parameters, in the
+            unit of the signal without.
+        path: parameters, made by ``steer train-router corea``; they bring signal and ``over``.
+        signal: whose mean over a step is its score, where there are no parameters.
+        over: "mean" of the steps' scores, or "min".
+
+    Raises:
+        SteerError: a threshold that is no number, or an unknown word; or no parameters in the file.
+    """
+
+    name: ClassVar[str] = "corea"
+    shipped: ClassVar[str] = "corea.json"
+    restarts = True
+
+    def __init__(
+        self,
+        threshold: float = 0.5,
+        path: str | None = None,
+        signal: str | Signal = "max-prob",
+        over: str = "mean",
+    ) -> None:
+        if math.isnan(threshold):
+            raise SteerError(f"threshold must be a number, got {threshold}")
+        self.threshold = threshold
+        self._path = path
+        self.parameters = Parameters.load(path, self.name) if path else None
+        self._map: Logistic | None = None
+        if self.parameters is not None:
+            self._map = self.parameters.maps["answer"]
+            signal = str(self.parameters.settings["signal"])
+            over = str(self.parameters.settings["over"])
+        if over not in OVER:
+            raise SteerError(f"over must be one of {', '.join(OVER)}, got {over!r}")
+        self.signal = get_signal(signal)
+        self.over = over
+
+    def check(self, pair: Pair) -> None:
+        if self.parameters is not None:
+            self.parameters.check(pair, str(self._path))
+
+    @property
+    def fitted(self) -> str:
+        """What tells one fit from another."""
+        return str(dict(self.parameters.maps)) if self.parameters else ""
+
+    def judge(self, step: Step, trace: Trace) -> Writer | Redo | Restart:
+        if step.writer == "large" or not step.ended:
+            return step.writer
+        limit = self.threshold
+        if self.parameters is None:
+            limit = self.signal.confidence(limit)
+        # Not "below": an answer without a confidence is not a confident one.
+        return "small" if self.confidence(trace.kept) >= limit else RESTART
+
+    def confidence(self, steps: Sequence[Step]) -> float:
+        """Of the answer that ``steps`` make; a probability that it is right, with parameters."""
+        value = confidence_of(steps, self.signal, self.over)
+        return self._map(value) if self._map is not None and not math.isnan(value) else value
+
+    def __str__(self) -> str:
+        more = f":signal={self.signal.name}:over={self.over}"
+        if self._path:
+            more = path_setting(self._path)
+        return f"{self.name}:threshold={self.threshold:g}{more}"

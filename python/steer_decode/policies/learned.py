@@ -1,0 +1,215 @@
+"""Learned routers: a small network over confidence features says who writes the next step.
+
+Two ways to train one, both in ``steer_decode.learning``:
+
+``policy-guided``, after "Policy-Guided Stepwise Model Routing" (arXiv 2605.06116). Faithful, as far
+as the abstract tells: a small control policy over confidence features, trained by policy gradient
+under a constraint on cost, with threshold calibration for the trade-off. Its actions are thresholds
+on the entropy of the small model's next token. Ours: features, sizes, and the gradient, which is
+taken of the probability of the route (the sum over the thresholds that lead to it), not of the one
+threshold that was drawn: the same in expectation, with less noise.
+
+``roro``, after "Rubric-Guided Process Reward for Stepwise Model Routing" (arXiv 2605.29310).
+Faithful: process rewards of single steps, from a judge, are combined with the outcome reward, and
+the router is optimised with group-relative advantages (GRPO). Not faithful: there is no trained
+Rubricor and no rubric; the judge is any function of a step and what stands before it, by default
+the probability that the large model gives the step; one gradient step a batch, so that GRPO's
+clipping never acts; advantages are divided by the spread over the batch, not over the question.
+
+At run time neither draws: a step goes to the large model where its probability of that is above a
+cut, which was calibrated to a target share of large-model tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..errors import SteerError
+from ..pair import Pair
+from ..signals import SIGNALS
+from ..transcript import Writer
+from .base import Policy, StepStart
+from .features import FEATURES, read_features
+from .parameters import SHIPPED, path_setting
+
+KINDS = ("policy-guided", "roro")
+VERSION = "1"
+
+
+class RouterNetwork(nn.Module):
+    """Standardised features through one hidden layer to the probability of the large model.
+
+    Args:
+        features: names, in the order of the columns.
+        thresholds: on the next token's entropy, ascending, where thresholds are the actions; empty
+            where the two writers are.
+        hidden: width.
+    """
+
+    def __init__(
+        self, features: Sequence[str], thresholds: Sequence[float] = (), hidden: int = 16
+    ) -> None:
+        super().__init__()
+        self.features = list(features)
+        self.register_buffer("mean", torch.zeros(len(self.features)))
+        self.register_buffer("scale", torch.ones(len(self.features)))
+        self.register_buffer("thresholds", torch.tensor(list(thresholds)))
+        self.register_buffer("cut", torch.tensor(0.5))
+        self.body = nn.Linear(len(self.features), hidden)
+        self.head = nn.Linear(hidden, len(thresholds) or 2)
+        nn.init.zeros_(self.head.weight)  # every action alike at first
+        nn.init.zeros_(self.head.bias)
+
+    mean: Tensor
+    scale: Tensor
+    thresholds: Tensor
+    cut: Tensor
+
+    def standardise(self, x: Tensor) -> None:
+        """Takes mean and spread from features [n, F]."""
+        self.mean.copy_(x.mean(0))
+        self.scale.copy_(x.std(0).clamp_min(1e-3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Log-probabilities [n, 2] of small and large, of features [n, F]."""
+        hidden = torch.tanh(self.body((x - self.mean) / self.scale))
+        actions = self.head(hidden).log_softmax(-1)
+        if not len(self.thresholds):
+            return actions
+        # The large model writes where the entropy is above the threshold that is chosen.
+        entropy = x[:, self.features.index("first-token-entropy"), None]
+        large = entropy > self.thresholds
+        never = torch.full_like(actions, -30.0)
+        routes = [torch.where(chosen, actions, never).logsumexp(-1) for chosen in (~large, large)]
+        return torch.stack(routes, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedRouter:
+    """A trained network, the pair that it was trained for, and how."""
+
+    kind: str
+    pair: str
+    network: RouterNetwork
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> None:
+        """Writes safetensors through a temporary file and a rename."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        metadata = {
+            "version": VERSION,
+            "kind": self.kind,
+            "pair": self.pair,
+            "features": json.dumps(self.network.features),
+            "settings": json.dumps(self.settings),
+        }
+        try:
+            tensors = {k: v.contiguous() for k, v in self.network.state_dict().items()}
+            save_file(tensors, temporary, metadata)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> LearnedRouter:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            SteerError: no such file, not a learned router, or features that do not exist.
+        """
+        try:
+            with safe_open(str(path), "pt") as file:
+                about = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if about["version"] != VERSION:
+                raise ValueError(f"version {about['version']}, expected {VERSION}")
+            names = json.loads(about["features"])
+            unknown = [name for name in names if name not in FEATURES]
+            if unknown:
+                raise ValueError(f"unknown feature {unknown[0]!r}")
+            hidden = len(tensors["body.bias"])
+            network = RouterNetwork(names, tensors["thresholds"].tolist(), hidden)
+            network.load_state_dict(tensors)
+            return cls(about["kind"], about["pair"], network, json.loads(about["settings"]))
+        except OSError as error:
+            reason = error.strerror or str(error).partition(":")[0]
+            raise SteerError(f"cannot read router {str(path)!r}: {reason}") from error
+        except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise SteerError(
+                f"{str(path)!r} is not a learned router ({type(error).__name__}: {error}): "
+                "make one with `steer train-router`"
+            ) from error
+
+
+class Learned(Policy):
+    """The large model where the network's probability of it is above the cut.
+
+    Args:
+        path: a file of ``steer train-router``; "policy-guided" or "roro" are those that come with
+            the package, for the demo pair; or a :class:`LearnedRouter`.
+        cut: in place of the calibrated one; lower gives more to the large model.
+
+    Raises:
+        SteerError: no path, or a file that is no learned router; a cut out of [0, 1].
+    """
+
+    name: ClassVar[str] = "learned"
+    shipped: ClassVar[str] = "policy-guided.safetensors"
+    signal = SIGNALS["entropy"]
+    looks_ahead = True
+
+    def __init__(self, path: str | LearnedRouter | None = None, cut: float | None = None) -> None:
+        if path is None:
+            raise SteerError("learned needs path=FILE, made by `steer train-router`")
+        if cut is not None and not 0 <= cut <= 1:
+            raise SteerError(f"cut must lie in [0, 1], got {cut}")
+        if path in KINDS:
+            path = str(SHIPPED / f"{path}.safetensors")
+        self._path = path if isinstance(path, str) else ""
+        self.router = LearnedRouter.load(path) if isinstance(path, str) else path
+        self._cut = cut
+        self.cut = float(self.router.network.cut) if cut is None else cut
+
+    def check(self, pair: Pair) -> None:
+        if self.router.pair != pair.fingerprint:
+            raise SteerError(
+                f"learned router {self._path!r} was trained for another pair "
+                f"({self.router.pair}, this one is {pair.fingerprint}): "
+                "make one with `steer train-router`"
+            )
+
+    @property
+    def fitted(self) -> str:
+        """What tells one training from another: a digest of the weights."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.router.network.state_dict().items()):
+            digest.update(name.encode() + weight.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def before_step(self, start: StepStart) -> Writer:
+        return "large" if self.large_probability(start) > self.cut else "small"
+
+    @torch.inference_mode()
+    def large_probability(self, start: StepStart) -> float:
+        network = self.router.network
+        x = torch.tensor([read_features(start, network.features)])
+        return float(network(x)[0, 1].exp())
+
+    def __str__(self) -> str:
+        path = (
+            f":path={self.router.kind}" if not path_setting(self._path) else f":path={self._path}"
+        )
+        return f"{self.name}{path}" + ("" if self._cut is None else f":cut={self._cut:g}")

@@ -1,0 +1,107 @@
+"""Oracle replay: who writes each step is given beforehand, by a trace or a list. For ablations.
+
+A control of our own. What is replayed are the writers of the steps that were kept. With greedy
+decoding of the same prompt the text comes out as it was; what was looked at or taken back on the
+way is not done again, so that the cost is what the same text costs whoever knows the writers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from ..errors import SteerError
+from ..trace import Trace
+from ..transcript import WRITERS, Writer
+from .base import Policy, StepStart
+
+_LETTERS: dict[str, Writer] = {"S": "small", "L": "large"}
+_Prompts = Mapping[tuple[int, ...], Sequence[Writer]]
+
+
+class Replay(Policy):
+    """Writes as it is told; beyond the end of the list, its last writer goes on.
+
+    Args:
+        writers: "SSLS", or a list of "small" and "large", for every answer; or such a list for
+            each prompt, by its ids.
+        path: a trace of ``steer generate --trace``, in place of ``writers``; or one JSON list of
+            such traces, each replayed on its own prompt.
+
+    Raises:
+        SteerError: neither or both, no list of writers, or a file that is no trace.
+    """
+
+    name: ClassVar[str] = "replay"
+
+    def __init__(
+        self, writers: str | Sequence[Writer] | _Prompts | None = None, path: str | None = None
+    ) -> None:
+        if (writers is None) == (path is None):
+            raise SteerError("replay needs either writers, as in replay:writers=SSLS, or path=FILE")
+        self._path = path
+        self._all: Sequence[Writer] = ()
+        self._each: _Prompts = {}
+        if path is not None:
+            self._each = _read(Path(path))
+            if len(self._each) == 1:  # One trace: its writers serve any prompt.
+                (self._all,) = self._each.values()
+                self._each = {}
+        elif isinstance(writers, Mapping):
+            self._each = {tuple(ids): _checked(w) for ids, w in writers.items()}
+        else:
+            self._all = _checked(writers or ())
+
+    @classmethod
+    def of(cls, traces: Iterable[Trace]) -> Replay:
+        """Replays each trace on its own prompt."""
+        return cls({tuple(t.prompt_ids): [s.writer for s in t.kept] for t in traces})
+
+    def before_step(self, start: StepStart) -> Writer:
+        writers = self._all
+        if self._each:
+            assert start.trace is not None
+            prompt = tuple(start.trace.prompt_ids)
+            if prompt not in self._each:
+                raise SteerError(
+                    f"replay has no writers for this prompt of {len(prompt)} tokens: "
+                    f"it knows {len(self._each)} others"
+                )
+            writers = self._each[prompt]
+        return writers[min(start.index, len(writers) - 1)]
+
+    def __str__(self) -> str:
+        if self._path is not None:
+            return f"{self.name}:path={self._path}"
+        letters = "".join(writer[0].upper() for writer in self._all)
+        return f"{self.name}:writers={letters}" if letters else self.name
+
+
+def _checked(writers: str | Sequence[str]) -> list[Writer]:
+    named = [_LETTERS.get(w, w) for w in writers]
+    wrong = [w for w in named if w not in WRITERS]
+    if wrong or not named:
+        got = f"got {wrong[0]!r}" if wrong else "got none"
+        raise SteerError(f"writers must be S or L, or 'small' or 'large', at least one: {got}")
+    return named  # type: ignore[return-value]
+
+
+def _read(path: Path) -> _Prompts:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        writers = {}
+        for answer in data if isinstance(data, list) else [data]:
+            kept = [s["writer"] for s in answer["trace"]["steps"] if not s["discarded"]]
+            writers[tuple(answer["trace"]["prompt_ids"])] = _checked(kept)
+        if not writers:
+            raise ValueError("an empty list")
+        return writers
+    except OSError as error:
+        raise SteerError(f"cannot read trace {str(path)!r}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise SteerError(
+            f"{str(path)!r} is not a trace ({type(error).__name__}: {error}): "
+            "make one with `steer generate --trace FILE`"
+        ) from error
