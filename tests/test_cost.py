@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from steer_decode.cache_support import cache_argument
 from steer_decode.cost import ModelShape, _causal_pairs
-from steer_decode.lane import cache_argument
 from tiny import FAMILIES, make_model, prompt_ids
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache

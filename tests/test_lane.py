@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from steer_decode import RandomShare, Router, SteerError
-from steer_decode.lane import Lane, check_cache_support
+from steer_decode.cache_support import check_cache_support
+from steer_decode.lane import Lane
 from steer_decode.transcript import Transcript
 from tiny import FAMILIES, make_model, make_pair, prompt_ids, prompt_text
 

@@ -8,7 +8,6 @@ so for any number of transcripts at once, whatever their lengths.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -18,8 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .cache import KVCache, Span, ragged_mask, rounded_up
+from .cache_support import cache_argument
 from .cost import ModelShape, Pass, Usage
-from .errors import SteerError
 from .transcript import Transcript
 
 _MASKED = ("eager", "sdpa")  # attention that takes a 4-D mask
@@ -31,7 +30,7 @@ class Lane:
     """A model and its KV cache for a number of transcripts, the rows.
 
     Args:
-        model: a causal language model that passes :func:`check_cache_support`.
+        model: a causal language model that passes ``cache_support.check_cache_support``.
         shape: its sizes.
         transcripts: one for each row. The lane reads them and never writes.
         limit: most tokens of a transcript.
@@ -283,27 +282,3 @@ class Lane:
             return masks[windows.pop()]
         # Models that mix kinds of layers take a mask for each kind.
         return {"full_attention" if w is None else "sliding_attention": masks[w] for w in masks}
-
-
-def cache_argument(model: PreTrainedModel) -> str:
-    """What ``model.forward`` calls its KV cache: transformers 5.24 renamed it."""
-    names = inspect.signature(model.forward).parameters
-    return "cache" if "cache" in names else "past_key_values"
-
-
-def check_cache_support(model: PreTrainedModel, name: str) -> None:
-    """Refuses models whose state cannot be cut back to a watermark.
-
-    Raises:
-        SteerError: the model has linear-attention, recurrent or chunked layers.
-    """
-    config = model.config.get_text_config(decoder=True)
-    kinds = set(getattr(config, "layer_types", None) or ())
-    foreign = kinds - {"full_attention", "sliding_attention"}
-    if foreign or getattr(model, "_is_stateful", False):
-        what = ", ".join(sorted(foreign)) or "recurrent state"
-        raise SteerError(
-            f"{name} model {model.config.name_or_path or type(model).__name__!r} keeps {what}, "
-            "which cannot be rolled back to a watermark: use a model with full or "
-            "sliding-window attention only"
-        )

@@ -20,9 +20,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from .cache_support import check_cache_support
 from .cost import ModelShape
 from .errors import ContextFullError, SteerError
-from .lane import check_cache_support
 from .steps import StepBoundary
 from .transcript import WRITERS, Writer
 

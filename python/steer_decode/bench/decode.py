@@ -7,7 +7,8 @@ from functools import lru_cache
 
 import torch
 
-from ..lane import Lane, cache_argument
+from ..cache_support import cache_argument
+from ..lane import Lane
 from ..pair import Pair
 from ..policies import AlwaysSmall
 from ..router import RoutedStream, Router

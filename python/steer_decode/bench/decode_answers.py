@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..cache_support import cache_argument
 from ..demo import DOMAINS, problems
-from ..lane import cache_argument
 from ..pair import Pair
 from ..policies import FirstTokenEntropy
 from ..router import Router

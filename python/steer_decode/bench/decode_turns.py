@@ -18,8 +18,9 @@ import torch
 from transformers import DynamicCache
 from transformers.generation.streamers import BaseStreamer
 
+from ..cache_support import cache_argument
 from ..events import TextDelta
-from ..lane import Lane, cache_argument
+from ..lane import Lane
 from ..pair import Pair
 from ..policies import AlwaysSmall
 from ..router import RoutedStream, Router

@@ -7,7 +7,7 @@ from collections import defaultdict
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..lane import cache_argument
+from ..cache_support import cache_argument
 from .problem import Problem
 from .tasks import grade
 

@@ -1,0 +1,33 @@
+"""What the models of transformers have to do with our cache: its name, and which can use it."""
+
+from __future__ import annotations
+
+import inspect
+
+from transformers import PreTrainedModel
+
+from .errors import SteerError
+
+
+def cache_argument(model: PreTrainedModel) -> str:
+    """What ``model.forward`` calls its KV cache: transformers 5.24 renamed it."""
+    names = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
+
+
+def check_cache_support(model: PreTrainedModel, name: str) -> None:
+    """Refuses models whose state cannot be cut back to a watermark.
+
+    Raises:
+        SteerError: the model has linear-attention, recurrent or chunked layers.
+    """
+    config = model.config.get_text_config(decoder=True)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    foreign = kinds - {"full_attention", "sliding_attention"}
+    if foreign or getattr(model, "_is_stateful", False):
+        what = ", ".join(sorted(foreign)) or "recurrent state"
+        raise SteerError(
+            f"{name} model {model.config.name_or_path or type(model).__name__!r} keeps {what}, "
+            "which cannot be rolled back to a watermark: use a model with full or "
+            "sliding-window attention only"
+        )
