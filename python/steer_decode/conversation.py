@@ -206,7 +206,7 @@ class Conversation:
                 reply = yield Grade(len(step.token_ids), question)
                 assert isinstance(reply, Graded)
                 step.answers = reply.log_probs
-        elif self._policy.grades:
+        elif self._policy.grades and self._policy.wants_grade(step):
             reply = yield Grade(len(step.token_ids))
             assert isinstance(reply, Graded)
             step.graded, step.likeliest = reply

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import SteerError
 from .base import REDO, RESTART, Policy, Question, Redo, Restart, StepStart
+from .both_sides import BothSides
 from .cohort import Percentile, Steer
 from .controls import AlwaysLarge, AlwaysSmall, RandomShare
 from .corea import QueryCascade
@@ -27,6 +28,7 @@ POLICIES: dict[str, type[Policy]] = {
         SteerOnline,
         Percentile,
         FirstTokenEntropy,
+        BothSides,
         SpecReason,
         RewardGuided,
         EcoTab,
@@ -49,6 +51,7 @@ __all__ = [
     "RESTART",
     "AlwaysLarge",
     "AlwaysSmall",
+    "BothSides",
     "EcoTab",
     "FirstTokenEntropy",
     "Learned",

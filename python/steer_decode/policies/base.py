@@ -90,6 +90,10 @@ class Policy:
         """
         return None
 
+    def wants_grade(self, step: Step) -> bool:
+        """Whether this step of the small model is worth its reading, with ``grades``."""
+        return True
+
     def counted(self, texts: Sequence[str], prompt: str) -> list[bool]:
         """Which tokens of a step, by their ``texts``, enter its score; empty for all of them."""
         return math_tokens(texts) if self.tokens == "math" else []
