@@ -19,20 +19,20 @@ def written(policy) -> list:  # type: ignore[no-untyped-def]
 
 
 def test_with_every_draft_read_it_is_spec_reason() -> None:
-    assert written(BothSides(sure=1.0, keep=-3.0)) == written(SpecReason(-3.0))
+    assert written(BothSides(sure=1.0, keep=-3.0, lost=0.0)) == written(SpecReason(-3.0))
 
 
 def test_where_every_draft_stays_it_is_the_first_token_router() -> None:
-    assert written(BothSides(sure=0.3, lost=0.3)) != written(BothSides(sure=0.0))
+    assert written(BothSides(sure=0.3, lost=0.3)) != written(BothSides(sure=0.0, lost=0.0))
     first = FirstTokenEntropy(0.3, "margin")
     ours = BothSides(sure=0.3, lost=0.3, keep=-1e9)  # what is read between stays
     assert written(ours) == written(first)
 
 
 def test_only_doubtful_drafts_are_read_and_only_unlikely_ones_taken_back() -> None:
-    drafts = Router(PAIR, BothSides(sure=0.0)).cohort(PROMPTS, max_new_tokens=80)
+    drafts = Router(PAIR, BothSides(sure=0.0, lost=0.0)).cohort(PROMPTS, max_new_tokens=80)
     sure = statistics.median(min(s.values) for o in drafts for s in o.trace.steps)
-    policy = BothSides(sure=sure, keep=-3.0)
+    policy = BothSides(sure=sure, keep=-3.0, lost=0.0)
     seen = set()
     for output in Router(PAIR, policy).cohort(PROMPTS, max_new_tokens=80):
         for step in output.trace.steps:

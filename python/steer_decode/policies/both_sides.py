@@ -13,6 +13,9 @@ With ``sure=1`` and ``lost=0`` every draft is read, as in SpecReason with log-pr
 every draft stays, ``lost`` alone decides, as in GlimpRouter with margins. Nothing is trained. The
 margin is a difference of probabilities, so its scale is that of any model and task.
 
+The defaults were chosen on 60 calibration problems of each of the demo's domains, greedy and at
+temperature 0.7, from a dozen settings.
+
 ``hold`` is for pairs that would hand over at every step: after a step of the large model the small
 one's first token has to be surer by so much than ``lost``.
 """
@@ -49,9 +52,9 @@ class BothSides(Policy):
 
     def __init__(
         self,
-        sure: float = 0.9,
-        keep: float = -0.5,
-        lost: float = 0.0,
+        sure: float = 0.95,
+        keep: float = -0.1,
+        lost: float = 0.2,
         hold: float = 0.0,
         signal: str | Signal = "margin",
     ) -> None:
@@ -86,10 +89,6 @@ class BothSides(Policy):
         return "small"
 
     def __str__(self) -> str:
-        more = "".join(
-            f":{key}={value:g}"
-            for key, value in (("lost", self.lost), ("hold", self.hold))
-            if value
-        )
+        more = f":lost={self.lost:g}" + (f":hold={self.hold:g}" if self.hold else "")
         signal = "" if self.signal.name == "margin" else f":signal={self.signal.name}"
         return f"{self.name}:sure={self.sure:g}:keep={self.keep:g}{more}{signal}"
