@@ -26,7 +26,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from steer_kernels import kv_append_
 
-BLOCK = 256
+BLOCK = 128
 
 
 class Span(NamedTuple):
