@@ -7,7 +7,7 @@ import statistics
 
 import numpy as np
 import pytest
-from steer_decode import Percentile, Router, Steer, SteerError, Step, parse_policy
+from steer_decode import Percentile, Policy, Router, Steer, SteerError, Step, parse_policy
 from steer_decode.math_tokens import math_tokens
 from steer_decode.mixture import TwoGaussians, fit
 from tiny import make_pair, prompt_text
@@ -132,6 +132,13 @@ def test_a_cohort_runs_with_them(name: str) -> None:
                 assert math.isnan(s.score) or s.score == pytest.approx(np.mean(counted))
         # The only discard is a first step of the small model.
         assert all(s.index == 0 and s.writer == "small" for s in output.trace.steps if s.discarded)
+
+
+@pytest.mark.parametrize("policy", [Steer(), Percentile()], ids=lambda p: p.name)
+def test_one_answer_alone_cannot_be_judged_in_rounds(policy: Policy) -> None:
+    router = Router(make_pair("llama", 0), policy)
+    with pytest.raises(SteerError, match=r"judges the answers of a cohort together.*Router.cohort"):
+        router.stream(prompt_text(0))
 
 
 @pytest.mark.parametrize(

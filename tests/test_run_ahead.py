@@ -14,6 +14,7 @@ from steer_decode import (
     Session,
     SteerError,
     SteerOnline,
+    run_ahead,
 )
 from steer_decode.steps import StepBoundary
 from tiny import FAMILIES, make_pair, prompt_text
@@ -139,3 +140,24 @@ def test_captured_turns_on_a_gpu(family: str) -> None:
     for _ in range(2):
         outputs = Router(pair, policy, turns=8).cohort(prompts, max_new_tokens=40)
         assert [trace_of(o) for o in outputs] == [trace_of(o) for o in expected]
+
+
+def test_what_lasts_is_made_once() -> None:
+    """The table over the vocabulary is of the boundary, and the buffers are of the lane."""
+    pair = PAIRS["llama"]
+    table = pair.boundary.token_classes(pair.eos_ids)
+    assert pair.boundary.token_classes(pair.eos_ids) is table
+    assert not pair.boundary.token_classes().equal(table)
+    made = 0
+    init = run_ahead._Buffers.__init__
+
+    def counted(self: run_ahead._Buffers, *args: object) -> None:
+        nonlocal made
+        made += 1
+        init(self, *args)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_ahead._Buffers, "__init__", counted)
+        output = Router(pair, AlwaysLarge(), turns=2).generate(prompt_text(1), max_new_tokens=20)
+    assert len(output.token_ids) > 8
+    assert made == 1

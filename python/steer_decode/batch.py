@@ -68,6 +68,9 @@ class Batch:
         self.lanes = lanes or make_lanes(pair, conversations)
         for row, conversation in enumerate(conversations):
             conversation.watermark = partial(self._watermark, row)
+        self._running = [c.run() for c in conversations]
+        self._asks: dict[int, Ask] = {}
+        self._closed: dict[int, Step] = {}  # steps that wait for their verdict
         self._ahead: dict[Writer, RunAhead] = {}
         if not any(c.hooks.processors for c in conversations):
             for w, n in turns.items():
@@ -83,9 +86,6 @@ class Batch:
 
     def run(self) -> Iterator[tuple[int, Event]]:
         """Yields (row, event) until every answer is complete."""
-        self._running = [c.run() for c in self._conversations]
-        self._asks: dict[int, Ask] = {}
-        self._closed: dict[int, Step] = {}  # steps that wait for their verdict
         for row in range(len(self._running)):
             yield from self._advance(row, None)
         while self._asks or self._closed:

@@ -8,8 +8,8 @@ what was forgotten.
 
 A forward pass runs over rows that lie side by side in the buffer and reads them as a view, without
 a copy. Which rows run together changes when a model hands over, not at every token; ``arrange``
-then moves a row by exchanging it with one that does not run. A row is moved at most once a step,
-which copies its context twice, while every token of that step reads the context once.
+then moves a row by exchanging it with one that does not run. That copies three rows' worth of
+context, at the ends of steps, while every token of a step reads the context once.
 
 Layers with a sliding window keep all keys as well: that is what lets a watermark move back for
 free. They hand out only the window, so the attention costs what the window costs.

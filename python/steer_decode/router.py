@@ -130,9 +130,10 @@ class Router:
     ) -> Cohort:
         """Answers many prompts together, event by event.
 
-        Each has a writer of its own. A model runs once a turn, on the rows that it is to write;
-        rows leave and join without their caches being copied. A row is answered as it would be
-        alone with the seed ``seed + i``, up to the rounding of larger matrix products.
+        Each has a writer of its own. A model runs once a turn, on the rows that it is to write.
+        When rows leave and join, their places in the cache are exchanged; no cache is copied at a
+        token. A row is answered as it would be alone with the seed ``seed + i``, up to the rounding
+        of larger matrix products.
 
         Args:
             prompts: texts, or lists of messages.
@@ -271,6 +272,11 @@ class RoutedStream:
         hooks: Hooks | None = None,
         lanes: dict[Writer, Lane] | None = None,
     ) -> None:
+        if router.policy.in_rounds:
+            raise SteerError(
+                f"router {router.policy.name!r} judges the answers of a cohort together, and there "
+                "is one: use Router.cohort or `steer eval --cohort`, or another router"
+            )
         each = [hooks] if hooks else None
         self._cohort = Cohort(router, [transcript], max_new_tokens, sampling, [seed], each, lanes)
         self.trace = self._cohort.trace(0)

@@ -86,7 +86,9 @@ class RunAhead:
         rows = lane.prefill(rows)
         turns = min(self._turns, *(conversations[r].room for r in rows))
         size = rounded_up(len(rows), 1, lane.cache.rows - lane.cache.first(rows))
-        buffers = self._buffers.setdefault(size, _Buffers(size, self._turns, self._device))
+        if size not in self._buffers:
+            self._buffers[size] = _Buffers(size, self._turns, self._device)
+        buffers = self._buffers[size]
         known = [lane.known_logits(row) for row in rows]
         buffers.fill(rows, [conversations[row] for row in rows], lane, known)
         if any(logits is not None for logits in known):

@@ -61,6 +61,7 @@ class StepBoundary:
         self._max_tokens = max_tokens
         self._texts = text = _token_texts(tokenizer, vocab_size)
         suffixes = tuple(delimiter[i:] for i in range(1, len(delimiter)))
+        self._classes: dict[frozenset[int], Tensor] = {}
         self._holds = [delimiter in t for t in text]
         self._continues = [t.startswith(suffixes) if suffixes else False for t in text]
         self._says_something = [any(c.isalnum() for c in t) for t in text]
@@ -78,10 +79,12 @@ class StepBoundary:
 
         A delimiter that is too long for that table is left out of it.
         """
-        delimiter = self._delimiter
-        if len(delimiter) <= 2:
-            return token_classes(self._texts, end_of_text, delimiter)
-        return token_classes([""] * len(self._texts), end_of_text)
+        key = frozenset(end_of_text)
+        if key not in self._classes:  # a look at every token: once, not with each answer
+            fits = len(self._delimiter) <= 2
+            texts = self._texts if fits else [""] * len(self._texts)
+            self._classes[key] = token_classes(texts, key, self._delimiter if fits else "\n\n")
+        return self._classes[key]
 
     def closes(self, step_ids: Sequence[int]) -> bool:
         """Whether the last id of ``step_ids``, the tokens of the open step, closes it."""
