@@ -241,7 +241,7 @@ def test_a_replay_of_a_trace_file(tmp_path: Path) -> None:
         (lambda: Replay("SXL"), "writers must be S or L, .* got 'X'"),
         (lambda: Replay([]), "writers must be S or L, .* got none"),
         (lambda: Replay(path="none.json"), "cannot read trace 'none.json'"),
-        (lambda: QueryCascade(over="most"), "over must be one of mean, min, got 'most'"),
+        (lambda: QueryCascade(over="most"), "one of mean, min, last, first, got 'most'"),
         (lambda: QueryCascade(float("nan")), "threshold must be a number, got nan"),
         (
             lambda: Router(PAIR, Replay({(1, 2): "SL", (3,): "L"})).generate(prompt_text(2)),

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from .errors import SteerError
-from .events import Done, RoutedOutput
+from .events import Done, RoutedOutput, StepClosed
 from .mixture import MIN_SCORES
 from .pair import Pair
 from .policies import AlwaysLarge, AlwaysSmall, Policy, RandomShare
+from .replay_scores import costs_so_far, step_scores
 from .router import Router
 from .rows import Key, Problem, Row, StepRecord, step_records
 from .tasks import Task
@@ -113,13 +114,26 @@ class Evaluation:
         """Runs one router on the problems of one cohort; yields each row as it is done."""
         tasks = [self._by_name[job.domain, job.problem] for job in group]
         seeds = [job.seed * _STRIDE + task.number for job, task in zip(group, tasks, strict=True)]
-        router = Router(self.pair, self.routers[group[0].router])
+        policy = self.routers[group[0].router]
+        recorded = isinstance(policy, AlwaysSmall)  # what `steer eval --replay` needs to know
+        first: dict[int, dict[str, float]] = {}
         prompts = [task.prompt for task in tasks]
-        for i, event in router.stream_cohort(prompts, seed=seeds, **self.options):
+        cohort = Router(self.pair, policy).stream_cohort(prompts, seed=seeds, **self.options)
+        for i, event in cohort:
+            if recorded and isinstance(event, StepClosed) and i not in first and event.step.closed:
+                first[i] = costs_so_far(cohort.output(i).cost)
             if isinstance(event, Done):
-                yield self._row(group[i], tasks[i], event.output)
+                scores = step_scores(self.pair, event.output.trace) if recorded else None
+                row = self._row(group[i], tasks[i], event.output, scores)
+                yield replace(row, first_step=first.get(i, {}))
 
-    def _row(self, job: Key, task: Task, output: RoutedOutput) -> Row:
+    def _row(
+        self,
+        job: Key,
+        task: Task,
+        output: RoutedOutput,
+        scores: Sequence[Mapping[str, float]] | None = None,
+    ) -> Row:
         correct, error = _judge(task, output.text)
         cost = output.cost
         return Row(
@@ -131,7 +145,7 @@ class Evaluation:
             seconds=round(cost.seconds, 6),
             hand_overs=cost.hand_overs,
             stop_reason=output.trace.stop_reason,
-            trace=_labelled(task, output.trace),
+            trace=_labelled(task, output.trace, scores),
             difficulty=task.difficulty,
             error=error,
         )
@@ -154,12 +168,14 @@ def _judge(task: Task, text: str) -> tuple[bool, str]:
     return bool(verdict), ""
 
 
-def _labelled(task: Task, trace: Trace) -> list[StepRecord]:
+def _labelled(
+    task: Task, trace: Trace, scores: Sequence[Mapping[str, float]] | None
+) -> list[StepRecord]:
     """Steps with their labels, up to the first wrong one that stays.
 
     What follows a wrong step cannot be compared with the reference: it goes on from an error.
     """
-    records = step_records(trace)
+    records = step_records(trace, scores)
     if task.label is None:
         return records
     for i, step in enumerate(trace.steps):

@@ -26,7 +26,8 @@ class StepRecord:
     """What is kept of a step; fields as in :class:`~steer_decode.trace.Step`.
 
     ``tokens`` is their number. ``right`` says whether the step is right where the task can tell; it
-    is None after a wrong step, and everywhere where only the whole answer can be judged.
+    is None after a wrong step, and everywhere where only the whole answer can be judged. ``scores``
+    has the step's score under every built-in signal, where the small model wrote alone.
     """
 
     writer: Writer
@@ -38,6 +39,7 @@ class StepRecord:
     prefilled: int = 0
     discarded: bool = False
     right: bool | None = None
+    scores: Mapping[str, float | None] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data without what is at its default, for there are many steps."""
@@ -50,6 +52,8 @@ class Row:
     """One answer of one router to one problem; costs are totals of that answer.
 
     ``error`` is what the checker raised, if it did; the answer then counts as wrong.
+    ``first_step`` has the costs up to the end of step 0, under the names of the whole answer's,
+    where the small model wrote alone and step 0 was not cut off.
     """
 
     router: str
@@ -66,6 +70,7 @@ class Row:
     trace: Sequence[StepRecord] = field(default_factory=list)
     difficulty: int | None = None
     error: str = ""
+    first_step: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
@@ -110,8 +115,14 @@ class Row:
         return cls(**{**data, "trace": [StepRecord(**step) for step in data["trace"]]})
 
 
-def step_records(trace: Trace) -> list[StepRecord]:
-    """What is kept of the steps of a trace; a score that is not finite is none."""
+def step_records(
+    trace: Trace, scores: Sequence[Mapping[str, float]] | None = None
+) -> list[StepRecord]:
+    """What is kept of the steps of a trace; a score that is not finite is none.
+
+    ``scores`` are of :func:`~steer_decode.replay_scores.step_scores`, one entry a step.
+    """
+    each = scores or [{}] * len(trace.steps)
     return [
         StepRecord(
             writer=step.writer,
@@ -122,8 +133,9 @@ def step_records(trace: Trace) -> list[StepRecord]:
             posterior=_finite(step.posterior),
             prefilled=step.prefilled,
             discarded=step.discarded,
+            scores={name: _finite(value) for name, value in more.items()} or None,
         )
-        for step in trace.steps
+        for step, more in zip(trace.steps, each, strict=True)
     ]
 
 

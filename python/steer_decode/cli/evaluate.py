@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    context: typer.Context,
     pair: opt.PairOption = None,
     small: opt.SmallOption = None,
     large: opt.LargeOption = None,
@@ -79,6 +80,13 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of results; by default under results/.")
     ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            "--replay",
+            help="Folder of results: sweep query cascades over its small and large runs, no model.",
+        ),
+    ] = None,
 ) -> None:
     """Run several routers on the same problems and set each beside chance at its cost.
 
@@ -89,6 +97,9 @@ def evaluate(
     `random` stands for random routing at the shares of --random-shares and for both models alone.
     The column "random %" of a router is the accuracy of random routing at that router's own share
     of large-model tokens: a straight line between the two neighbouring random runs.
+
+    With --replay nothing is run: what a cascade of whole questions would have reached is known from
+    the answers of either model alone, for every signal and threshold.
 
     A file of tasks has a JSON object with "prompt" and "answer" on each line; "id", "domain" and
     "difficulty" are optional. A checker of your own is a function of the text and the answer.
@@ -102,7 +113,14 @@ def evaluate(
     - `steer eval --small ID --large ID --tasks reasoning-gym:chain_sum --n 50 --routers random`
 
     - `steer eval --small ID --large ID --tasks mine.jsonl --checker mine:right --routers random`
+
+    - `steer eval --replay results/demo-test-1a2b3c4d`
     """
+    if replay is not None:
+        from .replay import replay as replayed
+
+        replayed(context, replay, out)
+        return
     models = Models(pair, small, large, dtype and dtype.value, device, threads)
     asked = read_tasks(tasks, models, domains, n, split, checker)
     policies, curve = _routers(routers, random_shares, models, calibration)

@@ -3,9 +3,11 @@
 Faithful: the small model answers the whole question and gives a calibrated confidence; below a
 threshold the question goes to the large model, which answers it from the beginning. The answer that
 was taken back is counted. Not faithful: COREA trains the small model by reinforcement to state its
-confidence in words; here nothing is trained, and the confidence is the mean (or the least) score of
-the steps, through a logistic map that was fitted to right and wrong answers. Without parameters it
-is the bare score. An answer that is cut off at the token limit is not judged and stays.
+confidence in words; here nothing is trained, and the confidence is the mean, the least, the last or
+the first score of the steps, through a logistic map that was fitted to right and wrong answers.
+Without parameters it is the bare score. An answer that is cut off at the token limit is not judged
+and stays. The first score is known when the first step closes, and is judged there: what is not
+confident costs one step of the small model, not a whole answer.
 """
 
 from __future__ import annotations
@@ -22,16 +24,26 @@ from ..transcript import Writer
 from .base import RESTART, Policy, Redo, Restart
 from .parameters import Logistic, Parameters, path_setting
 
-OVER = ("mean", "min")
+OVER = ("mean", "min", "last", "first")
 
 
 def confidence_of(steps: Sequence[Step], signal: Signal, over: str) -> float:
-    """Confidence of a whole answer: mean or least of its steps' scores, higher is surer."""
-    scores = [signal.confidence(step.score) for step in steps]
-    scores = [score for score in scores if not math.isnan(score)]
-    if not scores:
+    """Confidence of a whole answer, higher is surer; see :func:`summed_up`."""
+    return summed_up([signal.confidence(step.score) for step in steps], over)
+
+
+def summed_up(confidences: Sequence[float], over: str) -> float:
+    """One confidence for those of an answer's steps, in their order; NaN without one.
+
+    ``over`` says which: "mean" and "min" leave steps without a confidence (NaN) out, "last" and
+    "first" are that step's.
+    """
+    if over in ("last", "first"):
+        return confidences[-1 if over == "last" else 0] if confidences else math.nan
+    known = [x for x in confidences if not math.isnan(x)]
+    if not known:
         return math.nan
-    return min(scores) if over == "min" else sum(scores) / len(scores)
+    return min(known) if over == "min" else sum(known) / len(known)
 
 
 class QueryCascade(Policy):
@@ -42,7 +54,7 @@ class QueryCascade(Policy):
             unit of the signal without.
         path: parameters, made by ``steer train-router corea``; they bring signal and ``over``.
         signal: whose mean over a step is its score, where there are no parameters.
-        over: "mean" of the steps' scores, or "min".
+        over: "mean" of the steps' scores, or "min", "last" or "first" of them.
 
     Raises:
         SteerError: a threshold that is no number, or an unknown word; or no parameters in the file.
@@ -84,12 +96,15 @@ class QueryCascade(Policy):
         return str(dict(self.parameters.maps)) if self.parameters else ""
 
     def judge(self, step: Step, trace: Trace) -> Writer | Redo | Restart:
-        if step.writer == "large" or not step.ended:
-            return step.writer
+        if step.writer == "large":
+            return "large"
+        # The first step is judged as it closes, all else as the answer ends.
+        if (step.index > 0) if self.over == "first" else not step.ended:
+            return "small"
         limit = self.threshold
         if self.parameters is None:
             limit = self.signal.confidence(limit)
-        # Not "below": an answer without a confidence is not a confident one.
+        # Not "below the limit": an answer without a confidence is not a confident one.
         return "small" if self.confidence(trace.kept) >= limit else RESTART
 
     def confidence(self, steps: Sequence[Step]) -> float:

@@ -1,0 +1,68 @@
+"""``steer eval --replay``: thresholds and signals over answers that are there, without a model."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import typer
+
+from ..errors import SteerError
+from .session import check_writable
+
+_WITH_REPLAY = ("replay", "out")
+
+
+def replay(context: typer.Context, folder: Path, out: Path | None) -> None:
+    """Sweeps query cascades over the control runs in ``folder`` and says what needs a new run.
+
+    Raises:
+        SteerError: options that have no meaning without a run, or a folder that cannot be replayed.
+    """
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in _WITH_REPLAY and _on_the_command_line(context, parameter.name)
+    ]
+    if given:
+        raise SteerError(
+            f"{given[0]} has no meaning with --replay, which runs nothing: it takes everything but "
+            "--out from the folder"
+        )
+    from ..replay import load, needs_a_run
+    from ..replay_sweep import markdown, sweep, write
+    from ..results import read_rows
+
+    place = out or folder
+    check_writable(place / "replay.json")
+    recorded = load(folder)
+    found = sweep(recorded)
+    note = needs_a_run(folder)
+    write(place, found, note)
+    print(markdown(found, note))
+    drawn = ""
+    if find_spec("matplotlib") is not None:
+        from ..replay_plot import draw
+        from ..summary import summarise
+
+        rows, _ = read_rows(folder / "results.jsonl")
+        known = set(recorded.names)
+        run = [row for row in rows if (row.domain, row.problem) in known]
+        others = {
+            record["router"]: (record["accuracy"], record)
+            for record in summarise(run)
+            if record["domain"] == "all"
+            and recorded.settings["routers"][record["router"]] not in ("small", "large")
+            and record["answers"] == len(recorded.names)
+        }
+        for suffix in (".png", ".svg"):
+            draw(found, place / f"replay{suffix}", others)
+        drawn = ", replay.png and replay.svg"
+    print(f"steer: replay.json, replay.md{drawn} are in {place}", file=sys.stderr)
+
+
+def _on_the_command_line(context: typer.Context, name: str | None) -> bool:
+    source = context.get_parameter_source(name) if name else None
+    # By its name: typer carries a click of its own, whose enumeration has no public place.
+    return getattr(source, "name", "") == "COMMANDLINE"
