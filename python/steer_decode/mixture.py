@@ -15,9 +15,15 @@ from numpy.typing import NDArray
 
 MIN_SCORES = 10
 MAX_WEIGHT = 0.99
-_RESTARTS = 4
-_ITERATIONS = 200
-_TOLERANCE = 1e-7
+_QUANTILES = (0.2, 0.4, 0.6, 0.8)  # where starts beside that of k-means cut the scores in two
+_TRIAL = 20  # iterations before the less likely half of the starts is given up
+_CHECK = 10  # iterations between two looks at the likelihood
+_MOST = 300  # iterations of the last one left
+_TOLERANCE = 1e-6  # of the mean log-likelihood, over _CHECK iterations
+_FLOOR = 1e-6  # least variance of a component, as a share of that of all scores
+
+Array = NDArray[np.float64]
+_Component = tuple[float, float, float]  # weight, mean, variance
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,15 @@ class TwoGaussians:
 
 
 def fit(scores: Sequence[float]) -> TwoGaussians | None:
-    """The maximum-likelihood mixture of ``scores``, by EM from k-means starts.
+    """The maximum-likelihood mixture of ``scores``, by EM from several starts.
+
+    The starts are the split of k-means and cuts at four quantiles; nothing is left to chance. After
+    every trial the less likely half of them is given up, and the last one goes on until the
+    likelihood stands still.
 
     Returns:
-        The best of a few restarts by likelihood, or None where no mixture can be told: fewer than
-        ten scores, all of them equal, or a component that takes more than 99 % of the weight.
+        The mixture, or None where none can be told: fewer than ten scores, all of them equal, or a
+        component that takes more than 99 % of the weight.
 
     Raises:
         ValueError: a score is not finite.
@@ -58,58 +68,105 @@ def fit(scores: Sequence[float]) -> TwoGaussians | None:
         raise ValueError("scores must be finite")
     if x.size < MIN_SCORES or np.ptp(x) == 0:
         return None
-    # The starts differ in where they first cut the scores in two; nothing is left to chance.
-    cuts = np.quantile(x, np.linspace(0.2, 0.8, _RESTARTS))
-    fits = [_em(x, _two_means(x, float(cut))) for cut in cuts]
-    log_likelihood, weight_c, mean, var = max(fits, key=lambda f: f[0])
-    low, high = (0, 1) if mean[0] <= mean[1] else (1, 0)
-    if high == 0:
-        weight_c = 1 - weight_c
-    if not math.isfinite(log_likelihood) or max(weight_c, 1 - weight_c) > MAX_WEIGHT:
+    centre, scale = float(x.mean()), float(x.std())
+    z = (x - centre) / scale
+    em = _EM(z)
+    running = _starts(z)
+    while True:
+        tried = [(*em.run(upper, _TRIAL), upper) for upper in running]
+        # A component that takes nearly everything is no answer, however likely.
+        tried.sort(key=lambda t: (_largest(t[1]) <= MAX_WEIGHT, t[0]), reverse=True)
+        if len(tried) == 1:
+            break
+        running = [upper for _, _, upper in tried[: len(tried) // 2]]
+    last, _, upper = tried[0]
+    for _ in range(_MOST // _CHECK):
+        likelihood, components = em.run(upper, _CHECK)
+        if likelihood - last < _TOLERANCE * x.size:
+            break
+        last = likelihood
+    if not math.isfinite(likelihood) or _largest(components) > MAX_WEIGHT:
         return None
-    return TwoGaussians(weight_c, *map(float, (mean[low], var[low], mean[high], var[high])))
+    (_, mean_u, var_u), (weight_c, mean_c, var_c) = sorted(components, key=lambda c: c[1])
+    square = scale * scale
+    return TwoGaussians(
+        weight_c, centre + scale * mean_u, square * var_u, centre + scale * mean_c, square * var_c
+    )
+
+
+def _largest(components: Sequence[_Component]) -> float:
+    return max(weight for weight, _, _ in components)
 
 
 def _log_density(x: float, mean: float, var: float) -> float:
     return -0.5 * (math.log(2 * math.pi * var) + (x - mean) ** 2 / var)
 
 
-def _two_means(x: NDArray[np.float64], cut: float) -> NDArray[np.bool_]:
-    """Lloyd's algorithm in one dimension from a first cut; the mask of the upper cluster."""
-    upper = x > cut
+def _starts(z: Array) -> list[Array]:
+    """First responsibilities of the upper component, 0 or 1, from standardised scores."""
+    cuts = [_two_means(z), *map(float, np.quantile(z, _QUANTILES))]
+    splits = [z > cut for cut in dict.fromkeys(cuts)]
+    return [split.astype(np.float64) for split in splits if split.any() and not split.all()]
+
+
+def _two_means(z: Array) -> float:
+    """The cut of k-means with two clusters: halfway between their means, by Lloyd's algorithm.
+
+    It begins at the mean of all, 0, on either side of which there are scores, as after every step.
+    """
+    cut = 0.0
     for _ in range(50):
-        if upper.all() or not upper.any():
-            return x > x.mean()
-        cut = (x[upper].mean() + x[~upper].mean()) / 2
-        moved = x > cut
-        if (moved == upper).all():
+        upper = z > cut
+        moved = float(z[upper].mean() + z[~upper].mean()) / 2
+        if moved == cut:
             break
-        upper = moved
-    return upper
+        cut = moved
+    return cut
 
 
-def _em(
-    x: NDArray[np.float64], upper: NDArray[np.bool_]
-) -> tuple[float, float, NDArray[np.float64], NDArray[np.float64]]:
-    """EM from a hard split: (log-likelihood, weight of component 1, means [2], variances [2])."""
-    floor = max(1e-6 * float(x.var()), 1e-12)
-    resp = upper.astype(np.float64)
-    last = -math.inf
-    for _ in range(_ITERATIONS):
-        r = np.stack([1 - resp, resp])
-        mass = r.sum(axis=1).clip(min=1e-9)
-        mean = (r @ x) / mass
-        var = ((r * (x - mean[:, None]) ** 2).sum(axis=1) / mass).clip(min=floor)
-        weight = mass / x.size
-        log_joint = (
-            np.log(weight)[:, None]
-            - 0.5 * np.log(2 * np.pi * var)[:, None]
-            - 0.5 * (x - mean[:, None]) ** 2 / var[:, None]
-        )
-        log_total = np.logaddexp(log_joint[0], log_joint[1])
-        resp = np.exp(log_joint[1] - log_total)
-        likelihood = float(log_total.sum())
-        if likelihood - last < _TOLERANCE * abs(likelihood):
-            break
-        last = likelihood
-    return likelihood, float(weight[1]), mean, var
+class _EM:
+    """EM for two Gaussians over standardised scores z [N].
+
+    Both steps need the scores only as sums and products with the basis 1, z, z^2: weights, means
+    and variances are moments, and the log-odds of the components are a polynomial of degree two.
+    """
+
+    def __init__(self, z: Array) -> None:
+        self._basis = np.stack([np.ones_like(z), z, z * z])
+        self._total: list[float] = self._basis.sum(axis=1).tolist()
+
+    def run(self, upper: Array, steps: int) -> tuple[float, tuple[_Component, _Component]]:
+        """``steps`` iterations from responsibilities ``upper`` [N], which are changed in place.
+
+        Returns:
+            The log-likelihood, and the components behind it.
+        """
+        with np.errstate(over="ignore"):  # exp(inf) is as good as any number that large
+            for _ in range(steps):
+                moments = (self._basis @ upper).tolist()
+                rest = [a - b for a, b in zip(self._total, moments, strict=True)]
+                components = self._component(rest), self._component(moments)
+                low, high = map(_log_joint, components)
+                odds = np.array([b - a for a, b in zip(low, high, strict=True)]) @ self._basis
+                np.exp(np.negative(odds, out=upper), out=upper)
+                upper += 1
+                np.reciprocal(upper, out=upper)
+        # log(a + b) = log a + log(1 + b / a), summed over the scores.
+        first = sum(c * total for c, total in zip(low, self._total, strict=True))
+        return first + float(np.logaddexp(0, odds).sum()), components
+
+    def _component(self, moments: Sequence[float]) -> _Component:
+        """From the sums of 1, z and z^2 under a component's responsibilities."""
+        mass = max(moments[0], 1e-9)
+        mean = moments[1] / mass
+        return mass / self._total[0], mean, max(moments[2] / mass - mean * mean, _FLOOR)
+
+
+def _log_joint(component: _Component) -> tuple[float, float, float]:
+    """log(weight N(z; mean, var)) as coefficients of 1, z and z^2."""
+    weight, mean, var = component
+    return (
+        math.log(weight) - 0.5 * math.log(2 * math.pi * var) - 0.5 * mean * mean / var,
+        mean / var,
+        -0.5 / var,
+    )
