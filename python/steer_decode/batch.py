@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from steer_kernels import LogitStats, logit_stats, sample_logits
+from steer_kernels import Packed, logit_stats, sample_logits, sample_logits_packed, unpack
 
 from .asking import consult, read_signal
 from .conversation import Ask, Conversation, Draw, Grade, Graded, Judge, Reply
@@ -62,7 +62,8 @@ class Batch:
         self._conversations = conversations
         self._sampling = sampling
         self._vocab_size = pair.vocab_size
-        self._unused = torch.empty(0)
+        self._options = sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
+        self._unused = torch.zeros(len(conversations))
         # Of each row; a pass is shared evenly by the rows that it runs over.
         self.seconds = [0.0] * len(conversations)
         self.lanes = lanes or make_lanes(pair, conversations)
@@ -200,18 +201,25 @@ class Batch:
         return replies
 
     def _reply(self, writer: Writer, rows: Sequence[int], draws: Sequence[bool]) -> list[Reply]:
-        logits = self._guarded(writer, rows, lambda: self.lanes[writer].catch_up(rows))
-        stats, tokens = self._sample(logits, rows, draws)
-        for row, valid in zip(rows, stats.valid.tolist(), strict=True):
-            if not valid:
+        logits = self._guarded(writer, rows, partial(self.lanes[writer].catch_up, rows))
+        conversations = [self._conversations[row] for row in rows]
+        packed = self._sample(logits, conversations)
+        found: list[list[float]] = packed.tolist()
+        for row, numbers in zip(rows, found, strict=True):
+            if not numbers[Packed.VALID]:
                 raise self._broken(writer, row)
         if not any(draws):
-            return [_row(stats, i) for i in range(len(rows))]
-        values = read_signal(self._policy, stats, [self._conversations[row] for row in rows])
-        ids = tokens.tolist()
-        return [
-            [Draw(ids[i], values[i])] if draw else _row(stats, i) for i, draw in enumerate(draws)
-        ]
+            return [unpack(packed[i : i + 1]).stats for i in range(len(rows))]
+        values = read_signal(self._policy, packed, found, conversations)
+        replies: list[Reply] = []
+        for i, conversation in enumerate(conversations):
+            if not draws[i]:
+                replies.append(unpack(packed[i : i + 1]).stats)
+            elif conversation.hooks.processors:
+                replies.append([Draw(self._draw_processed(logits[i : i + 1], rows[i]), values[i])])
+            else:
+                replies.append([Draw(int(found[i][Packed.TOKEN]), values[i])])
+        return replies
 
     def _guarded(self, writer: Writer, rows: Sequence[int], run: Callable[[], _T]) -> _T:
         """Runs a model; says which, if memory runs out. The watermarks then are as before."""
@@ -228,33 +236,25 @@ class Batch:
                 "prompts, or load the models in bfloat16"
             ) from error
 
-    def _sample(
-        self, logits: Tensor, rows: Sequence[int], draws: Sequence[bool]
-    ) -> tuple[LogitStats, Tensor]:
-        """Statistics of the raw logits, and a token for each row that draws."""
-        sampling, conversations = self._sampling, self._conversations
-        if not any(draws):
-            stats = logit_stats(logits, vocab_size=self._vocab_size)
-            return stats, stats.topk_ids[:, 0]
-        options = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
-        if sampling.temperature:
-            numbers = [conversations[row].uniforms(1)[0] for row in rows]
-            uniform = torch.tensor(numbers, dtype=torch.float64, device=logits.device)
-        else:
-            uniform = self._zeros(len(rows), logits.device)
-        sampled = sample_logits(logits, uniform, *options, vocab_size=self._vocab_size)
-        tokens = sampled.token
-        for i, row in enumerate(rows):
-            if draws[i] and conversations[row].hooks.processors:
-                scores = self._processed(logits[i : i + 1], row)
-                tokens[i] = sample_logits(scores, uniform[i : i + 1], *options).token[0]
-        return sampled.stats, tokens
+    def _sample(self, logits: Tensor, conversations: Sequence[Conversation]) -> Tensor:
+        """A token of each row and the statistics of its raw logits, packed."""
+        uniform = self._uniform(conversations, logits.device)
+        return sample_logits_packed(logits, uniform, *self._options, vocab_size=self._vocab_size)
 
-    def _zeros(self, n: int, device: torch.device) -> Tensor:
-        """Uniform numbers for greedy rows, which do not look at them."""
-        if len(self._unused) < n or self._unused.device != device:
-            self._unused = torch.zeros(len(self._conversations), device=device)
-        return self._unused[:n]
+    def _uniform(self, conversations: Sequence[Conversation], device: torch.device) -> Tensor:
+        """A number for each row; greedy ones do not look at it."""
+        if self._sampling.temperature:
+            numbers = [conversation.uniforms(1)[0] for conversation in conversations]
+            return torch.tensor(numbers, dtype=torch.float64, device=device)
+        if self._unused.device != device:
+            self._unused = self._unused.to(device)
+        return self._unused[: len(conversations)]
+
+    def _draw_processed(self, logits: Tensor, row: int) -> int:
+        """Draws from what the caller's processors make of raw logits [1, V]."""
+        uniform = self._uniform([self._conversations[row]], logits.device)
+        scores = self._processed(logits, row)
+        return int(sample_logits(scores, uniform, *self._options).token)
 
     def _processed(self, logits: Tensor, row: int) -> Tensor:
         """The scores [1, V] that the caller's processors make of raw logits."""
@@ -275,7 +275,3 @@ class Batch:
             f"{self._conversations[row].place}: check its weights, or load it in "
             "float32 or bfloat16 if it was loaded in float16"
         )
-
-
-def _row(stats: LogitStats, i: int) -> LogitStats:
-    return LogitStats(*(field[i : i + 1] for field in stats))

@@ -19,7 +19,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from steer_kernels import LogitStats
 
-from .asking import consult, read_signal
+from .asking import consult, signal_of
 from .errors import SteerError
 from .events import Event, HandOver, StepClosed, TextDelta
 from .holding import held_back
@@ -225,7 +225,7 @@ class Conversation:
             reply = yield Ask("small", draw=False)
             assert isinstance(reply, LogitStats)
             stats = reply
-            step.before = read_signal(self._policy, stats, [self])[0]
+            step.before = float(signal_of(self._policy, stats, [self])[0])
         start = StepStart(step.index, step.writer, self._seed, stats, self.trace)
         step.writer = consult(
             self._policy, f"before step {step.index}", lambda: self._policy.before_step(start)
@@ -258,10 +258,9 @@ class Conversation:
         step.token_ids.append(token)
         step.values.append(value)
         text = self._detokenizer.push(token)
-        ended = token in self._pair.eos_ids
-        step.closed = ended or self._boundary.closes(step.token_ids)
-        step.ended = ended
-        self.trace.stop_reason = "eos" if ended else self._cut()
+        step.ended = token in self._pair.eos_ids
+        step.closed = step.ended or self._boundary.closes(step.token_ids)
+        self.trace.stop_reason = "eos" if step.ended else self._cut()
         if self.trace.stop_reason:
             text += self._detokenizer.flush()
         step.text += text
@@ -269,10 +268,8 @@ class Conversation:
 
     def _cut(self) -> str:
         """Why the answer cannot go on, though no model has ended it; "" if it can."""
-        if len(self.transcript) >= self._pair.max_length:
-            return "context"
-        if len(self.transcript) >= self.limit:
-            return "max_new_tokens"
+        if self.room <= 0:
+            return "context" if self.limit == self._pair.max_length else "max_new_tokens"
         if self.hooks.criteria:
             ids = torch.tensor([self.transcript.ids], device=self._pair.small.device)
             if bool(torch.as_tensor(self.hooks.criteria(ids, None)).all()):

@@ -113,6 +113,7 @@ class Detokenizer:
         self._ids: list[int] = []
         self._prefix = 0
         self._read = 0
+        self._lengths: dict[int, int] = {}  # of single tokens: asked for at every push
         # The Rust back end alone: the wrapper around it takes longer than a small model's kernels.
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
 
@@ -122,18 +123,28 @@ class Detokenizer:
         new = self._decode(self._ids[self._prefix :])
         if new.endswith("\ufffd"):
             return ""
-        old = self._decode(self._ids[self._prefix : self._read])
+        old = self._length_before()
         self._prefix, self._read = self._read, len(self._ids)
-        return new[len(old) :]
+        return new[old:]
+
+    def _length_before(self) -> int:
+        """Characters of the pieces before the newest."""
+        pieces = self._ids[self._prefix : self._read]
+        if len(pieces) != 1:
+            return len(self._decode(pieces)) if pieces else 0
+        token = pieces[0]
+        if token not in self._lengths:
+            self._lengths[token] = len(self._decode(pieces))
+        return self._lengths[token]
 
     def flush(self) -> str:
         """What was held back, broken characters included."""
         if self._read == len(self._ids):
             return ""
-        old = self._decode(self._ids[self._prefix : self._read])
+        old = self._length_before()
         new = self._decode(self._ids[self._prefix :])
         self._prefix = self._read = len(self._ids)
-        return new[len(old) :]
+        return new[old:]
 
     def mark(self) -> tuple[int, int, int]:
         """A place to go back to with :meth:`reset`."""
