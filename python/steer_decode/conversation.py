@@ -239,16 +239,13 @@ class Conversation:
         """Writes one step to its end, or to the end of the answer."""
         step.prefilled += self._unread(step.writer)
         ask = Ask(step.writer, draw=True)
-        while self._open(step):
+        while True:
             drawn = yield ask
             assert isinstance(drawn, list)
             for token, value in drawn:
                 yield self._append(step, token, value)
-                if not self._open(step):
-                    break  # What was drawn beyond the end is forgotten.
-
-    def _open(self, step: Step) -> bool:
-        return not step.closed and not self.trace.stop_reason
+                if step.closed or self.trace.stop_reason:
+                    return  # What was drawn beyond the end is forgotten.
 
     def _append(self, step: Step, token: int, value: float) -> TextDelta:
         if self._uniforms:

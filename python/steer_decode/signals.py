@@ -22,8 +22,8 @@ class Signal:
     """A named function from :class:`LogitStats` of B rows to a float tensor [B].
 
     ``higher_is_surer`` says which way it points: true for the maximum logit, false for entropy.
-    ``column`` is where it stands as it is in ``sample_logits_packed``, if it does: what the host has
-    read already needs no tensor.
+    ``column`` is its column of ``sample_logits_packed``, if it is one: what the host has read
+    already needs no tensor.
     """
 
     name: str

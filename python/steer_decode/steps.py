@@ -8,7 +8,10 @@ and only a token that begins with the delimiter's second half makes the tail be 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import weakref
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -109,42 +112,31 @@ class Detokenizer:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
         self._ids: list[int] = []
         self._prefix = 0
         self._read = 0
-        self._lengths: dict[int, int] = {}  # of single tokens: asked for at every push
-        # The Rust back end alone: the wrapper around it takes longer than a small model's kernels.
-        self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        if tokenizer not in _DECODERS:
+            _DECODERS[tokenizer] = _remembering(tokenizer)
+        self._decode = _DECODERS[tokenizer]
 
     def push(self, token: int) -> str:
         """The text that ``token`` completes; empty while a character is still in parts."""
         self._ids.append(token)
-        new = self._decode(self._ids[self._prefix :])
+        new = self._decode(*self._ids[self._prefix :])
         if new.endswith("\ufffd"):
             return ""
-        old = self._length_before()
+        old = self._decode(*self._ids[self._prefix : self._read])
         self._prefix, self._read = self._read, len(self._ids)
-        return new[old:]
-
-    def _length_before(self) -> int:
-        """Characters of the pieces before the newest."""
-        pieces = self._ids[self._prefix : self._read]
-        if len(pieces) != 1:
-            return len(self._decode(pieces)) if pieces else 0
-        token = pieces[0]
-        if token not in self._lengths:
-            self._lengths[token] = len(self._decode(pieces))
-        return self._lengths[token]
+        return new[len(old) :]
 
     def flush(self) -> str:
         """What was held back, broken characters included."""
         if self._read == len(self._ids):
             return ""
-        old = self._length_before()
-        new = self._decode(self._ids[self._prefix :])
+        old = self._decode(*self._ids[self._prefix : self._read])
+        new = self._decode(*self._ids[self._prefix :])
         self._prefix = self._read = len(self._ids)
-        return new[old:]
+        return new[len(old) :]
 
     def mark(self) -> tuple[int, int, int]:
         """A place to go back to with :meth:`reset`."""
@@ -154,12 +146,22 @@ class Detokenizer:
         length, self._prefix, self._read = mark
         del self._ids[length:]
 
-    def _decode(self, ids: list[int]) -> str:
-        if self._backend is not None:
-            text: str = self._backend.decode(ids, skip_special_tokens=True)
-            return text
-        return str(
-            self._tokenizer.decode(
-                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        )
+
+# Of each tokenizer, for all answers: neighbours that were decoded once come again and again.
+_DECODERS: WeakKeyDictionary[PreTrainedTokenizerBase, Callable[..., str]] = WeakKeyDictionary()
+_REMEMBERED = 2**14  # some hundred bytes each
+
+
+def _remembering(tokenizer: PreTrainedTokenizerBase) -> Callable[..., str]:
+    """The text of a few ids, special tokens left out; most of them are found, not decoded."""
+    # The Rust back end alone: the wrapper around it takes longer than a small model's kernels.
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    slow = None if backend else weakref.ref(tokenizer)  # no cycle: a dropped tokenizer is freed
+
+    @lru_cache(_REMEMBERED)
+    def decoded(*ids: int) -> str:
+        if slow is None:
+            return str(backend.decode(ids, skip_special_tokens=True))
+        return str(slow().decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    return decoded

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from steer_kernels._extension import extension
-from steer_kernels.ops import logit_stats as stats_op
 from steer_kernels.ops import sample_logits as sample_op
 from steer_kernels.ops.sample_logits import SampledLogits
 
@@ -57,15 +56,15 @@ def sample_logits_packed(
         largest logits and their ids. float64 holds float32 numbers and ids exactly; `unpack` gives
         them back.
     """
-    if sample_op._left_to_the_kernel(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size):
-        try:
-            return _OP(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)  # type: ignore[no-any-return]
-        except Exception:
-            sample_op._check(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
-            raise
-    return pack(
-        sample_op.sample_logits(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
-    )
+    arguments = (logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
+    if not sample_op._left_to_the_kernel(*arguments):
+        return pack(sample_op.sample_logits(*arguments))
+    try:
+        packed: Tensor = _OP(*arguments)
+    except Exception:
+        sample_op._check(*arguments)  # names the argument, if it is one
+        raise
+    return packed
 
 
 def pack(sampled: SampledLogits) -> Tensor:
