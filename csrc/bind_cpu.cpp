@@ -6,20 +6,21 @@
 #include <Python.h>
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 #include <torch/headeronly/version.h>
 
-#include <cmath>
+#include <algorithm>
 #include <exception>
+#include <memory>
 #include <optional>
 #include <tuple>
 #include <vector>
 
 #include "bind_inplace.h"
+#include "bind_logits.h"
 #include "cpu/kv_append.h"
 #include "cpu/logit_stats.h"
 #include "cpu/sample_logits.h"
@@ -30,137 +31,70 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-steer::DType checked_dtype(const Tensor& logits) {
-  switch (logits.scalar_type()) {
-    case ScalarType::Float: return steer::DType::kFloat32;
-    case ScalarType::BFloat16: return steer::DType::kBFloat16;
-    case ScalarType::Half: return steer::DType::kFloat16;
-    default:
-      STD_TORCH_CHECK(false, "logits must be float32, bfloat16 or float16, got scalar type ",
-                      torch::headeronly::toString(logits.scalar_type()));
-  }
-}
-
-// Also reached through torch.ops, past the checks in Python, so everything is checked here.
-steer::LogitStatsParams checked_params(const Tensor& logits, int64_t k,
-                                       std::optional<int64_t> vocab_size) {
-  STD_TORCH_CHECK(logits.dim() == 2, "logits must have shape [batch, vocabulary], got ",
-                  logits.dim(), " dimension(s)");
-  const int64_t columns = logits.size(1);
-  STD_TORCH_CHECK(columns >= 1, "logits must have at least one column, got 0");
-  STD_TORCH_CHECK(columns == 1 || logits.stride(1) == 1,
-                  "logits must be contiguous in its last dimension, got stride ",
-                  logits.stride(1));
-  const int64_t vocab = vocab_size.value_or(columns);
-  STD_TORCH_CHECK(vocab >= 1 && vocab <= columns, "vocab_size must be in 1..", columns, ", got ",
-                  vocab);
-  const int64_t k_limit = std::min<int64_t>(vocab, steer::kMaxTopK);
-  STD_TORCH_CHECK(k >= 1 && k <= k_limit, "k must be in 1..", k_limit, ", got ", k);
-
-  steer::LogitStatsParams params;
-  params.dtype = checked_dtype(logits);
-  params.logits = logits.const_data_ptr();
-  params.rows = logits.size(0);
-  params.row_stride = logits.stride(0);
-  params.vocab = vocab;
-  params.k = static_cast<int>(k);
-  return params;
-}
-
-// A contiguous CPU tensor [rows] or [rows, columns], made past the dispatcher: with six to eight of
-// them a call, `new_empty` takes twice as long, and a call is a few microseconds.
-Tensor allocate(int64_t rows, std::optional<int64_t> columns, ScalarType dtype) {
-  const int64_t sizes[2] = {rows, columns.value_or(1)};
-  const int64_t strides[2] = {columns.value_or(1), 1};
-  const int32_t code =
-      torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
-  AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(columns.has_value() ? 2 : 1, sizes, strides, code,
-                               aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
-}
-
-// The six outputs, allocated and entered into the parameters.
-struct StatsOutputs {
-  explicit StatsOutputs(steer::LogitStatsParams& params)
-      : max_logit(allocate(params.rows, std::nullopt, ScalarType::Float)),
-        lse(allocate(params.rows, std::nullopt, ScalarType::Float)),
-        entropy(allocate(params.rows, std::nullopt, ScalarType::Float)),
-        topk_logits(allocate(params.rows, params.k, ScalarType::Float)),
-        topk_ids(allocate(params.rows, params.k, ScalarType::Long)),
-        valid(allocate(params.rows, std::nullopt, ScalarType::Bool)) {
-    params.max_logit = static_cast<float*>(max_logit.mutable_data_ptr());
-    params.lse = static_cast<float*>(lse.mutable_data_ptr());
-    params.entropy = static_cast<float*>(entropy.mutable_data_ptr());
-    params.topk_logits = static_cast<float*>(topk_logits.mutable_data_ptr());
-    params.topk_ids = static_cast<int64_t*>(topk_ids.mutable_data_ptr());
-    params.valid = static_cast<bool*>(valid.mutable_data_ptr());
-  }
-
-  Tensor max_logit, lse, entropy, topk_logits, topk_ids, valid;
-};
-
 void torch_parallel_for(int64_t count, int64_t grain, const steer::RangeBody& body) {
   torch::stable::parallel_for(0, count, grain, body);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> logit_stats(
     Tensor logits, int64_t k, std::optional<int64_t> vocab_size) {
-  steer::LogitStatsParams params = checked_params(logits, k, vocab_size);
-  StatsOutputs out(params);
+  steer::LogitStatsParams params = steer::checked_params(logits, k, vocab_size);
+  steer::StatsOutputs out(params);
   steer::logit_stats_cpu(params, torch_parallel_for);
   return {out.max_logit, out.lse, out.entropy, out.topk_logits, out.topk_ids, out.valid};
-}
-
-std::vector<double> checked_uniform(const Tensor& uniform, int64_t rows) {
-  STD_TORCH_CHECK(uniform.dim() == 1 && uniform.size(0) == rows,
-                  "uniform must have shape [batch] = [", rows, "], got ", uniform.dim(),
-                  " dimension(s) and ", uniform.numel(), " element(s)");
-  const ScalarType dtype = uniform.scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double,
-                  "uniform must be float32 or float64, got scalar type ",
-                  torch::headeronly::toString(dtype));
-  STD_TORCH_CHECK(uniform.is_cpu(), "uniform must be on the device of the logits, the CPU");
-  std::vector<double> values(rows);
-  const void* data = uniform.const_data_ptr();
-  for (int64_t row = 0; row < rows; ++row) {
-    const int64_t at = row * uniform.stride(0);
-    const double value = dtype == ScalarType::Double ? static_cast<const double*>(data)[at]
-                                                     : static_cast<const float*>(data)[at];
-    STD_TORCH_CHECK(value >= 0.0 && value < 1.0, "uniform must lie in [0, 1), got ", value,
-                    " in row ", row);
-    values[row] = value;
-  }
-  return values;
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> sample_logits(
     Tensor logits, Tensor uniform, double temperature, int64_t top_k, double top_p, double min_p,
     int64_t k, std::optional<int64_t> vocab_size) {
-  steer::SampleLogitsParams params;
-  params.stats = checked_params(logits, k, vocab_size);
-  STD_TORCH_CHECK(params.stats.vocab <= INT32_MAX, "vocab_size must be below 2^31, got ",
-                  params.stats.vocab);
-  STD_TORCH_CHECK(std::isfinite(temperature) && temperature >= 0.0,
-                  "temperature must be 0 (greedy) or a positive number, got ", temperature);
-  STD_TORCH_CHECK(top_k >= 0, "top_k must be 0 (all) or positive, got ", top_k);
-  STD_TORCH_CHECK(top_p > 0.0 && top_p <= 1.0, "top_p must lie in (0, 1], got ", top_p);
-  STD_TORCH_CHECK(min_p >= 0.0 && min_p <= 1.0, "min_p must lie in [0, 1], got ", min_p);
-  const std::vector<double> values = checked_uniform(uniform, params.stats.rows);
-  params.uniform = values.data();
-  params.temperature = temperature;
-  params.top_k = top_k;
-  params.top_p = top_p;
-  params.min_p = min_p;
-  StatsOutputs out(params.stats);
-  Tensor token = allocate(params.stats.rows, std::nullopt, ScalarType::Long);
-  Tensor logprob = allocate(params.stats.rows, std::nullopt, ScalarType::Float);
+  std::vector<double> values;
+  steer::SampleLogitsParams params = steer::checked_sampling(
+      logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size, values);
+  steer::StatsOutputs out(params.stats);
+  Tensor token = steer::allocate(params.stats.rows, std::nullopt, ScalarType::Long);
+  Tensor logprob = steer::allocate(params.stats.rows, std::nullopt, ScalarType::Float);
   params.token = static_cast<int64_t*>(token.mutable_data_ptr());
   params.logprob = static_cast<float*>(logprob.mutable_data_ptr());
   steer::sample_logits_cpu(params, torch_parallel_for);
   return {out.max_logit, out.lse,   out.entropy, out.topk_logits,
           out.topk_ids,  out.valid, token,       logprob};
+}
+
+// The same in one tensor [rows, 6 + 2 k], float64, which holds floats and ids below 2^31 exactly:
+// for a host that reads the numbers, one allocation and one read in place of eight.
+Tensor sample_logits_packed(Tensor logits, Tensor uniform, double temperature, int64_t top_k,
+                            double top_p, double min_p, int64_t k,
+                            std::optional<int64_t> vocab_size) {
+  std::vector<double> values;
+  steer::SampleLogitsParams params = steer::checked_sampling(
+      logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size, values);
+  steer::LogitStatsParams& stats = params.stats;
+  const int64_t rows = stats.rows;
+  std::vector<float> floats(rows * (4 + k));
+  std::vector<int64_t> ids(rows * (1 + k));
+  const std::unique_ptr<bool[]> valid(new bool[rows]);
+  stats.max_logit = floats.data();
+  stats.lse = stats.max_logit + rows;
+  stats.entropy = stats.lse + rows;
+  params.logprob = stats.entropy + rows;
+  stats.topk_logits = params.logprob + rows;
+  params.token = ids.data();
+  stats.topk_ids = params.token + rows;
+  stats.valid = valid.get();
+  steer::sample_logits_cpu(params, torch_parallel_for);
+
+  Tensor packed = steer::allocate(rows, 6 + 2 * k, ScalarType::Double);
+  double* out = static_cast<double*>(packed.mutable_data_ptr());
+  for (int64_t row = 0; row < rows; ++row) {
+    *out++ = static_cast<double>(params.token[row]);
+    *out++ = valid[row] ? 1.0 : 0.0;
+    *out++ = stats.max_logit[row];
+    *out++ = stats.lse[row];
+    *out++ = stats.entropy[row];
+    *out++ = params.logprob[row];
+    out = std::copy_n(stats.topk_logits + row * k, k, out);
+    out = std::copy_n(stats.topk_ids + row * k, k, out);
+  }
+  return packed;
 }
 
 void kv_append(const Tensor& k_cache, const Tensor& v_cache, const Tensor& k, const Tensor& v,
@@ -193,6 +127,9 @@ STABLE_TORCH_LIBRARY(steer_kernels, library) {
       "Tensor lse, Tensor entropy, Tensor topk_logits, Tensor topk_ids, Tensor valid, "
       "Tensor token, Tensor logprob)");
   library.def(
+      "sample_logits_packed(Tensor logits, Tensor uniform, float temperature=1.0, int top_k=0, "
+      "float top_p=1.0, float min_p=0.0, int k=8, int? vocab_size=None) -> Tensor");
+  library.def(
       "kv_append_(Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor k, Tensor v, Tensor rows, "
       "Tensor starts, Tensor counts) -> ()");
   library.def(
@@ -204,6 +141,7 @@ STABLE_TORCH_LIBRARY(steer_kernels, library) {
 STABLE_TORCH_LIBRARY_IMPL(steer_kernels, CPU, library) {
   library.impl("logit_stats", TORCH_BOX(&logit_stats));
   library.impl("sample_logits", TORCH_BOX(&sample_logits));
+  library.impl("sample_logits_packed", TORCH_BOX(&sample_logits_packed));
   library.impl("kv_append_", TORCH_BOX(&kv_append));
   library.impl("step_update_", TORCH_BOX(&step_update));
 }

@@ -19,6 +19,7 @@ from steer_kernels._extension import (
 from steer_kernels.ops.kv_append import kv_append_
 from steer_kernels.ops.logit_stats import LogitStats, logit_stats
 from steer_kernels.ops.sample_logits import SampledLogits, sample_logits
+from steer_kernels.ops.sample_logits_packed import Packed, sample_logits_packed, unpack
 from steer_kernels.ops.step_update import (
     RowFlag,
     StepState,
@@ -29,6 +30,7 @@ from steer_kernels.ops.step_update import (
 
 __all__ = [
     "LogitStats",
+    "Packed",
     "RowFlag",
     "SampledLogits",
     "StepState",
@@ -39,8 +41,10 @@ __all__ = [
     "kv_append_",
     "logit_stats",
     "sample_logits",
+    "sample_logits_packed",
     "set_cpu_isa",
     "step_update_",
     "supported_cpu_isas",
     "token_classes",
+    "unpack",
 ]

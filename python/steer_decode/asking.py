@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-from steer_kernels import LogitStats
+from steer_kernels import LogitStats, unpack
 
 from .errors import SteerError
 from .policies import REDO, RESTART, Policy
@@ -46,17 +46,31 @@ def consult(policy: Policy, where: str, ask: Callable[[], _T]) -> _T:
     return answer
 
 
-def read_signal(policy: Policy, stats: LogitStats, conversations: Sequence[Placed]) -> list[float]:
-    """The policy's signal on ``stats``, a row for each of ``conversations``.
+def read_signal(
+    policy: Policy, packed: Tensor, rows: list[list[float]], conversations: Sequence[Placed]
+) -> list[float]:
+    """The policy's signal, a number for each of ``conversations``.
+
+    Args:
+        packed: what ``sample_logits_packed`` returned, a row for each.
+        rows: the same, as the host has read it.
 
     Raises:
         SteerError: the signal failed or returned another shape; the message names it and the step.
     """
-    return signal_of(policy, stats, conversations).tolist()
+    column = policy.signal.column
+    if column is not None:
+        return [row[column] for row in rows]
+    values: list[float] = signal_of(policy, unpack(packed).stats, conversations).tolist()
+    return values
 
 
 def signal_of(policy: Policy, stats: LogitStats, conversations: Sequence[Placed] = ()) -> Tensor:
-    """As :func:`read_signal`, on the device: [B]."""
+    """The signal on the device: [B].
+
+    Raises:
+        SteerError: as :func:`read_signal`.
+    """
     signal = policy.signal
     try:
         values = signal.read(stats)

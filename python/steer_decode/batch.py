@@ -10,15 +10,23 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from steer_kernels import LogitStats, logit_stats, sample_logits
+from steer_kernels import (
+    LogitStats,
+    Packed,
+    logit_stats,
+    sample_logits,
+    sample_logits_packed,
+    unpack,
+)
 
 from .asking import consult, read_signal
 from .conversation import Ask, Conversation, Draw, Grade, Graded, Judge, Reply
 from .errors import BrokenModelError, OutOfMemoryError, SteerError
-from .events import Event, StepClosed
+from .events import Event, StepClosed, TextDelta
+from .judging import ask, grade
 from .lane import Lane
 from .pair import Pair
-from .policies import Policy
+from .policies import Policy, Question
 from .run_ahead import RunAhead
 from .sampling import Sampling
 from .steps import StepBoundary
@@ -26,6 +34,7 @@ from .trace import Step
 from .transcript import WRITERS, Writer
 
 _T = TypeVar("_T")
+_TOKEN, _VALID = int(Packed.TOKEN), int(Packed.VALID)
 
 
 def make_lanes(pair: Pair, conversations: Sequence[Conversation]) -> dict[Writer, Lane]:
@@ -62,6 +71,7 @@ class Batch:
         self._conversations = conversations
         self._sampling = sampling
         self._vocab_size = pair.vocab_size
+        self._options = sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
         self._unused = torch.empty(0)
         # Of each row; a pass is shared evenly by the rows that it runs over.
         self.seconds = [0.0] * len(conversations)
@@ -70,6 +80,7 @@ class Batch:
             conversation.watermark = partial(self._watermark, row)
         self._running = [c.run() for c in conversations]
         self._asks: dict[int, Ask] = {}
+        self._grades: dict[int, Grade] = {}  # drafts that wait for the large model
         self._closed: dict[int, Step] = {}  # steps that wait for their verdict
         self._ahead: dict[Writer, RunAhead] = {}
         if not any(c.hooks.processors for c in conversations):
@@ -88,7 +99,7 @@ class Batch:
         """Yields (row, event) until every answer is complete."""
         for row in range(len(self._running)):
             yield from self._advance(row, None)
-        while self._asks or self._closed:
+        while self._asks or self._grades or self._closed:
             for writer in WRITERS:
                 # A row whose step the small model has just closed may join the large one's pass.
                 rows = [row for row, ask in self._asks.items() if ask.writer == writer]
@@ -101,9 +112,14 @@ class Batch:
                 for row, reply in replies:
                     self.seconds[row] += share
                     yield from self._advance(row, reply)
-                    lane = self.lanes[writer]
-                    lane.roll_back(row, len(self._conversations[row].transcript))
-            if not self._asks and self._closed:
+                    if writer in self._ahead:  # it may have read beyond the end of the step
+                        length = len(self._conversations[row].transcript)
+                        self.lanes[writer].roll_back(row, length)
+            if self._grades and len(self._grades) >= len(self._asks):
+                # Drafts wait while more answers are being written: a pass over many costs little
+                # more than one over few.
+                yield from self._judge_drafts()
+            if self._closed and not self._asks and not self._grades:
                 yield from self._judge_round()
 
     def _judge_round(self) -> Iterator[tuple[int, Event]]:
@@ -140,14 +156,15 @@ class Batch:
             finally:
                 self.seconds[row] += time.perf_counter() - begin
             reply = None
+            if isinstance(item, TextDelta):
+                yield row, item
+                continue
             if isinstance(item, Ask):
                 self._asks[row] = item
                 return
             if isinstance(item, Grade):
-                begin = time.perf_counter()
-                reply = self._grade(row, item)
-                self.seconds[row] += time.perf_counter() - begin
-                continue
+                self._grades[row] = item
+                return
             if isinstance(item, Judge):
                 step = item.step
                 if policy.in_rounds:
@@ -163,20 +180,43 @@ class Batch:
                     lane.roll_back(row, len(self._conversations[row].transcript))
             yield row, item
 
-    def _grade(self, row: int, wanted: Grade) -> Graded:
-        lane, question = self.lanes["large"], wanted.question
-        if question is not None:
-            logits = self._guarded("large", [row], lambda: lane.ask(row, question.ids))
-            stats = logit_stats(logits, vocab_size=self._vocab_size)
-            if not bool(stats.valid.all()):
-                raise self._broken("large", row)
-            return Graded((logits[0, list(question.choices)].float() - stats.lse).tolist(), [])
-        logits, tokens = self._guarded("large", [row], lambda: lane.grade(row, wanted.tokens))
+    def _judge_drafts(self) -> Iterator[tuple[int, Event]]:
+        """The large model reads the drafts that wait, all in a pass."""
+        grades, self._grades = self._grades, {}
+        for question in dict.fromkeys(wanted.question for wanted in grades.values()):
+            rows = [row for row, wanted in grades.items() if wanted.question == question]
+            begin = time.perf_counter()
+            if question is None:
+                graded = self._graded(rows, [grades[row].tokens for row in rows])
+            else:
+                graded = self._answered(rows, question)
+            share = (time.perf_counter() - begin) / len(rows)
+            for row in rows:
+                self.seconds[row] += share
+                yield from self._advance(row, graded[row])
+
+    def _graded(self, rows: Sequence[int], tokens: Sequence[int]) -> dict[int, Graded]:
+        read = self._guarded("large", rows, grade, self.lanes["large"], rows, tokens)
+        found = {}
+        for row, (logits, ids) in read.items():
+            stats = self._sound_stats(logits, row)
+            log_probs = logits.gather(1, ids[:, None])[:, 0].float() - stats.lse
+            found[row] = Graded(log_probs.tolist(), (stats.topk_ids[:, 0] == ids).tolist())
+        return found
+
+    def _answered(self, rows: Sequence[int], question: Question) -> dict[int, Graded]:
+        read = self._guarded("large", rows, ask, self.lanes["large"], rows, question.ids)
+        choices, found = list(question.choices), {}
+        for row, logits in read.items():
+            stats = self._sound_stats(logits, row)
+            found[row] = Graded((logits[0, choices].float() - stats.lse).tolist(), [])
+        return found
+
+    def _sound_stats(self, logits: Tensor, row: int) -> LogitStats:
         stats = logit_stats(logits, vocab_size=self._vocab_size)
         if not bool(stats.valid.all()):
             raise self._broken("large", row)
-        log_probs = logits.gather(1, tokens[:, None])[:, 0].float() - stats.lse
-        return Graded(log_probs.tolist(), (stats.topk_ids[:, 0] == tokens).tolist())
+        return stats
 
     def _replies(
         self, writer: Writer, rows: Sequence[int], draws: Sequence[bool]
@@ -190,9 +230,8 @@ class Batch:
             shown = self._reply(writer, looking, [False] * len(looking))
             replies += zip(looking, shown, strict=True)
         if writing:
-            written = self._guarded(
-                writer, writing, lambda: self._ahead[writer].write(writing, self._conversations)
-            )
+            ahead = self._ahead[writer]
+            written = self._guarded(writer, writing, ahead.write, writing, self._conversations)
             for row, (drawn, valid) in written.items():
                 if not drawn and not valid:
                     raise self._broken(writer, row)
@@ -200,27 +239,34 @@ class Batch:
         return replies
 
     def _reply(self, writer: Writer, rows: Sequence[int], draws: Sequence[bool]) -> list[Reply]:
-        logits = self._guarded(writer, rows, lambda: self.lanes[writer].catch_up(rows))
-        stats, tokens = self._sample(logits, rows, draws)
-        for row, valid in zip(rows, stats.valid.tolist(), strict=True):
-            if not valid:
+        conversations = [self._conversations[row] for row in rows]
+        logits, packed = self._read(writer, rows, conversations)
+        found: list[list[float]] = packed.tolist()
+        for row, numbers in zip(rows, found, strict=True):
+            if not numbers[_VALID]:
                 raise self._broken(writer, row)
-        if not any(draws):
-            return [_row(stats, i) for i in range(len(rows))]
-        values = read_signal(self._policy, stats, [self._conversations[row] for row in rows])
-        ids = tokens.tolist()
-        return [
-            [Draw(ids[i], values[i])] if draw else _row(stats, i) for i, draw in enumerate(draws)
-        ]
+        values = read_signal(self._policy, packed, found, conversations) if True in draws else []
+        replies: list[Reply] = []
+        for i, numbers in enumerate(found):
+            if not draws[i]:
+                replies.append(unpack(packed[i : i + 1]).stats)
+                continue
+            token = int(numbers[_TOKEN])
+            if conversations[i].hooks.processors:
+                token = self._draw_processed(logits[i : i + 1], rows[i])
+            replies.append([Draw(token, values[i])])
+        return replies
 
-    def _guarded(self, writer: Writer, rows: Sequence[int], run: Callable[[], _T]) -> _T:
+    def _guarded(
+        self, writer: Writer, rows: Sequence[int], run: Callable[..., _T], *arguments: object
+    ) -> _T:
         """Runs a model; says which, if memory runs out. The watermarks then are as before."""
-        lane = self.lanes[writer]
         try:
-            return run()
+            return run(*arguments)
         except RuntimeError as error:  # torch.OutOfMemoryError is one
             if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in str(error):
                 raise
+            lane = self.lanes[writer]
             needed = sum(lane.pending(row) + lane.watermark(row) for row in rows)
             raise OutOfMemoryError(
                 f"the {writer} model ran out of memory on {lane.model.device} at a context of "
@@ -228,33 +274,30 @@ class Batch:
                 "prompts, or load the models in bfloat16"
             ) from error
 
-    def _sample(
-        self, logits: Tensor, rows: Sequence[int], draws: Sequence[bool]
-    ) -> tuple[LogitStats, Tensor]:
-        """Statistics of the raw logits, and a token for each row that draws."""
-        sampling, conversations = self._sampling, self._conversations
-        if not any(draws):
-            stats = logit_stats(logits, vocab_size=self._vocab_size)
-            return stats, stats.topk_ids[:, 0]
-        options = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
-        if sampling.temperature:
-            numbers = [conversations[row].uniforms(1)[0] for row in rows]
-            uniform = torch.tensor(numbers, dtype=torch.float64, device=logits.device)
-        else:
-            uniform = self._zeros(len(rows), logits.device)
-        sampled = sample_logits(logits, uniform, *options, vocab_size=self._vocab_size)
-        tokens = sampled.token
-        for i, row in enumerate(rows):
-            if draws[i] and conversations[row].hooks.processors:
-                scores = self._processed(logits[i : i + 1], row)
-                tokens[i] = sample_logits(scores, uniform[i : i + 1], *options).token[0]
-        return sampled.stats, tokens
+    @torch.inference_mode()
+    def _read(
+        self, writer: Writer, rows: Sequence[int], conversations: Sequence[Conversation]
+    ) -> tuple[Tensor, Tensor]:
+        """Raw logits of ``rows``; a token of each and the statistics of its logits, packed."""
+        logits = self._guarded(writer, rows, self.lanes[writer].catch_up, rows)
+        uniform = self._uniform(conversations, logits)
+        packed = sample_logits_packed(logits, uniform, *self._options, vocab_size=self._vocab_size)
+        return logits, packed
 
-    def _zeros(self, n: int, device: torch.device) -> Tensor:
-        """Uniform numbers for greedy rows, which do not look at them."""
-        if len(self._unused) < n or self._unused.device != device:
-            self._unused = torch.zeros(len(self._conversations), device=device)
-        return self._unused[:n]
+    def _uniform(self, conversations: Sequence[Conversation], logits: Tensor) -> Tensor:
+        """A number for each row, where the logits are; greedy rows do not look at it."""
+        if self._sampling.temperature:
+            numbers = [conversation.uniforms(1)[0] for conversation in conversations]
+            return torch.tensor(numbers, dtype=torch.float64, device=logits.device)
+        if len(self._unused) != len(conversations) or self._unused.device != logits.device:
+            self._unused = torch.zeros(len(conversations), device=logits.device)
+        return self._unused
+
+    def _draw_processed(self, logits: Tensor, row: int) -> int:
+        """Draws from what the caller's processors make of raw logits [1, V]."""
+        uniform = self._uniform([self._conversations[row]], logits)
+        scores = self._processed(logits, row)
+        return int(sample_logits(scores, uniform, *self._options).token)
 
     def _processed(self, logits: Tensor, row: int) -> Tensor:
         """The scores [1, V] that the caller's processors make of raw logits."""
@@ -275,7 +318,3 @@ class Batch:
             f"{self._conversations[row].place}: check its weights, or load it in "
             "float32 or bfloat16 if it was loaded in float16"
         )
-
-
-def _row(stats: LogitStats, i: int) -> LogitStats:
-    return LogitStats(*(field[i : i + 1] for field in stats))

@@ -19,7 +19,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from steer_kernels import LogitStats
 
-from .asking import consult, read_signal
+from .asking import consult, signal_of
 from .errors import SteerError
 from .events import Event, HandOver, StepClosed, TextDelta
 from .holding import held_back
@@ -225,7 +225,7 @@ class Conversation:
             reply = yield Ask("small", draw=False)
             assert isinstance(reply, LogitStats)
             stats = reply
-            step.before = read_signal(self._policy, stats, [self])[0]
+            step.before = float(signal_of(self._policy, stats, [self])[0])
         start = StepStart(step.index, step.writer, self._seed, stats, self.trace)
         step.writer = consult(
             self._policy, f"before step {step.index}", lambda: self._policy.before_step(start)
@@ -239,16 +239,13 @@ class Conversation:
         """Writes one step to its end, or to the end of the answer."""
         step.prefilled += self._unread(step.writer)
         ask = Ask(step.writer, draw=True)
-        while self._open(step):
+        while True:
             drawn = yield ask
             assert isinstance(drawn, list)
             for token, value in drawn:
                 yield self._append(step, token, value)
-                if not self._open(step):
-                    break  # What was drawn beyond the end is forgotten.
-
-    def _open(self, step: Step) -> bool:
-        return not step.closed and not self.trace.stop_reason
+                if step.closed or self.trace.stop_reason:
+                    return  # What was drawn beyond the end is forgotten.
 
     def _append(self, step: Step, token: int, value: float) -> TextDelta:
         if self._uniforms:
@@ -258,10 +255,9 @@ class Conversation:
         step.token_ids.append(token)
         step.values.append(value)
         text = self._detokenizer.push(token)
-        ended = token in self._pair.eos_ids
-        step.closed = ended or self._boundary.closes(step.token_ids)
-        step.ended = ended
-        self.trace.stop_reason = "eos" if ended else self._cut()
+        step.ended = token in self._pair.eos_ids
+        step.closed = step.ended or self._boundary.closes(step.token_ids)
+        self.trace.stop_reason = "eos" if step.ended else self._cut()
         if self.trace.stop_reason:
             text += self._detokenizer.flush()
         step.text += text
@@ -269,10 +265,8 @@ class Conversation:
 
     def _cut(self) -> str:
         """Why the answer cannot go on, though no model has ended it; "" if it can."""
-        if len(self.transcript) >= self._pair.max_length:
-            return "context"
-        if len(self.transcript) >= self.limit:
-            return "max_new_tokens"
+        if self.room <= 0:
+            return "context" if self.limit == self._pair.max_length else "max_new_tokens"
         if self.hooks.criteria:
             ids = torch.tensor([self.transcript.ids], device=self._pair.small.device)
             if bool(torch.as_tensor(self.hooks.criteria(ids, None)).all()):

@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -86,10 +86,13 @@ class ModelShape:
         products = 2 * new * self.body + 2 * heads * self.head
         return products + 4 * self.query_width * self.attended(new, past)
 
-    def bytes_read(self, past: int, rows: int = 1) -> float:
-        """Bytes that a forward pass has to read for one of its ``rows``: weights, keys, values."""
-        cached = sum(n * (past if w is None else min(past, w)) for w, n in self.layers_by_window)
-        weights = (self.body + self.head) / rows
+    def bytes_read(self, past: int, rows: int = 1, passes: int = 1) -> float:
+        """Bytes that a forward pass has to read for one of its ``rows``: weights, keys, values.
+
+        Or that so many passes have to read, over one token each, the first after ``past`` others.
+        """
+        cached = sum(n * _cached(past, passes, window) for window, n in self.layers_by_window)
+        weights = passes * (self.body + self.head) / rows
         return self.weight_bytes * (weights + 2 * self.kv_width * cached)
 
     def cache_bytes(self, tokens: int) -> int:
@@ -118,6 +121,11 @@ def _causal_pairs(new: int, past: int, window: int | None) -> int:
     return ramp + window * (end - max(past, growing))
 
 
+def _cached(past: int, passes: int, window: int | None) -> int:
+    """Sum over i = past .. past+passes-1 of min(i, window)."""
+    return _causal_pairs(passes, past - 1, window) if past else _causal_pairs(passes - 1, 0, window)
+
+
 class Pass(NamedTuple):
     """One row of a forward pass: new tokens after cached ones, beside other rows."""
 
@@ -142,12 +150,27 @@ class Usage:
     def of(cls, shape: ModelShape, passes: Iterable[Pass]) -> Usage:
         """The counts of one row's forward passes."""
         usage = cls()
-        for new, past, rows, heads in passes:
-            usage.forwards += 1
-            usage.processed += new
-            usage.flops += shape.flops(new, past, heads)
-            usage.bytes_read += shape.bytes_read(past, rows)
+        for (new, past, rows, heads), n in _runs(passes):
+            usage.forwards += n
+            usage.processed += n * new
+            # Tokens read one after another attend to what they would in one pass over all of them.
+            usage.flops += shape.flops(n * new, past, n * heads)
+            usage.bytes_read += shape.bytes_read(past, rows, n)
         return usage
+
+
+def _runs(passes: Iterable[Pass]) -> Iterator[tuple[Pass, int]]:
+    """Passes over one token each that follow one another, as the first of them and their number."""
+    first, n = None, 0
+    for current in passes:
+        if first and current == (1, first.past + n, first.rows, 1) and first[::3] == (1, 1):
+            n += 1
+            continue
+        if first:
+            yield first, n
+        first, n = current, 1
+    if first:
+        yield first, n
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Lane:
 
     Attributes:
         cache: the keys and values, with a watermark for each row.
+        part: most tokens of a prompt that one pass reads.
     """
 
     def __init__(
@@ -52,7 +53,10 @@ class Lane:
         self.cache = KVCache(shape.windows, len(transcripts), limit)
         self._cache_argument = cache_argument(model)
         self._device = model.device
-        self._part = PART[self._device.type == "cuda"]
+        self.part = PART[self._device.type == "cuda"]
+        self._one = torch.zeros(
+            1, 1, dtype=torch.int64, device=self._device
+        )  # what a token is read from
         self._attention = model.config._attn_implementation
         # Of each row: logits [n, V] of the pass that read its last token, and its place in them.
         self._logits: list[tuple[Tensor, int] | None] = [None] * len(transcripts)
@@ -65,6 +69,10 @@ class Lane:
         """Whether rows of different length can run in one pass: attention takes a 4-D mask."""
         return self._attention in _MASKED
 
+    def transcript(self, row: int = 0) -> Transcript:
+        """The text that a row reads."""
+        return self._transcripts[row]
+
     def watermark(self, row: int = 0) -> int:
         """Tokens of the transcript whose keys and values are in the cache."""
         return self.cache.lengths[row]
@@ -73,7 +81,6 @@ class Lane:
         """Tokens of the transcript that this lane has not read."""
         return len(self._transcripts[row]) - self.cache.lengths[row]
 
-    @torch.inference_mode()
     def catch_up(self, rows: Sequence[int] = (0,)) -> Tensor:
         """Reads what is pending in ``rows``.
 
@@ -82,6 +89,9 @@ class Lane:
         Returns:
             Raw logits of the next token [n, V], in the order of ``rows``, in the model's dtype.
         """
+        if not torch.is_inference_mode_enabled():  # to switch it on takes as long as the rest here
+            with torch.inference_mode():
+                return self.catch_up(rows)
         behind = []
         for row in rows:
             pending = self.pending(row)
@@ -91,7 +101,8 @@ class Lane:
                 pending = 1
             if pending:
                 behind.append(row)
-                self._shorten(row, 1)
+                if pending > self.part:
+                    self.shorten(row, 1)
         if len(rows) == 1 and behind:
             return self._forward(rows)
         if behind:
@@ -125,7 +136,7 @@ class Lane:
         for row in rows:
             if self.pending(row) == 0 and self._logits[row] is None:
                 self.roll_back(row, self.watermark(row) - 1)
-            self._shorten(row, 1)
+            self.shorten(row, 1)
         for behind, run in groupby(rows, key=lambda row: self.pending(row) > 1):
             if behind:
                 self._read_chunk(list(run))
@@ -136,6 +147,15 @@ class Lane:
         known = self._logits[row]
         return None if known is None or self.pending(row) else known[0][known[1]]
 
+    def logits_behind(self, row: int) -> Tensor | None:
+        """The logits [1, V] behind what has been read of a row, or None if they are gone."""
+        known = self._logits[row]
+        return None if known is None else known[0][known[1]][None]
+
+    def remember(self, row: int, logits: Tensor) -> None:
+        """Takes ``logits`` [1, V] as those behind what has been read of a row."""
+        self._logits[row] = logits, 0
+
     def count_turns(self, rows: Sequence[int], turns: int) -> None:
         """Moves the watermarks over ``turns`` tokens that :meth:`run` has read one at a time."""
         for row in rows:
@@ -144,13 +164,13 @@ class Lane:
             self.cache.lengths[row] = mark + turns
             self._logits[row] = None
 
-    def _shorten(self, row: int, least: int) -> None:
+    def shorten(self, row: int, least: int) -> None:
         """Reads what is long in parts, but for ``least`` tokens or more: activations need memory.
 
         A pass keeps those of all its tokens, many times their keys and values.
         """
-        while (pending := self.pending(row)) > self._part + least:
-            self._forward([row], keep=pending - self._part)
+        while (pending := self.pending(row)) > self.part + least:
+            self._forward([row], keep=pending - self.part)
 
     def _read_chunk(self, rows: Sequence[int]) -> None:
         """A forward pass whose shapes are rounded up, so that few of them ever occur."""
@@ -193,69 +213,56 @@ class Lane:
 
         Returns the logits [n, V] behind the last token of the longest; with ``keep`` they are void.
         """
-        texts = [self._transcripts[row].ids for row in rows]
-        marks = [self.watermark(row) for row in rows]
-        new = [text[mark : len(text) - keep] for text, mark in zip(texts, marks, strict=True)]
-        counts = [len(ids) for ids in new]
-        length = max(counts)
-        if len(rows) > 1 and min(counts) != length:
-            new = [ids + ids[-1:] * (length - len(ids)) for ids in new]
-        span = self.cache.begin(rows, counts, self._device)
-        logits = self.run(torch.tensor(new, device=self._device), span)
-        self.cache.commit()
-        self._count(rows, counts, marks)
+        lengths = self.cache.lengths
+        new = [self._transcripts[row].ids[lengths[row] :] for row in rows]
+        if keep:
+            new = [ids[:-keep] for ids in new]
+        logits = self.read(rows, new)
         if not keep:
             for i, row in enumerate(rows):
                 self._logits[row] = logits, i
         return logits
 
-    def _count(self, rows: Sequence[int], counts: Sequence[int], marks: Sequence[int]) -> None:
-        for i, row in enumerate(rows):
-            self._passes[row].append(Pass(counts[i], marks[i], len(rows)))
-            self._logits[row] = None
+    def read(
+        self,
+        rows: Sequence[int],
+        new: list[list[int]],
+        keep: int = 0,
+        heads: Sequence[int] | None = None,
+    ) -> Tensor:
+        """One forward pass over tokens of rows that lie side by side, whatever their transcripts.
 
-    @torch.inference_mode()
-    def grade(self, row: int, n: int) -> tuple[Tensor, Tensor]:
-        """Reads what is pending in ``row`` as a judge of its last ``n`` tokens.
-
-        Returns:
-            The raw logits [n, V] that each of these tokens would have been drawn from, and the
-            tokens [n]. One pass over what is pending, with the head on n positions, or on n + 1
-            where the token before them has been read and its logits are gone.
+        Args:
+            rows: in the order in which they lie, see ``KVCache.arrange``.
+            new: the tokens of each.
+            keep: as in :meth:`run`, whose logits it returns.
+            heads: positions of each row that count as the head's work; one by default.
         """
-        ids = self._transcripts[row].ids
-        start = len(ids) - n
-        self.roll_back(row, start)
-        before = self._logits[row] if self.watermark(row) == start else None
-        if before is None:
-            self.roll_back(row, start - 1)
-            self._shorten(row, n + 1)
-        mark, keep = self.watermark(row), n if before else n + 1
-        count = len(ids) - mark
-        span = self.cache.begin([row], [count], self._device)
-        logits = self.run(torch.tensor([ids[mark:]], device=self._device), span, keep)[0]
+        marks = [self.cache.lengths[row] for row in rows]
+        counts = [len(ids) for ids in new]
+        if len(rows) > 1 and min(counts) != (length := max(counts)):
+            new = [ids + ids[-1:] * (length - len(ids)) for ids in new]
+        span = self.cache.begin(rows, counts, self._device)
+        if len(rows) == counts[0] == 1:
+            # Filling a tensor that is there costs a third of making one; on a GPU, no copy either.
+            ids = self._one.fill_(new[0][0])
+        else:
+            ids = torch.tensor(new, device=self._device)
+        logits = self.run(ids, span, keep)
         self.cache.commit()
-        self._passes[row].append(Pass(count, mark, 1, keep))
-        self._logits[row] = logits[-1:], 0
-        first = [] if before is None else [before[0][before[1]][None]]
-        return torch.cat([*first, logits[:-1]]), torch.tensor(ids[start:], device=self._device)
-
-    @torch.inference_mode()
-    def ask(self, row: int, ids: Sequence[int]) -> Tensor:
-        """Reads what is pending in ``row`` and ``ids`` behind it, in one pass, and forgets these.
-
-        Returns the raw logits [1, V] of the token after them.
-        """
-        text = self._transcripts[row].ids
-        self.roll_back(row, len(text))
-        mark = self.watermark(row)
-        new = [*text[mark:], *ids]
-        span = self.cache.begin([row], [len(new)], self._device)
-        logits = self.run(torch.tensor([new], device=self._device), span)
-        self.cache.commit()
-        self._count([row], [len(new)], [mark])
-        self.roll_back(row, len(text))
+        self._count(rows, counts, marks, heads)
         return logits
+
+    def _count(
+        self,
+        rows: Sequence[int],
+        counts: Sequence[int],
+        marks: Sequence[int],
+        heads: Sequence[int] | None = None,
+    ) -> None:
+        for i, row in enumerate(rows):
+            self._passes[row].append(Pass(counts[i], marks[i], len(rows), heads[i] if heads else 1))
+            self._logits[row] = None
 
     def run(self, ids: Tensor, span: Span, keep: int = 0) -> Tensor:
         """The forward pass itself: logits [n, V] behind the last of ``ids`` [n, N], void if padded.

@@ -229,11 +229,11 @@ class Cohort:
     def _run(self) -> Generator[tuple[int, Event | None], None, None]:
         for row, event in self._batch.run():
             yield row, event
-            # A policy that restarts answers may have held back steps before the last one.
-            trace = self.trace(row)
-            last = isinstance(event, StepClosed) and event.step is trace.steps[-1]
-            if last and trace.stop_reason:
-                yield row, None
+            if isinstance(event, StepClosed):
+                # A policy that restarts answers may have held back steps before the last one.
+                trace = self.trace(row)
+                if trace.stop_reason and event.step is trace.steps[-1]:
+                    yield row, None
 
     def _cost(self, row: int) -> Cost:
         conversation, shapes = self._conversations[row], self._pair.shapes

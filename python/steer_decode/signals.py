@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from steer_kernels import LogitStats
+from steer_kernels import LogitStats, Packed
 
 from .errors import SteerError
 
@@ -22,11 +22,14 @@ class Signal:
     """A named function from :class:`LogitStats` of B rows to a float tensor [B].
 
     ``higher_is_surer`` says which way it points: true for the maximum logit, false for entropy.
+    ``column`` is its column of ``sample_logits_packed``, if it is one: what the host has read
+    already needs no tensor.
     """
 
     name: str
     read: Callable[[LogitStats], Tensor]
     higher_is_surer: bool = True
+    column: Packed | None = None
 
     def confidence(self, value: float) -> float:
         """``value`` turned so that higher is surer."""
@@ -36,9 +39,9 @@ class Signal:
 SIGNALS: dict[str, Signal] = {
     signal.name: signal
     for signal in (
-        Signal("max-logit", lambda stats: stats.max_logit),
+        Signal("max-logit", lambda stats: stats.max_logit, column=Packed.MAX_LOGIT),
         Signal("max-prob", lambda stats: stats.max_prob),
-        Signal("entropy", lambda stats: stats.entropy, higher_is_surer=False),
+        Signal("entropy", lambda stats: stats.entropy, False, Packed.ENTROPY),
         Signal("margin", lambda stats: stats.margin),
     )
 }

@@ -8,7 +8,10 @@ and only a token that begins with the delimiter's second half makes the tail be 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import weakref
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -109,20 +112,20 @@ class Detokenizer:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
         self._ids: list[int] = []
         self._prefix = 0
         self._read = 0
-        # The Rust back end alone: the wrapper around it takes longer than a small model's kernels.
-        self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        if tokenizer not in _DECODERS:
+            _DECODERS[tokenizer] = _remembering(tokenizer)
+        self._decode = _DECODERS[tokenizer]
 
     def push(self, token: int) -> str:
         """The text that ``token`` completes; empty while a character is still in parts."""
         self._ids.append(token)
-        new = self._decode(self._ids[self._prefix :])
+        new = self._decode(*self._ids[self._prefix :])
         if new.endswith("\ufffd"):
             return ""
-        old = self._decode(self._ids[self._prefix : self._read])
+        old = self._decode(*self._ids[self._prefix : self._read])
         self._prefix, self._read = self._read, len(self._ids)
         return new[len(old) :]
 
@@ -130,8 +133,8 @@ class Detokenizer:
         """What was held back, broken characters included."""
         if self._read == len(self._ids):
             return ""
-        old = self._decode(self._ids[self._prefix : self._read])
-        new = self._decode(self._ids[self._prefix :])
+        old = self._decode(*self._ids[self._prefix : self._read])
+        new = self._decode(*self._ids[self._prefix :])
         self._prefix = self._read = len(self._ids)
         return new[len(old) :]
 
@@ -143,12 +146,22 @@ class Detokenizer:
         length, self._prefix, self._read = mark
         del self._ids[length:]
 
-    def _decode(self, ids: list[int]) -> str:
-        if self._backend is not None:
-            text: str = self._backend.decode(ids, skip_special_tokens=True)
-            return text
-        return str(
-            self._tokenizer.decode(
-                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        )
+
+# Of each tokenizer, for all answers: neighbours that were decoded once come again and again.
+_DECODERS: WeakKeyDictionary[PreTrainedTokenizerBase, Callable[..., str]] = WeakKeyDictionary()
+_REMEMBERED = 2**14  # some hundred bytes each
+
+
+def _remembering(tokenizer: PreTrainedTokenizerBase) -> Callable[..., str]:
+    """The text of a few ids, special tokens left out; most of them are found, not decoded."""
+    # The Rust back end alone: the wrapper around it takes longer than a small model's kernels.
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    slow = None if backend else weakref.ref(tokenizer)  # no cycle: a dropped tokenizer is freed
+
+    @lru_cache(_REMEMBERED)
+    def decoded(*ids: int) -> str:
+        if slow is None:
+            return str(backend.decode(ids, skip_special_tokens=True))
+        return str(slow().decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    return decoded

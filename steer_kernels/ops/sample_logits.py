@@ -99,15 +99,7 @@ def sample_logits(
         RuntimeError: on the CPU, a value of `uniform` outside [0, 1). On a GPU the host does not
             read the values; there the row is given the token 0, and NaN as its log-probability.
     """
-    if (
-        stats_op._left_to_the_kernel(logits, k, vocab_size)
-        and type(uniform) is Tensor
-        and uniform.is_cpu
-        and type(temperature) in _NUMBERS
-        and type(top_p) in _NUMBERS
-        and type(min_p) in _NUMBERS
-        and type(top_k) is int
-    ):
+    if _left_to_the_kernel(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size):
         try:
             return SampledLogits(
                 *_OP(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
@@ -120,6 +112,28 @@ def sample_logits(
         logits = logits.detach()
     return SampledLogits(
         *_OP(logits, uniform, float(temperature), top_k, float(top_p), float(min_p), k, vocab_size)
+    )
+
+
+def _left_to_the_kernel(
+    logits: object,
+    uniform: object,
+    temperature: object,
+    top_k: object,
+    top_p: object,
+    min_p: object,
+    k: object,
+    vocab_size: object,
+) -> bool:
+    """As for `logit_stats`: whether the C++ kernel itself finds all that `_check` would."""
+    return (
+        stats_op._left_to_the_kernel(logits, k, vocab_size)
+        and type(uniform) is Tensor
+        and uniform.is_cpu
+        and type(temperature) in _NUMBERS
+        and type(top_p) in _NUMBERS
+        and type(min_p) in _NUMBERS
+        and type(top_k) is int
     )
 
 

@@ -1,0 +1,123 @@
+"""The large model as a judge of what the small one wrote, for several answers in one pass.
+
+A grade is the logits that the tokens of a draft would have been drawn from; a question is asked
+behind the transcript and forgotten again. Both read ragged rows, so the weights are read once for
+all answers whose drafts wait, not once for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .lane import Lane
+
+
+class _Draft(NamedTuple):
+    """A draft whose tokens are to be judged: ``n`` of them, the last ones of the transcript."""
+
+    row: int
+    n: int
+    before: list[Tensor]  # logits [1, V] of its first token, where they are known
+    ids: list[int]  # of the transcript
+
+    @property
+    def keep(self) -> int:
+        """Positions whose logits are wanted, one more where the first token's are gone."""
+        return self.n if self.before else self.n + 1
+
+
+@torch.inference_mode()
+def grade(
+    lane: Lane, rows: Sequence[int], counts: Sequence[int]
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """Reads what is pending in ``rows`` as a judge of the last ``counts`` tokens of each.
+
+    One answer alone takes one pass. Of several, what lies before the drafts (the prompt, say) is
+    read first, so that the head sees drafts only; then the drafts together, as many as fit into the
+    lane's ``part``, since their logits need memory.
+
+    Returns:
+        Of each row the raw logits [n, V] that its last n tokens would have been drawn from, and
+        these tokens [n].
+    """
+    drafts = {row: _draft(lane, row, n) for row, n in zip(rows, counts, strict=True)}
+    together = len(rows) > 1 and lane.takes_masks
+    order = lane.cache.arrange(rows) if together else list(rows)
+    if together:
+        for behind, run in groupby(order, key=lambda r: lane.pending(r) > drafts[r].keep):
+            if behind:
+                some = list(run)
+                lane.read(some, [_new(lane, drafts[r])[: -drafts[r].keep] for r in some])
+    graded = {}
+    for group in _groups([drafts[r] for r in order], lane.part if together else 0):
+        new = [_new(lane, draft) for draft in group]
+        longest = max(map(len, new))
+        keep = max(longest - len(ids) + d.keep for ids, d in zip(new, group, strict=True))
+        heads = [draft.keep for draft in group]
+        logits = lane.read([draft.row for draft in group], new, keep, heads)
+        for i, (ids, draft) in enumerate(zip(new, group, strict=True)):
+            end = len(ids) - longest + keep  # padding lies behind
+            own = logits[i, end - draft.keep : end]
+            lane.remember(draft.row, own[-1:].clone())  # a view would keep all of them
+            tokens = torch.tensor(draft.ids[-draft.n :], device=logits.device)
+            graded[draft.row] = torch.cat([*draft.before, own[:-1]]), tokens
+    return graded
+
+
+def _draft(lane: Lane, row: int, n: int) -> _Draft:
+    """Moves the watermark of ``row`` to where its judge has to begin."""
+    ids = lane.transcript(row).ids
+    start = len(ids) - n
+    lane.roll_back(row, start)
+    before = lane.logits_behind(row) if lane.watermark(row) == start else None
+    if before is None:
+        lane.roll_back(row, start - 1)
+        lane.shorten(row, n + 1)
+    return _Draft(row, n, [] if before is None else [before], ids)
+
+
+def _new(lane: Lane, draft: _Draft) -> list[int]:
+    return draft.ids[lane.watermark(draft.row) :]
+
+
+def _groups(drafts: Sequence[_Draft], most: int) -> Iterator[list[_Draft]]:
+    """Neighbours whose padded drafts together have at most ``most`` positions, or one alone."""
+    group: list[_Draft] = []
+    for draft in drafts:
+        if group and (len(group) + 1) * max(d.keep for d in [*group, draft]) > most:
+            yield group
+            group = []
+        group.append(draft)
+    yield group
+
+
+@torch.inference_mode()
+def ask(lane: Lane, rows: Sequence[int], ids: Sequence[int]) -> dict[int, Tensor]:
+    """Reads what is pending in ``rows`` and ``ids`` behind it, and forgets these.
+
+    Rows that differ in length are read but for the last of ``ids`` first, and that one together, so
+    that the head sees one position of each.
+
+    Returns:
+        Of each row the raw logits [1, V] of the token after ``ids``.
+    """
+    for row in rows:
+        lane.roll_back(row, len(lane.transcript(row)))
+    together = len(rows) > 1 and lane.takes_masks
+    order = lane.cache.arrange(rows) if together else rows
+    answers: dict[int, Tensor] = {}
+    for group in [order] if together else [[row] for row in order]:
+        new = [[*lane.transcript(row).ids[lane.watermark(row) :], *ids] for row in group]
+        if min(map(len, new)) != max(map(len, new)):
+            lane.read(group, [some[:-1] for some in new])
+            new = [some[-1:] for some in new]
+        logits = lane.read(group, new)
+        for i, row in enumerate(group):
+            lane.roll_back(row, len(lane.transcript(row)))
+            answers[row] = logits[i : i + 1]
+    return answers
