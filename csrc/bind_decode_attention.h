@@ -56,6 +56,7 @@ inline DecodeAttentionParams decode_attention_params(const Tensor& query, const 
   check_like("values", v, "keys", k, 1);
   check_like("values", v, "keys", k, 2);
   STD_TORCH_CHECK(q.sizes[3] >= 1, "query must have a head size of at least 1, got 0");
+  STD_TORCH_CHECK(v.sizes[3] >= 1, "values must have a head size of at least 1, got 0");
   STD_TORCH_CHECK(k.sizes[1] >= 1 && q.sizes[1] % k.sizes[1] == 0,
                   "query must have a multiple of the key heads, ", k.sizes[1], ", got ",
                   q.sizes[1], " heads");

@@ -33,8 +33,9 @@ inline KeyRange keys_of_query(const DecodeAttentionParams& params, int64_t row, 
   return {begin, std::min(at + 1, params.width)};
 }
 
-// Per-call scratch. A task is one block of one key head of one row; the blocks of a head lie side by
-// side. For each query of a task: its weighted values, their sum of weights, and the largest score.
+// Per-call scratch. A task is one block of one key head of one row; the blocks of a head lie side
+// by side. For each query of a task: its weighted values, the sum of its weights, and its largest
+// score.
 struct DecodeAttentionWorkspace {
   DecodeAttentionWorkspace(const DecodeAttentionParams& params, int64_t lanes);
 

@@ -38,6 +38,7 @@ inline Vec sum_each(const Vec (&v)[Vec::kLanes]) {
                         _mm256_shuffle_ps(pair[0], pair[1], 0xEE))};
 }
 
+#include "cpu/decode_attention_rows.h"
 #include "cpu/decode_attention_tile.h"
 }  // namespace
 

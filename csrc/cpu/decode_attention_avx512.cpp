@@ -46,6 +46,7 @@ inline Vec sum_each(const Vec (&v)[Vec::kLanes]) {
                         _mm512_shuffle_ps(pair[0], pair[1], 0xEE))};
 }
 
+#include "cpu/decode_attention_rows.h"
 #include "cpu/decode_attention_tile.h"
 }  // namespace
 

@@ -20,6 +20,7 @@ inline Vec sum_each(const Vec (&v)[Vec::kLanes]) {
   return sum;
 }
 
+#include "cpu/decode_attention_rows.h"
 #include "cpu/decode_attention_tile.h"
 }  // namespace
 

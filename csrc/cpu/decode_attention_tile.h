@@ -1,7 +1,7 @@
 // decode_attention, the kernel body for one instruction set; written once over `Vec`.
 //
-// A task is a block of keys of one key head, and all queries that read it: `group` heads for each of
-// the row's new tokens. Three passes:
+// A task is a block of keys of one key head, and all queries that read it: `group` heads for each
+// of the row's new tokens. Three passes:
 //   scores: kLanes keys at a time, multiplied with every query. Lanes run along the head size; the
 //     kLanes sums of one query are added up across lanes together, by `sum_each`.
 //   weights: exp(score - the query's largest of this block), in place. What a query must not read
@@ -11,72 +11,12 @@
 // Both products are computed on float rows of whole vectors. Rows of float32 that are such already
 // are read in place; others, and the last few keys of a row, are copied into L1 first, padded by 0.
 //
-// Every sum runs in an order that is fixed by the positions of the keys, so a query gets bitwise the
-// same result whichever other queries are there.
+// Every sum runs in an order that is fixed by the positions of the keys, so a query gets bitwise
+// the same result whichever other queries are there.
 //
-// Included once by each per-ISA file, inside an anonymous namespace and after `Vec`, `Exponential`
-// and `sum_each`. No lambdas here: GCC does not apply a target pragma to them.
+// Included once by each per-ISA file, inside an anonymous namespace and after `Vec`, `Exponential`,
+// `sum_each` and decode_attention_rows.h. No lambdas here: GCC does not apply a target pragma to them.
 #pragma once
-
-constexpr int64_t kPart = 32;
-constexpr int kHeads = Vec::kLanes == 16 ? 4 : 2;  // there are 32 registers, or 16
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-
-inline int64_t whole_vectors(int64_t size) {
-  return (size + Vec::kLanes - 1) / Vec::kLanes * Vec::kLanes;
-}
-
-inline void store(float* to, Vec vector) { std::memcpy(to, &vector, sizeof(vector)); }
-
-// Scratch of one thread, aligned to cache lines.
-struct AttentionScratch {
-  explicit AttentionScratch(const DecodeAttentionParams& params, int64_t rows)
-      : query_size(whole_vectors(params.size)) {
-    const int64_t widest = std::max(query_size, whole_vectors(params.value_size));
-    const int64_t queries = rows * query_size, staged_rows = std::max<int64_t>(kPart, Vec::kLanes);
-    memory.reset(new float[queries + rows * kBlockKeys + staged_rows * widest + 16]);
-    const uintptr_t address = reinterpret_cast<uintptr_t>(memory.get());
-    query = memory.get() + (64 - address % 64) % 64 / sizeof(float);
-    scores = query + queries;
-    staged = scores + rows * kBlockKeys;
-  }
-
-  std::unique_ptr<float[]> memory;
-  int64_t query_size;
-  float* query;   // [rows, query_size], scaled
-  float* scores;  // [rows, kBlockKeys], then the weights
-  float* staged;  // [kPart or kLanes, the larger of the two sizes]
-};
-
-struct FloatRows {
-  const float* data;
-  int64_t stride;
-};
-
-// `count` rows of `size` elements as floats, padded to whole vectors.
-template <class T>
-inline void copy_rows(const T* data, int64_t stride, int64_t count, int64_t size, float* to) {
-  const int64_t padded = whole_vectors(size), body = size / Vec::kLanes * Vec::kLanes;
-  for (int64_t row = 0; row < count; ++row, data += stride, to += padded) {
-    for (int64_t i = 0; i < body; i += Vec::kLanes) store(to + i, Vec::load(data + i));
-    for (int64_t i = body; i < size; ++i) to[i] = to_float(data[i]);
-    for (int64_t i = size; i < padded; ++i) to[i] = 0.0f;
-  }
-}
-
-inline FloatRows as_float_rows(const float* data, int64_t stride, int64_t count, int64_t size,
-                               float* scratch) {
-  if (size % Vec::kLanes == 0) return {data, stride};
-  copy_rows(data, stride, count, size, scratch);
-  return {scratch, whole_vectors(size)};
-}
-
-template <class T>
-inline FloatRows as_float_rows(const T* data, int64_t stride, int64_t count, int64_t size,
-                               float* scratch) {
-  copy_rows(data, stride, count, size, scratch);
-  return {scratch, whole_vectors(size)};
-}
 
 // One query times kLanes keys.
 inline Vec scores_of_tile(const float* query, FloatRows keys, int64_t size) {
@@ -89,37 +29,6 @@ inline Vec scores_of_tile(const float* query, FloatRows keys, int64_t size) {
   }
   return sum_each(sum);
 }
-
-// What one task is about: pointers to its head, and the positions of its block.
-template <class T>
-struct AttentionTask {
-  const DecodeAttentionParams& params;
-  int64_t row, kv_head, index;
-  KeyRange block;  // as far as any query of the row reads
-
-  AttentionTask(const DecodeAttentionParams& params_, const DecodeAttentionWorkspace& work,
-                int64_t task)
-      : params(params_), index(task) {
-    const auto after = std::upper_bound(work.tasks.begin(), work.tasks.end(), task);
-    row = after - work.tasks.begin() - 1;
-    const int64_t of_row = task - work.tasks[row], blocks = work.blocks_of(params, row);
-    kv_head = of_row / blocks;
-    const int64_t first = (work.blocks[row] + of_row % blocks) * kBlockKeys;
-    block = {first, std::min(first + kBlockKeys,
-                             keys_of_query(params, row, params.queries - 1).end)};
-  }
-
-  // Positions that query i reads, counted from the block's first.
-  KeyRange keys_of(int64_t i) const {
-    const KeyRange keys = keys_of_query(params, row, i).within(block);
-    return {keys.begin - block.begin, keys.end - block.begin};
-  }
-
-  const T* at(const HeadsView& view, int64_t head, int64_t token) const {
-    return static_cast<const T*>(view.data) + row * view.row + head * view.head +
-           token * view.token;
-  }
-};
 
 // Queries as scaled floats: those of token i are rows i * group .. (i + 1) * group - 1.
 template <class T>
@@ -136,11 +45,12 @@ template <class T>
 inline void compute_scores(const AttentionTask<T>& task, AttentionScratch& scratch) {
   const DecodeAttentionParams& params = task.params;
   const int64_t group = params.group(), size = scratch.query_size;
-  const int64_t count = task.block.size();
+  const int64_t count = task.block.size(), rows = params.queries * group;
   const int64_t first = std::max<int64_t>(0, task.keys_of(0).begin) / Vec::kLanes * Vec::kLanes;
   for (int64_t at = first; at < count; at += Vec::kLanes) {
     const T* data = task.at(params.keys, task.kv_head, task.block.begin + at);
     const int64_t stride = params.keys.token, here = std::min<int64_t>(Vec::kLanes, count - at);
+    const Ahead ahead = task.ahead_of_keys(at);
     FloatRows keys{scratch.staged, size};
     if (here == Vec::kLanes) {
       keys = as_float_rows(data, stride, here, params.size, scratch.staged);
@@ -151,9 +61,12 @@ inline void compute_scores(const AttentionTask<T>& task, AttentionScratch& scrat
     for (int64_t i = 0; i < params.queries; ++i) {
       const KeyRange range = task.keys_of(i);
       if (range.end <= at || range.begin >= at + Vec::kLanes) continue;
-      for (int64_t r = i * group; r < (i + 1) * group; ++r)
+      for (int64_t r = i * group; r < (i + 1) * group; ++r) {
         store(scratch.scores + r * kBlockKeys + at,
               scores_of_tile(scratch.query + r * size, keys, size));
+        for (int64_t j = r * Vec::kLanes / rows; j < (r + 1) * Vec::kLanes / rows; ++j)
+          ahead.prefetch_row(j);
+      }
     }
   }
 }
@@ -206,7 +119,7 @@ inline float weigh(float* scores, KeyRange range, const Exponential<false>& expo
 // Adds the values of some keys, times their weights, to the sums of Q queries, in C vectors.
 template <int Q, int C>
 inline void add_values(const float* weights, FloatRows values, int64_t keys, float* sums,
-                       int64_t sums_stride) {
+                       int64_t sums_stride, Ahead ahead) {
   Vec sum[Q][C];
   for (int q = 0; q < Q; ++q)
     for (int c = 0; c < C; ++c) sum[q][c] = Vec::load(sums + q * sums_stride + c * Vec::kLanes);
@@ -214,6 +127,7 @@ inline void add_values(const float* weights, FloatRows values, int64_t keys, flo
     Vec value[C];
     for (int c = 0; c < C; ++c)
       value[c] = Vec::load(values.data + j * values.stride + c * Vec::kLanes);
+    ahead.prefetch_row(j);
     for (int q = 0; q < Q; ++q) {
       const Vec weight = Vec::set1(weights[q * kBlockKeys + j]);
       for (int c = 0; c < C; ++c) sum[q][c] = Vec::fma(weight, value[c], sum[q][c]);
@@ -226,24 +140,29 @@ inline void add_values(const float* weights, FloatRows values, int64_t keys, flo
 // The same for Q queries in all columns.
 template <int Q>
 inline void add_all_columns(const float* weights, FloatRows values, int64_t keys, float* sums,
-                            int64_t size) {
+                            int64_t size, Ahead ahead) {
+  constexpr int64_t kWide = 4 * Vec::kLanes;
+  const int64_t parts = std::max<int64_t>(1, size / kWide);
   int64_t at = 0;
-  for (; at + 4 * Vec::kLanes <= size; at += 4 * Vec::kLanes)
-    add_values<Q, 4>(weights, {values.data + at, values.stride}, keys, sums + at, size);
-  for (; at + 2 * Vec::kLanes <= size; at += 2 * Vec::kLanes)
-    add_values<Q, 2>(weights, {values.data + at, values.stride}, keys, sums + at, size);
-  for (; at < size; at += Vec::kLanes)
-    add_values<Q, 1>(weights, {values.data + at, values.stride}, keys, sums + at, size);
+  for (; at + kWide <= size; at += kWide)
+    add_values<Q, 4>(weights, {values.data + at, values.stride}, keys, sums + at, size,
+                     ahead.part(at / kWide, parts));
+  if (parts * kWide <= size) ahead = {};
+  for (; at + 2 * Vec::kLanes <= size; at += 2 * Vec::kLanes, ahead = {})
+    add_values<Q, 2>(weights, {values.data + at, values.stride}, keys, sums + at, size, ahead);
+  for (; at < size; at += Vec::kLanes, ahead = {})
+    add_values<Q, 1>(weights, {values.data + at, values.stride}, keys, sums + at, size, ahead);
 }
 
 template <class T>
 inline void sum_values(const AttentionTask<T>& task, AttentionScratch& scratch, float* sums,
                        int64_t sums_stride) {
   const DecodeAttentionParams& params = task.params;
-  const int64_t group = params.group();
+  const int64_t group = params.group(), tiles = (group + kHeads - 1) / kHeads;
   const int64_t first = std::max<int64_t>(0, task.keys_of(0).begin) / kPart * kPart;
   for (int64_t at = first; at < task.block.size(); at += kPart) {
     const KeyRange part{at, std::min(at + kPart, task.block.size())};
+    const Ahead ahead = task.ahead_of_values(at);
     const FloatRows values =
         as_float_rows(task.at(params.values, task.kv_head, task.block.begin + at),
                       params.values.token, part.size(), params.value_size, scratch.staged);
@@ -253,13 +172,17 @@ inline void sum_values(const AttentionTask<T>& task, AttentionScratch& scratch, 
       const FloatRows read{values.data + (keys.begin - at) * values.stride, values.stride};
       const float* weights = scratch.scores + i * group * kBlockKeys + keys.begin;
       float* of_token = sums + i * group * sums_stride;
-      int64_t g = 0;
-      for (; g + kHeads <= group; g += kHeads)
-        add_all_columns<kHeads>(weights + g * kBlockKeys, read, keys.size(),
-                                of_token + g * sums_stride, sums_stride);
-      for (; g < group; ++g)
-        add_all_columns<1>(weights + g * kBlockKeys, read, keys.size(),
-                           of_token + g * sums_stride, sums_stride);
+      for (int64_t g = 0; g < group; g += kHeads) {
+        const Ahead share = ahead.part(i * tiles + g / kHeads, params.queries * tiles);
+        const float* w = weights + g * kBlockKeys;
+        float* of_tile = of_token + g * sums_stride;
+        switch (std::min<int64_t>(kHeads, group - g)) {
+          case 1: add_all_columns<1>(w, read, keys.size(), of_tile, sums_stride, share); break;
+          case 2: add_all_columns<2>(w, read, keys.size(), of_tile, sums_stride, share); break;
+          case 3: add_all_columns<3>(w, read, keys.size(), of_tile, sums_stride, share); break;
+          default: add_all_columns<4>(w, read, keys.size(), of_tile, sums_stride, share);
+        }
+      }
     }
   }
 }
