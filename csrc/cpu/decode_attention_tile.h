@@ -15,7 +15,8 @@
 // the same result whichever other queries are there.
 //
 // Included once by each per-ISA file, inside an anonymous namespace and after `Vec`, `Exponential`,
-// `sum_each` and decode_attention_rows.h. No lambdas here: GCC does not apply a target pragma to them.
+// `sum_each` and decode_attention_rows.h. No lambdas here: GCC does not apply a target pragma to
+// them.
 #pragma once
 
 // One query times kLanes keys.
