@@ -32,7 +32,8 @@ def decode_attention(
     Query i of row b stands at position t = starts[b] + i. Its key is there already, and it reads
     the keys j of max(0, t - window + 1) .. min(t, S - 1):
 
-        p = softmax_j(scale <query[b, h, i], keys[b, g, j]>),  out[b, i, h] = sum_j p_j values[b, g, j]
+        out[b, i, h] = sum_j p_j values[b, g, j]
+        p = softmax over j of scale * <query[b, h, i], keys[b, g, j]>
 
     with g = h // (H / Hkv), the key head that H / Hkv neighbouring heads share. What no query of a
     row reads is not touched and may hold anything, NaN included: rows of different length need no
