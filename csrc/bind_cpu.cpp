@@ -19,8 +19,10 @@
 #include <tuple>
 #include <vector>
 
+#include "bind_decode_attention.h"
 #include "bind_inplace.h"
 #include "bind_logits.h"
+#include "cpu/decode_attention.h"
 #include "cpu/kv_append.h"
 #include "cpu/logit_stats.h"
 #include "cpu/sample_logits.h"
@@ -105,6 +107,18 @@ void kv_append(const Tensor& k_cache, const Tensor& v_cache, const Tensor& k, co
                        });
 }
 
+Tensor decode_attention(const Tensor& query, const Tensor& keys, const Tensor& values,
+                        const Tensor& starts, std::optional<double> scale,
+                        std::optional<int64_t> window) {
+  steer::DecodeAttentionParams params =
+      steer::decode_attention_params(query, keys, values, starts, scale, window);
+  const int64_t sizes[4] = {params.batch, params.queries, params.heads, params.value_size};
+  Tensor out = torch::stable::new_empty(query, sizes);
+  params.out = out.mutable_data_ptr();
+  steer::decode_attention_cpu(params, torch_parallel_for);
+  return out;
+}
+
 void step_update(const Tensor& transcript, const Tensor& length, const Tensor& step_start,
                  const Tensor& score_sum, const Tensor& score_count, const Tensor& flag,
                  const Tensor& limit, const Tensor& token, const Tensor& score,
@@ -129,6 +143,8 @@ STABLE_TORCH_LIBRARY(steer_kernels, library) {
   library.def(
       "sample_logits_packed(Tensor logits, Tensor uniform, float temperature=1.0, int top_k=0, "
       "float top_p=1.0, float min_p=0.0, int k=8, int? vocab_size=None) -> Tensor");
+      "decode_attention(Tensor query, Tensor keys, Tensor values, Tensor starts, "
+      "float? scale=None, int? window=None) -> Tensor");
   library.def(
       "kv_append_(Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor k, Tensor v, Tensor rows, "
       "Tensor starts, Tensor counts) -> ()");
@@ -142,6 +158,7 @@ STABLE_TORCH_LIBRARY_IMPL(steer_kernels, CPU, library) {
   library.impl("logit_stats", TORCH_BOX(&logit_stats));
   library.impl("sample_logits", TORCH_BOX(&sample_logits));
   library.impl("sample_logits_packed", TORCH_BOX(&sample_logits_packed));
+  library.impl("decode_attention", TORCH_BOX(&decode_attention));
   library.impl("kv_append_", TORCH_BOX(&kv_append));
   library.impl("step_update_", TORCH_BOX(&step_update));
 }

@@ -16,6 +16,7 @@ from steer_kernels._extension import (
     set_cpu_isa,
     supported_cpu_isas,
 )
+from steer_kernels.ops.decode_attention import decode_attention
 from steer_kernels.ops.kv_append import kv_append_
 from steer_kernels.ops.logit_stats import LogitStats, logit_stats
 from steer_kernels.ops.sample_logits import SampledLogits, sample_logits
@@ -38,6 +39,7 @@ __all__ = [
     "__version__",
     "build_info",
     "cpu_isa",
+    "decode_attention",
     "kv_append_",
     "logit_stats",
     "sample_logits",

@@ -192,3 +192,37 @@ def step_update_(
 def _require(condition: object, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def decode_attention(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    starts: Tensor,
+    scale: float | None = None,
+    window: int | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Softmax attention in float64, one query of one row at a time; see `ops.decode_attention`.
+
+    Like the kernel it never looks at a key that the query does not read.
+    """
+    batch, heads, queries, size = query.shape
+    group, width = heads // keys.shape[1], keys.shape[2]
+    scale = 1.0 / math.sqrt(size) if scale is None else scale
+    for b, start in enumerate(starts.tolist()):
+        if not 0 <= start <= (2**63 - 1) // 4:
+            raise ValueError(
+                f"starts[{b}] is {start}, which is no position of a query: positions count from 0"
+            )
+    out = query.new_zeros(batch, queries, heads, values.shape[3], dtype=torch.float64)
+    for b, start in enumerate(starts.tolist()):
+        for i in range(queries):
+            at = start + i
+            read = slice(0 if window is None else max(0, at - window + 1), min(at + 1, width))
+            for h in range(heads if read.start < read.stop else 0):
+                k, v = keys[b, h // group, read].double(), values[b, h // group, read].double()
+                scores = (k @ query[b, h, i].double()) * scale
+                if not scores.eq(-math.inf).all():
+                    out[b, i, h] = scores.softmax(0) @ v
+    return out.to(out_dtype or query.dtype)

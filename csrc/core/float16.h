@@ -1,6 +1,7 @@
 // The two 16-bit floating-point formats as plain storage types, with exact conversion to float.
 //
-// Only widening is needed: kernels read logits natively and compute in float.
+// Kernels read their inputs natively and compute in float; results are rounded to the nearest, ties
+// to even.
 #pragma once
 
 #include <cstdint>
@@ -40,6 +41,44 @@ inline float to_float(Half value) {
   }
   const uint32_t rebased = exponent == 31 ? 255u : exponent + (127 - 15);
   return float_from_bits(sign | (rebased << 23) | (fraction << 13));
+}
+
+inline uint32_t bits_of_float(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+
+template <class T>
+T from_float(float value);
+
+template <>
+inline float from_float<float>(float value) {
+  return value;
+}
+
+template <>
+inline BFloat16 from_float<BFloat16>(float value) {
+  const uint32_t bits = bits_of_float(value);
+  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return {static_cast<uint16_t>((bits >> 16) | 0x40u)};
+  return {static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16)};
+}
+
+template <>
+inline Half from_float<Half>(float value) {
+  const uint32_t bits = bits_of_float(value), sign = (bits >> 16) & 0x8000u;
+  const uint32_t magnitude = bits & 0x7FFFFFFFu;
+  uint32_t half;
+  if (magnitude > 0x7F800000u) {
+    half = 0x7E00u;                    // NaN
+  } else if (magnitude >= 0x47800000u) {
+    half = 0x7C00u;                    // 65536 and more
+  } else if (magnitude < 0x38800000u) {  // below 2^-14: units of 2^-24, those of 0.5f + x
+    half = bits_of_float(float_from_bits(magnitude) + 0.5f) - 0x3F000000u;
+  } else {                             // exponent rebased by 15 - 127; a carry may give infinity
+    half = (magnitude - (112u << 23) + 0xFFFu + ((magnitude >> 13) & 1u)) >> 13;
+  }
+  return {static_cast<uint16_t>(sign | half)};
 }
 
 }  // namespace steer

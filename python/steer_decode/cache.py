@@ -13,6 +13,8 @@ context, at the ends of steps, while every token of a step reads the context onc
 
 Layers with a sliding window keep all keys as well: that is what lets a watermark move back for
 free. They hand out only the window, so the attention costs what the window costs.
+
+Attention that knows where each row ends (``attention.py``) is given whole buffers, marked as ours.
 """
 
 from __future__ import annotations
@@ -63,20 +65,23 @@ class KVLayer(CacheLayerMixin):
 
     def __init__(self, cache: KVCache, window: int | None) -> None:
         super().__init__()
-        self._cache = cache
-        self._window = window
+        self.cache = cache
+        self.window = window
         self.is_sliding = window is not None
+        self._places: tuple[int, int] | None = None  # that the marked views run over
+        self._marked: tuple[Tensor, Tensor]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
         values = key_states if value_states is None else value_states
         self.keys = self._room(key_states)
         self.values = self._room(values)
+        self._places = None
         self.is_initialized = True
 
     def _room(self, new: Tensor) -> Tensor:
         # Zeros, not what the memory held: a masked position has weight 0, and 0 times NaN is NaN.
         _, heads, _, width = new.shape
-        return new.new_zeros(self._cache.rows, heads, self._cache.capacity, width)
+        return new.new_zeros(self.cache.rows, heads, self.cache.capacity, width)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -86,28 +91,41 @@ class KVLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
         assert self.values is not None
-        span = self._cache.span
+        span = self.cache.span
         indices = span.rows, span.starts, span.counts
         if span.rows.device != key_states.device:  # a model spread over several devices
             indices = tuple(index.to(key_states.device) for index in indices)  # type: ignore[assignment]
         kv_append_(self.keys, self.values, key_states, value_states, *indices)
+        if self.cache.direct:
+            return self._direct_views(span)
         rows = slice(span.first, span.first + span.size)
         read = rows, slice(None), slice(self._skip(), span.width)
         return self.keys[read], self.values[read]
 
+    def _direct_views(self, span: Span) -> tuple[Tensor, Tensor]:
+        """Keys and values of the rows of a pass, all positions; made anew where rows change."""
+        places = span.first, span.first + span.size
+        if places != self._places:
+            assert self.keys is not None
+            assert self.values is not None
+            self._marked = self.keys[slice(*places)], self.values[slice(*places)]
+            self._marked[0].steer_layer = self  # type: ignore[attr-defined]
+            self._places = places
+        return self._marked
+
     def _skip(self) -> int:
         """Positions before the window of the oldest new token; a ragged pass masks them instead."""
-        span = self._cache.span
-        if self._window is None or span.ragged:
+        span = self.cache.span
+        if self.window is None or span.ragged:
             return 0
-        return max(0, span.start - self._window + 1)
+        return max(0, span.start - self.window + 1)
 
     def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
         skip = self._skip()
-        return self._cache.span.width - skip, skip
+        return self.cache.span.width - skip, skip
 
     def get_seq_length(self) -> int:
-        return self._cache.span.start
+        return self.cache.span.start
 
     def get_max_length(self) -> int:
         return -1
@@ -123,6 +141,7 @@ class KVLayer(CacheLayerMixin):
                 new = old.new_zeros(rows, heads, capacity, width)
                 new[:, :, :length] = old
                 setattr(self, name, new)
+        self._places = None
 
     def exchange(self, a: int, b: int, length: int) -> None:
         """Swaps the first ``length`` positions of two places."""
@@ -131,6 +150,11 @@ class KVLayer(CacheLayerMixin):
                 kept = buffer[a, :, :length].clone()
                 buffer[a, :, :length] = buffer[b, :, :length]
                 buffer[b, :, :length] = kept
+
+
+def layer_of(keys: Tensor) -> KVLayer | None:
+    """The layer that handed out ``keys`` whole, for attention that reads ``cache.span``."""
+    return getattr(keys, "steer_layer", None)
 
 
 class KVCache(Cache):
@@ -145,6 +169,8 @@ class KVCache(Cache):
         lengths: the watermark of each row.
         capacity: positions that the buffers hold now.
         span: of the forward pass under way, or of the last one.
+        direct: layers hand out whole buffers, of which each row may read up to its own end.
+        served: layers of the pass whose attention has done so.
     """
 
     def __init__(self, windows: Sequence[int | None], rows: int = 1, limit: int = 2**31) -> None:
@@ -156,6 +182,7 @@ class KVCache(Cache):
         self._place = list(range(rows))  # of each row, in the buffers
         self._line = nothing = torch.empty(0, dtype=torch.int64)
         self.span = Span(0, 0, 0, 0, False, nothing, nothing, nothing)
+        self.direct, self.served = False, 0
         self._reading: list[tuple[int, int]] = []  # rows of the pass under way, and their counts
 
     def arrange(self, rows: Sequence[int]) -> list[int]:

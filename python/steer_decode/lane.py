@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from .attention import DirectAttention, attention_of
 from .cache import KVCache, Span, ragged_mask, rounded_up
 from .cache_support import cache_argument
 from .cost import ModelShape, Pass, Usage
@@ -54,10 +55,10 @@ class Lane:
         self._cache_argument = cache_argument(model)
         self._device = model.device
         self.part = PART[self._device.type == "cuda"]
-        self._one = torch.zeros(
-            1, 1, dtype=torch.int64, device=self._device
-        )  # what a token is read from
-        self._attention = model.config._attn_implementation
+        # What a token is read from.
+        self._one = torch.zeros(1, 1, dtype=torch.int64, device=self._device)
+        self._attention = attention_of(model)
+        self._direct = DirectAttention(model, self.cache)
         # Of each row: logits [n, V] of the pass that read its last token, and its place in them.
         self._logits: list[tuple[Tensor, int] | None] = [None] * len(transcripts)
         # (new tokens, cached tokens, rows, positions of the head) of each forward pass; sums are
@@ -275,10 +276,14 @@ class Lane:
             "input_ids": ids,
             "position_ids": self.cache.positions(length),
             self._cache_argument: self.cache,
+            "use_cache": True,
+            "logits_to_keep": max(1, keep),
         }
-        if span.ragged:
-            arguments["attention_mask"] = self._mask(span, length)
-        logits: Tensor = self.model(**arguments, use_cache=True, logits_to_keep=max(1, keep)).logits
+        logits = self._direct.logits(arguments) if self._direct.serves(length) else None
+        if logits is None:
+            if span.ragged:
+                arguments["attention_mask"] = self._mask(span, length)
+            logits = self.model(**arguments).logits
         return logits[:, -keep:] if keep else logits[:, -1]
 
     def _mask(self, span: Span, length: int) -> Tensor | dict[str, Tensor]:

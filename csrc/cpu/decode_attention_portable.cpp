@@ -1,0 +1,31 @@
+// decode_attention for any machine; see decode_attention_tile.h.
+#include "cpu/decode_attention.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "core/float16.h"
+
+namespace steer {
+namespace {
+#include "cpu/simd_portable.h"
+#include "cpu/vec_exp.h"
+
+// The sum of the lanes of each vector.
+inline Vec sum_each(const Vec (&v)[Vec::kLanes]) {
+  Vec sum;
+  for (int i = 0; i < Vec::kLanes; ++i)
+    sum.v[i] = (v[i].v[0] + v[i].v[2]) + (v[i].v[1] + v[i].v[3]);
+  return sum;
+}
+
+#include "cpu/decode_attention_rows.h"
+#include "cpu/decode_attention_tile.h"
+}  // namespace
+
+DecodeAttentionKernels decode_attention_kernels_portable() {
+  return {Vec::kLanes, attend_of_dtype, merge_of_dtype};
+}
+
+}  // namespace steer

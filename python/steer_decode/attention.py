@@ -1,0 +1,138 @@
+"""Decode steps on a CPU: attention by `decode_attention` instead of torch's SDPA.
+
+SDPA reads every key and value once for each query head, and needs a mask wherever rows differ in
+length. ``steer_kernels.decode_attention`` reads them once for each key head, and each row its own
+length only. Passes of a few new tokens over a :class:`KVCache` on the CPU take it; prompts, other
+devices, models loaded with other attention than "sdpa", and whatever the operator does not know
+(soft caps, sinks, dropout) stay with transformers.
+
+transformers looks its attention up by the name in the model's config, at every layer. For the time
+of such a pass the name is ours. Everything else that runs meanwhile, a user's own ``generate`` in
+another thread say, gets what it would get under "sdpa": the function acts on keys that our cache
+has marked, and the mask function within our own pass only.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from steer_kernels import decode_attention, supported_cpu_isas
+
+from .cache import KVCache, layer_of
+
+NAME = "steer_decode"
+MOST_QUERIES = 16  # new tokens a row; beyond, SDPA's blocks of queries are faster
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_UNKNOWN = ("softcap", "s_aux", "position_bias", "head_mask")
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """An attention function of transformers: query [B, H, N, D] to [B, N, H, Dv]."""
+    layer = layer_of(key)
+    known = dropout == 0.0 and all(kwargs.get(name) is None for name in _UNKNOWN)
+    if layer is None or not known or query.dtype != key.dtype:
+        sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        result: tuple[Tensor, Tensor | None] = sdpa(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return result
+    layer.cache.served += 1
+    starts = layer.cache.span.starts
+    return decode_attention(query, key, value, starts, scaling, layer.window), None
+
+
+_pass = threading.local()  # `.ours` within one of our passes
+
+
+def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """A mask function of transformers: none where rows know their lengths."""
+    if getattr(_pass, "ours", False):
+        return None
+    mask: Tensor | None = ALL_MASK_ATTENTION_FUNCTIONS["sdpa"](*args, **kwargs)
+    return mask
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, _attend)
+ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, _mask)
+
+_lock = threading.Lock()
+_passes: dict[int, int] = {}  # passes under way, by the id of the config whose name they changed
+
+
+@contextmanager
+def _named(config: Any) -> Iterator[None]:
+    """Our name in the config until the last of the passes that need it has ended."""
+    key = id(config)
+    with _lock:
+        _passes[key] = _passes.get(key, 0) + 1
+        config._attn_implementation = NAME
+    _pass.ours = True
+    try:
+        yield
+    finally:
+        _pass.ours = False
+        with _lock:
+            _passes[key] -= 1
+            if not _passes[key]:
+                del _passes[key]
+                config._attn_implementation = "sdpa"
+
+
+def attention_of(model: PreTrainedModel) -> str:
+    """The attention that a model was loaded with: "sdpa", "eager" and so on."""
+    name: str = model.config.get_text_config(decoder=True)._attn_implementation
+    return "sdpa" if name == NAME else name
+
+
+class DirectAttention:
+    """Runs the passes of one model over one cache whose attention is `decode_attention`."""
+
+    def __init__(self, model: PreTrainedModel, cache: KVCache) -> None:
+        self._model = model
+        self._cache = cache
+        self._config = model.config.get_text_config(decoder=True)
+        self._usable = (
+            model.device.type == "cpu"
+            and model.dtype in _DTYPES
+            and attention_of(model) == "sdpa"
+            and getattr(model, "_supports_attention_backend", False)
+            and bool(supported_cpu_isas())  # else the operator is its slow definition
+        )
+
+    def serves(self, queries: int) -> bool:
+        """Whether a pass of so many new tokens a row goes this way."""
+        return self._usable and queries <= MOST_QUERIES
+
+    def logits(self, arguments: dict[str, Any]) -> Tensor | None:
+        """The logits of a pass without a mask; the cache has begun it.
+
+        None where a layer's attention did not come to us. What was read is then to be read again
+        in another way, which writes the same positions, and no further pass is served.
+        """
+        cache = self._cache
+        cache.direct, cache.served = True, 0
+        try:
+            with _named(self._config):
+                logits: Tensor = self._model(**arguments).logits
+        finally:
+            cache.direct = False
+        self._usable = cache.served == len(cache.layers)
+        return logits if self._usable else None
