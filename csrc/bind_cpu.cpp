@@ -143,6 +143,7 @@ STABLE_TORCH_LIBRARY(steer_kernels, library) {
   library.def(
       "sample_logits_packed(Tensor logits, Tensor uniform, float temperature=1.0, int top_k=0, "
       "float top_p=1.0, float min_p=0.0, int k=8, int? vocab_size=None) -> Tensor");
+  library.def(
       "decode_attention(Tensor query, Tensor keys, Tensor values, Tensor starts, "
       "float? scale=None, int? window=None) -> Tensor");
   library.def(
