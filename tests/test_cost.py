@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from steer_decode.cache_support import cache_argument
-from steer_decode.cost import ModelShape, _causal_pairs
+from steer_decode.cost import ModelShape, Pass, Usage, _causal_pairs
 from tiny import FAMILIES, make_model, prompt_ids
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
@@ -59,3 +59,22 @@ def test_sizes_add_up() -> None:
     assert shape.parameters == shape.body + shape.head + embedding + norms
     # Weights once, and keys and values of 10 tokens: 2 heads of size 8, 4 bytes each.
     assert shape.bytes_read(10) == 4 * (shape.body + shape.head + 2 * 16 * 10)
+
+
+_PASSES = st.builds(
+    Pass, st.integers(1, 3), st.integers(0, 20), st.integers(1, 2), heads=st.integers(1, 2)
+)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+@given(st.lists(st.tuples(_PASSES, st.integers(1, 12)), max_size=6))
+def test_usage_is_the_sum_over_the_passes(family: str, runs: list[tuple[Pass, int]]) -> None:
+    """Decode steps that follow one another are summed in closed form; nothing else is."""
+    shape = ModelShape.of(make_model(family, 0))
+    passes = [p._replace(past=p.past + i * p.new) for p, n in runs for i in range(n)]
+    usage = Usage.of(shape, passes)
+    assert usage.forwards == len(passes)
+    assert usage.processed == sum(p.new for p in passes)
+    assert usage.flops == sum(shape.flops(p.new, p.past, p.heads) for p in passes)
+    expected = sum(shape.bytes_read(p.past, p.rows) for p in passes)
+    assert usage.bytes_read == pytest.approx(expected, rel=1e-12)

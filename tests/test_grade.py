@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from steer_decode import Policy, Router, Step
-from steer_decode.policies import Redo
-from steer_decode.transcript import Writer
-from tiny import FAMILIES, make_pair, prompt_text
+from steer_decode.conversation import Graded as Grades
+from steer_decode.judging import ask, grade
+from steer_decode.lane import Lane
+from steer_decode.policies import Question, Redo
+from steer_decode.transcript import Transcript, Writer
+from tiny import FAMILIES, make_pair, prompt_ids, prompt_text
 
 
 class Graded(Policy):
@@ -77,3 +80,74 @@ def test_grades_in_a_cohort_are_those_of_a_row_alone() -> None:
         assert output.token_ids == alone.token_ids
         for a, b in zip(output.trace.steps, alone.trace.steps, strict=True):
             assert a.graded == pytest.approx(b.graded, abs=2e-3)
+
+
+def test_drafts_that_wait_are_read_in_one_pass_and_each_row_pays_its_share() -> None:
+    router = Router(make_pair("qwen2", 0), Graded())
+    prompts = [prompt_text(i, 3 + i) for i in range(4)]
+    alone = [router.generate(prompt, max_new_tokens=40) for prompt in prompts]
+    ran: list[int] = []
+    hook = router.pair.large.register_forward_pre_hook(
+        lambda module, args, kwargs: ran.append(kwargs["input_ids"].shape[0]), with_kwargs=True
+    )
+    try:
+        together = router.cohort(prompts, max_new_tokens=40)
+    finally:
+        hook.remove()
+    assert max(ran) > 1
+    assert len(ran) < sum(output.cost.large.forwards for output in alone)
+    assert sum(ran) == sum(output.cost.large.forwards for output in together)
+    for a, b in zip(together, alone, strict=True):
+        assert a.cost.large.processed == b.cost.large.processed
+
+
+@pytest.mark.parametrize("part", [1, 9, 256])
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_rows_are_judged_together_as_alone(family: str, part: int) -> None:
+    """Prompts of different length unread, drafts of different length; in groups of any size."""
+    pair = make_pair(family, 0)
+    transcripts = [Transcript(prompt_ids(i, 5 + 4 * i)) for i in range(3)]
+    drafts = [3, 6, 2]
+
+    def judge(rows: list[int], lane: Lane) -> dict[int, Grades | None]:
+        counts = [drafts[row] for row in rows]
+        return grade(lane, rows, counts, pair.vocab_size)
+
+    def lane() -> Lane:
+        return Lane(pair.large, pair.shapes["large"], transcripts)
+
+    apart, together = lane(), lane()
+    together.part = part
+    for _ in range(2):  # the second time the logits before the drafts may be known
+        expected = {row: judge([row], apart)[row] for row in range(3)}
+        found = judge([0, 1, 2], together)
+        for row, mine in found.items():
+            assert mine.log_probs == pytest.approx(expected[row].log_probs, abs=1e-4)
+            assert mine.likeliest == expected[row].likeliest
+            assert len(mine.log_probs) == drafts[row]
+            assert together.pending(row) == 0
+        for transcript, n in zip(transcripts, drafts, strict=True):
+            for token in prompt_ids(9, n):
+                transcript.append(token, "small")
+    usage = [together.usage(row) for row in range(3)]
+    assert all(
+        u.processed >= len(t) - n for u, t, n in zip(usage, transcripts, drafts, strict=True)
+    )
+
+
+def test_a_question_is_answered_together_as_alone_and_forgotten() -> None:
+    pair = make_pair("qwen2", 0)
+    transcripts = [Transcript(prompt_ids(i, 4 + 3 * i)) for i in range(3)]
+    question = Question((5, 7, 3), (1, 2, 9))
+    lane = Lane(pair.large, pair.shapes["large"], transcripts)
+    together = ask(lane, [0, 1, 2], question, pair.vocab_size)
+    for row, transcript in enumerate(transcripts):
+        ids = torch.tensor([[*transcript.ids, *question.ids]])
+        with torch.no_grad():
+            logits = pair.large(ids, use_cache=False).logits[0, -1, : pair.vocab_size].double()
+        expected = logits.log_softmax(-1)[list(question.choices)].tolist()
+        found = together[row]
+        assert found is not None
+        assert found.log_probs == pytest.approx(expected, abs=1e-4)
+        assert lane.watermark(row) == len(transcript)
+        assert lane.usage(row).processed == len(transcript) + len(question.ids)

@@ -10,23 +10,16 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from steer_kernels import (
-    LogitStats,
-    Packed,
-    logit_stats,
-    sample_logits,
-    sample_logits_packed,
-    unpack,
-)
+from steer_kernels import Packed, sample_logits, sample_logits_packed, unpack
 
 from .asking import consult, read_signal
-from .conversation import Ask, Conversation, Draw, Grade, Graded, Judge, Reply
+from .conversation import Ask, Conversation, Draw, Grade, Judge, Reply
 from .errors import BrokenModelError, OutOfMemoryError, SteerError
 from .events import Event, StepClosed, TextDelta
 from .judging import ask, grade
 from .lane import Lane
 from .pair import Pair
-from .policies import Policy, Question
+from .policies import Policy
 from .run_ahead import RunAhead
 from .sampling import Sampling
 from .steps import StepBoundary
@@ -182,41 +175,23 @@ class Batch:
 
     def _judge_drafts(self) -> Iterator[tuple[int, Event]]:
         """The large model reads the drafts that wait, all in a pass."""
+        lane, vocab_size = self.lanes["large"], self._vocab_size
         grades, self._grades = self._grades, {}
         for question in dict.fromkeys(wanted.question for wanted in grades.values()):
             rows = [row for row, wanted in grades.items() if wanted.question == question]
             begin = time.perf_counter()
             if question is None:
-                graded = self._graded(rows, [grades[row].tokens for row in rows])
+                counts = [grades[row].tokens for row in rows]
+                graded = self._guarded("large", rows, grade, lane, rows, counts, vocab_size)
             else:
-                graded = self._answered(rows, question)
+                graded = self._guarded("large", rows, ask, lane, rows, question, vocab_size)
             share = (time.perf_counter() - begin) / len(rows)
             for row in rows:
+                reply = graded[row]
+                if reply is None:
+                    raise self._broken("large", row)
                 self.seconds[row] += share
-                yield from self._advance(row, graded[row])
-
-    def _graded(self, rows: Sequence[int], tokens: Sequence[int]) -> dict[int, Graded]:
-        read = self._guarded("large", rows, grade, self.lanes["large"], rows, tokens)
-        found = {}
-        for row, (logits, ids) in read.items():
-            stats = self._sound_stats(logits, row)
-            log_probs = logits.gather(1, ids[:, None])[:, 0].float() - stats.lse
-            found[row] = Graded(log_probs.tolist(), (stats.topk_ids[:, 0] == ids).tolist())
-        return found
-
-    def _answered(self, rows: Sequence[int], question: Question) -> dict[int, Graded]:
-        read = self._guarded("large", rows, ask, self.lanes["large"], rows, question.ids)
-        choices, found = list(question.choices), {}
-        for row, logits in read.items():
-            stats = self._sound_stats(logits, row)
-            found[row] = Graded((logits[0, choices].float() - stats.lse).tolist(), [])
-        return found
-
-    def _sound_stats(self, logits: Tensor, row: int) -> LogitStats:
-        stats = logit_stats(logits, vocab_size=self._vocab_size)
-        if not bool(stats.valid.all()):
-            raise self._broken("large", row)
-        return stats
+                yield from self._advance(row, reply)
 
     def _replies(
         self, writer: Writer, rows: Sequence[int], draws: Sequence[bool]

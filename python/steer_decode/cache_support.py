@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cache
 
 from transformers import PreTrainedModel
 
@@ -11,7 +12,12 @@ from .errors import SteerError
 
 def cache_argument(model: PreTrainedModel) -> str:
     """What ``model.forward`` calls its KV cache: transformers 5.24 renamed it."""
-    names = inspect.signature(model.forward).parameters
+    return _cache_argument(type(model))  # type: ignore[arg-type]  # classes are hashable
+
+
+@cache  # reading a signature takes as long as a token of a small model
+def _cache_argument(kind: type[PreTrainedModel]) -> str:
+    names = inspect.signature(kind.forward).parameters
     return "cache" if "cache" in names else "past_key_values"
 
 

@@ -14,7 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from steer_kernels import logit_stats
+
+from .conversation import Graded
 from .lane import Lane
+from .policies import Question
 
 
 class _Draft(NamedTuple):
@@ -33,8 +37,8 @@ class _Draft(NamedTuple):
 
 @torch.inference_mode()
 def grade(
-    lane: Lane, rows: Sequence[int], counts: Sequence[int]
-) -> dict[int, tuple[Tensor, Tensor]]:
+    lane: Lane, rows: Sequence[int], counts: Sequence[int], vocab_size: int
+) -> dict[int, Graded | None]:
     """Reads what is pending in ``rows`` as a judge of the last ``counts`` tokens of each.
 
     One answer alone takes one pass. Of several, what lies before the drafts (the prompt, say) is
@@ -42,8 +46,7 @@ def grade(
     lane's ``part``, since their logits need memory.
 
     Returns:
-        Of each row the raw logits [n, V] that its last n tokens would have been drawn from, and
-        these tokens [n].
+        Of each row what the model makes of these tokens; None where its logits are not sound.
     """
     drafts = {row: _draft(lane, row, n) for row, n in zip(rows, counts, strict=True)}
     together = len(rows) > 1 and lane.takes_masks
@@ -53,7 +56,7 @@ def grade(
             if behind:
                 some = list(run)
                 lane.read(some, [_new(lane, drafts[r])[: -drafts[r].keep] for r in some])
-    graded = {}
+    graded: dict[int, Graded | None] = {}
     for group in _groups([drafts[r] for r in order], lane.part if together else 0):
         new = [_new(lane, draft) for draft in group]
         longest = max(map(len, new))
@@ -64,9 +67,18 @@ def grade(
             end = len(ids) - longest + keep  # padding lies behind
             own = logits[i, end - draft.keep : end]
             lane.remember(draft.row, own[-1:].clone())  # a view would keep all of them
-            tokens = torch.tensor(draft.ids[-draft.n :], device=logits.device)
-            graded[draft.row] = torch.cat([*draft.before, own[:-1]]), tokens
+            drawn_from = torch.cat([*draft.before, own[:-1]])
+            graded[draft.row] = _graded(drawn_from, draft.ids[-draft.n :], vocab_size)
     return graded
+
+
+def _graded(logits: Tensor, ids: list[int], vocab_size: int) -> Graded | None:
+    stats = logit_stats(logits, vocab_size=vocab_size)
+    if not bool(stats.valid.all()):
+        return None
+    tokens = torch.tensor(ids, device=logits.device)
+    log_probs = logits.gather(1, tokens[:, None])[:, 0].float() - stats.lse
+    return Graded(log_probs.tolist(), (stats.topk_ids[:, 0] == tokens).tolist())
 
 
 def _draft(lane: Lane, row: int, n: int) -> _Draft:
@@ -97,27 +109,32 @@ def _groups(drafts: Sequence[_Draft], most: int) -> Iterator[list[_Draft]]:
 
 
 @torch.inference_mode()
-def ask(lane: Lane, rows: Sequence[int], ids: Sequence[int]) -> dict[int, Tensor]:
-    """Reads what is pending in ``rows`` and ``ids`` behind it, and forgets these.
+def ask(
+    lane: Lane, rows: Sequence[int], question: Question, vocab_size: int
+) -> dict[int, Graded | None]:
+    """Reads what is pending in ``rows`` and the question behind it, and forgets the question.
 
-    Rows that differ in length are read but for the last of ``ids`` first, and that one together, so
-    that the head sees one position of each.
+    Rows that differ in length are read but for its last token first, and that one together, so that
+    the head sees one position of each.
 
     Returns:
-        Of each row the raw logits [1, V] of the token after ``ids``.
+        Of each row the log-probability of each choice; None where the logits are not sound.
     """
     for row in rows:
         lane.roll_back(row, len(lane.transcript(row)))
     together = len(rows) > 1 and lane.takes_masks
     order = lane.cache.arrange(rows) if together else rows
-    answers: dict[int, Tensor] = {}
+    answers: dict[int, Graded | None] = {}
+    choices = list(question.choices)
     for group in [order] if together else [[row] for row in order]:
-        new = [[*lane.transcript(row).ids[lane.watermark(row) :], *ids] for row in group]
+        new = [[*lane.transcript(row).ids[lane.watermark(row) :], *question.ids] for row in group]
         if min(map(len, new)) != max(map(len, new)):
             lane.read(group, [some[:-1] for some in new])
             new = [some[-1:] for some in new]
         logits = lane.read(group, new)
-        for i, row in enumerate(group):
+        stats = logit_stats(logits, vocab_size=vocab_size)
+        log_probs = (logits[:, choices].float() - stats.lse[:, None]).tolist()
+        for row, valid, values in zip(group, stats.valid.tolist(), log_probs, strict=True):
             lane.roll_back(row, len(lane.transcript(row)))
-            answers[row] = logits[i : i + 1]
+            answers[row] = Graded(values, []) if valid else None
     return answers

@@ -170,6 +170,8 @@ class Lane:
 
         A pass keeps those of all its tokens, many times their keys and values.
         """
+        if self.pending(row) > self.part + least:
+            self.cache.reserve(len(self._transcripts[row]))  # at once: buffers that grow are copied
         while (pending := self.pending(row)) > self.part + least:
             self._forward([row], keep=pending - self.part)
 

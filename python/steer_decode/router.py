@@ -186,13 +186,7 @@ class Cohort:
             for i, (transcript, limit) in enumerate(zip(transcripts, limits, strict=True))
         ]
         self._batch = Batch(
-            pair,
-            policy,
-            self._conversations,
-            sampling,
-            router.boundary,
-            router.turns,
-            lanes,
+            pair, policy, self._conversations, sampling, router.boundary, router.turns, lanes
         )
         self._events = self._run()
 

@@ -112,6 +112,7 @@ class Detokenizer:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer  # held, as what decodes does not hold it
         self._ids: list[int] = []
         self._prefix = 0
         self._read = 0
@@ -156,12 +157,18 @@ def _remembering(tokenizer: PreTrainedTokenizerBase) -> Callable[..., str]:
     """The text of a few ids, special tokens left out; most of them are found, not decoded."""
     # The Rust back end alone: the wrapper around it takes longer than a small model's kernels.
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    slow = None if backend else weakref.ref(tokenizer)  # no cycle: a dropped tokenizer is freed
+    if backend is not None:
+        return lru_cache(_REMEMBERED)(
+            lambda *ids: str(backend.decode(ids, skip_special_tokens=True))
+        )
+    held = weakref.ref(tokenizer)  # no cycle: a tokenizer that is dropped is freed
 
     @lru_cache(_REMEMBERED)
     def decoded(*ids: int) -> str:
-        if slow is None:
-            return str(backend.decode(ids, skip_special_tokens=True))
-        return str(slow().decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        tokenizer = held()
+        assert tokenizer is not None, "whoever decodes holds the tokenizer"
+        return str(
+            tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        )
 
     return decoded
