@@ -69,18 +69,22 @@ steer::LogitStatsParams checked_params(const Tensor& logits, int64_t k,
   return params;
 }
 
-// A contiguous CPU tensor [rows] or [rows, columns], made past the dispatcher: with six to eight of
-// them a call, `new_empty` takes twice as long, and a call is a few microseconds.
-Tensor allocate(int64_t rows, std::optional<int64_t> columns, ScalarType dtype) {
-  const int64_t sizes[2] = {rows, columns.value_or(1)};
-  const int64_t strides[2] = {columns.value_or(1), 1};
+// A CPU tensor, made past the dispatcher: with six to eight of them a call, `new_empty` takes twice
+// as long, and a call is a few microseconds.
+Tensor allocate(int64_t dims, const int64_t* sizes, const int64_t* strides, ScalarType dtype) {
   const int32_t code =
       torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(columns.has_value() ? 2 : 1, sizes, strides, code,
-                               aoti_torch_device_type_cpu(), 0, &handle));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      dims, sizes, strides, code, aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
+}
+
+// Contiguous, [rows] or [rows, columns].
+Tensor allocate(int64_t rows, std::optional<int64_t> columns, ScalarType dtype) {
+  const int64_t sizes[2] = {rows, columns.value_or(1)};
+  const int64_t strides[2] = {columns.value_or(1), 1};
+  return allocate(columns.has_value() ? 2 : 1, sizes, strides, dtype);
 }
 
 // The six outputs, allocated and entered into the parameters.
@@ -179,7 +183,9 @@ Tensor decode_attention(const Tensor& query, const Tensor& keys, const Tensor& v
   steer::DecodeAttentionParams params =
       steer::decode_attention_params(query, keys, values, starts, scale, window);
   const int64_t sizes[4] = {params.batch, params.queries, params.heads, params.value_size};
-  Tensor out = torch::stable::new_empty(query, sizes);
+  const int64_t token = params.heads * params.value_size;
+  const int64_t strides[4] = {params.queries * token, token, params.value_size, 1};
+  Tensor out = allocate(4, sizes, strides, query.scalar_type());
   params.out = out.mutable_data_ptr();
   steer::decode_attention_cpu(params, torch_parallel_for);
   return out;
