@@ -145,8 +145,8 @@ def main() -> None:
                     found = measure(shape, context, getattr(torch, dtype), threads, options.seconds)
                     show(found)
                     rows += found
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+                    if options.json:
+                        options.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
