@@ -113,7 +113,9 @@ Tensor decode_attention(const Tensor& query, const Tensor& keys, const Tensor& v
   steer::DecodeAttentionParams params =
       steer::decode_attention_params(query, keys, values, starts, scale, window);
   const int64_t sizes[4] = {params.batch, params.queries, params.heads, params.value_size};
-  Tensor out = torch::stable::new_empty(query, sizes);
+  const int64_t token = params.heads * params.value_size;
+  const int64_t strides[4] = {params.queries * token, token, params.value_size, 1};
+  Tensor out = steer::allocate(4, sizes, strides, query.scalar_type());
   params.out = out.mutable_data_ptr();
   steer::decode_attention_cpu(params, torch_parallel_for);
   return out;

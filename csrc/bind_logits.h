@@ -60,18 +60,23 @@ inline LogitStatsParams checked_params(const Tensor& logits, int64_t k,
   return params;
 }
 
-// A contiguous CPU tensor [rows] or [rows, columns], made past the dispatcher: with six to eight of
-// them a call, `new_empty` takes twice as long, and a call is a few microseconds.
-inline Tensor allocate(int64_t rows, std::optional<int64_t> columns, ScalarType dtype) {
-  const int64_t sizes[2] = {rows, columns.value_or(1)};
-  const int64_t strides[2] = {columns.value_or(1), 1};
+// A CPU tensor, made past the dispatcher: with six to eight of them a call, `new_empty` takes twice
+// as long, and a call is a few microseconds.
+inline Tensor allocate(int64_t dims, const int64_t* sizes, const int64_t* strides,
+                       ScalarType dtype) {
   const int32_t code =
       torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(columns.has_value() ? 2 : 1, sizes, strides, code,
-                               aoti_torch_device_type_cpu(), 0, &handle));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      dims, sizes, strides, code, aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
+}
+
+// Contiguous, [rows] or [rows, columns].
+inline Tensor allocate(int64_t rows, std::optional<int64_t> columns, ScalarType dtype) {
+  const int64_t sizes[2] = {rows, columns.value_or(1)};
+  const int64_t strides[2] = {columns.value_or(1), 1};
+  return allocate(columns.has_value() ? 2 : 1, sizes, strides, dtype);
 }
 
 // The six outputs, allocated and entered into the parameters.

@@ -27,6 +27,15 @@ LOGIT_STATS = {
     "entropy": Tolerance(2.0, 1e-6, 2.4e-7),  # nats
 }
 
+# Against torch's attention in the dtype of the operands. The result is rounded to that dtype, and
+# weights are good to 5e-7 of themselves. Where torch is exact by chance, as for a single key, the
+# absolute term is all there is.
+DECODE_ATTENTION = {
+    torch.float32: Tolerance(2.0, 2e-6, 2e-6),
+    torch.bfloat16: Tolerance(2.0, 1e-6, 2.0**-8),
+    torch.float16: Tolerance(2.0, 1e-6, 2.0**-11),
+}
+
 
 def torch_chain(logits: Tensor) -> dict[str, Tensor]:
     """lse and entropy as one writes them in torch, in float32, for the error that torch makes."""

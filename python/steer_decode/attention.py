@@ -32,7 +32,7 @@ from .cache import KVCache, layer_of
 NAME = "steer_decode"
 MOST_QUERIES = 16  # new tokens a row; beyond, SDPA's blocks of queries are faster
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_UNKNOWN = ("softcap", "s_aux", "position_bias", "head_mask")
+_UNKNOWN = frozenset(("softcap", "s_aux", "position_bias", "head_mask"))
 
 
 def _attend(
@@ -47,8 +47,8 @@ def _attend(
 ) -> tuple[Tensor, Tensor | None]:
     """An attention function of transformers: query [B, H, N, D] to [B, N, H, Dv]."""
     layer = layer_of(key)
-    known = dropout == 0.0 and all(kwargs.get(name) is None for name in _UNKNOWN)
-    if layer is None or not known or query.dtype != key.dtype:
+    known = _UNKNOWN.isdisjoint(kwargs) or all(kwargs.get(name) is None for name in _UNKNOWN)
+    if layer is None or not known or dropout or query.dtype != key.dtype:
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
         result: tuple[Tensor, Tensor | None] = sdpa(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
