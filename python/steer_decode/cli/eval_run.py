@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ..evaluate import Evaluation
+    from ..policies import Policy
     from ..results import ResultsFolder
+    from ..rows import Row
     from ..transcript import Writer
 
 
@@ -160,8 +162,26 @@ def _finish(evaluation: Evaluation, folder: ResultsFolder, curve: Sequence[str])
             f"{' '.join(one.error.split())}",
             file=sys.stderr,
         )
+    for name, policy in evaluation.routers.items():
+        _say_unjudged(name, policy, [row for row in rows if row.router == name])
     place = folder.folder
     print(f"steer: results are in {place}; `steer report {place}` makes a page", file=sys.stderr)
+
+
+def _say_unjudged(name: str, policy: Policy, rows: Sequence[Row]) -> None:
+    """Says so where a router of mixtures had none: its steps then went to the large model."""
+    from ..policies import Steer, SteerOnline
+
+    fits = isinstance(policy, Steer) or (
+        isinstance(policy, SteerOnline) and policy.calibration is not None
+    )
+    unjudged = sum(row.without_posterior for row in rows)
+    if fits and unjudged:
+        print(
+            f"steer: {name}: no mixture for {unjudged} of {sum(len(r.trace) for r in rows)} steps "
+            "(too few scores, or no two components); the large model wrote what came next",
+            file=sys.stderr,
+        )
 
 
 def _tables(summary: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
