@@ -7,7 +7,17 @@ import statistics
 
 import numpy as np
 import pytest
-from steer_decode import Percentile, Policy, Router, Steer, SteerError, Step, parse_policy
+from steer_decode import (
+    Percentile,
+    Policy,
+    Router,
+    Steer,
+    SteerError,
+    Step,
+    StepStart,
+    Trace,
+    parse_policy,
+)
 from steer_decode.math_tokens import math_tokens
 from steer_decode.mixture import TwoGaussians, fit
 from tiny import make_pair, prompt_text
@@ -80,6 +90,41 @@ def test_a_degenerate_round_uses_the_last_good_fit_of_its_writer() -> None:
     assert policy.after_round([step(3, "large", 20.0)]) == ["large"]  # not of the other writer
     # A new run knows nothing of the last one.
     assert policy.start().after_round([step(3, "small", 20.0)]) == ["large"]
+
+
+def test_giving_up_is_off_and_leaves_the_rest_to_the_small_model() -> None:
+    def start(*steps: Step) -> StepStart:
+        return StepStart(len(steps), "large", 0, None, Trace("", "", [1], list(steps)))
+
+    doubtful, sure = step(1, "large", 10.0), step(1, "large", 20.0)
+    doubtful.posterior, sure.posterior = 0.08, 0.2
+    small = step(0, "small", 10.0)
+    small.posterior = 0.01
+    assert Steer().before_step(start(small, doubtful)) == "large"
+    policy = parse_policy("steer-cohort:give_up=0.9").start()
+    assert str(policy) == "steer-cohort:gamma=0.6:give_up=0.9"
+    assert policy.before_step(start(small, sure)) == "large"
+    # For ever: later steps of the small model change nothing.
+    assert policy.before_step(start(small, doubtful)) == "small"
+    assert policy.before_step(start(small, doubtful, sure, small)) == "small"
+
+
+def test_who_has_given_up_stays_with_the_small_model() -> None:
+    router = Router(make_pair("llama", 0), Steer(gamma=0.9, give_up=0.5))
+    outputs = router.cohort([prompt_text(i, 3 + i) for i in range(16)], max_new_tokens=60)
+    given_up = 0
+    for output in outputs:
+        steps = output.trace.steps
+        doubts = [
+            i
+            for i, s in enumerate(steps)
+            if s.writer == "large" and s.posterior is not None and s.posterior <= 0.5
+        ]
+        if doubts:
+            rest = steps[doubts[0] + 1 :]
+            given_up += bool(rest)
+            assert all(s.writer == "small" for s in rest)
+    assert given_up
 
 
 def test_a_step_without_a_token_that_counts_goes_to_the_large_model() -> None:
@@ -163,6 +208,7 @@ def test_math_tokens(texts: list[str], counts: str) -> None:
     ("make", "message"),
     [
         (lambda: Steer(gamma=1.5), r"gamma must lie in \[0, 1\], got 1.5"),
+        (lambda: Steer(give_up=-1), r"give_up must lie in \[0, 1\], got -1"),
         (lambda: Steer(tokens="words"), "tokens must be 'all' or 'math', got 'words'"),
         (lambda: Percentile(-0.1), r"share must lie in \[0, 1\], got -0.1"),
     ],

@@ -81,13 +81,20 @@ def calibrate(
         fitted, by writer and step-index bin.
 
     Raises:
-        SteerError: gamma or large_share out of range.
+        SteerError: gamma or large_share out of range; or too few steps of the small model to fit
+            anything to.
     """
     if not 0 <= gamma <= 1:
         raise SteerError(f"gamma must lie in [0, 1], got {gamma}")
     if large_share is not None and not 0 < large_share < 1:
         raise SteerError(f"large_share must lie between 0 and 1, got {large_share}")
     scores, _ = _gather(run, RandomShare(0.5, get_signal(run.signal)))
+    steps = len(scores["small"][-1])
+    if steps < mixture.MIN_SCORES:
+        raise SteerError(
+            f"{len(run.prompts)} prompt(s) gave {steps} steps of the small model, and a mixture "
+            f"needs {mixture.MIN_SCORES} at least: give more prompts, a hundred or more"
+        )
     made = _fitted(run, scores)
     if large_share is None:
         return _with(made, gamma=gamma), scores

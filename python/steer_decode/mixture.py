@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 MIN_SCORES = 10
 MAX_WEIGHT = 0.99
+CLEAR = 2.0  # least separation of components that can be told apart
 _QUANTILES = (0.2, 0.4, 0.6, 0.8)  # where starts beside that of k-means cut the scores in two
 _TRIAL = 20  # iterations before the less likely half of the starts is given up
 _CHECK = 10  # iterations between two looks at the likelihood
@@ -35,6 +36,14 @@ class TwoGaussians:
     var_u: float
     mean_c: float
     var_c: float
+
+    @property
+    def separation(self) -> float:
+        """How far apart the means stand, in deviations: Ashman's D (Ashman, Bird and Zepf 1994).
+
+        |mean_c - mean_u| / sqrt((var_u + var_c) / 2); two humps are told apart from 2 on.
+        """
+        return (self.mean_c - self.mean_u) / math.sqrt((self.var_u + self.var_c) / 2)
 
     def posterior(self, score: float, monotone: bool = False) -> float:
         """Probability that a step with this score belongs to the confident component.

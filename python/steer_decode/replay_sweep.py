@@ -92,7 +92,7 @@ def sweep(
             cuts = list(dict.fromkeys(cuts))
             points = [
                 means.point(
-                    f"corea:signal={signal}:over={over}:threshold={cut!r}",
+                    f"corea:signal={signal}:over={over}:threshold={cut:.10g}",
                     cascade(recorded, signal, over, cut),
                 )
                 for cut in cuts

@@ -104,6 +104,13 @@ class Row:
     def discarded_tokens(self) -> int:
         return sum(step.tokens for step in self.trace if step.discarded)
 
+    @property
+    def without_posterior(self) -> int:
+        """Steps that were judged by no mixture, for want of scores or of two components."""
+        # What is cut off at the end is not judged at all.
+        judged = self.trace if self.stop_reason == "eos" else self.trace[:-1]
+        return sum(step.posterior is None for step in judged)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data; :meth:`from_dict` is its inverse."""
         record = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,6 +114,8 @@ def calibrate(
     screen = console()
     screen.print(_table(result))
     screen.print(_said(result, len(texts), out), markup=False, soft_wrap=True)
+    for doubt in _doubts(result):
+        print(f"steer: {doubt}", file=sys.stderr)
     if figure is not None:
         from ..calibration_plot import draw
 
@@ -142,6 +145,36 @@ def _said(result: Calibration, prompts: int, out: Path) -> str:
     if abs(achieved - target) > CLOSE:
         text += " (posteriors near 0 and 1 leave no gamma between: try another --signal)"
     return text
+
+
+def _doubts(result: Calibration) -> list[str]:
+    """Where the mixtures say little, and what the router then does."""
+    from ..calibration import LAST_BIN
+    from ..mixture import CLEAR
+
+    found = []
+    for writer, fits in result.fits.items():
+        whole = fits.get(-1)
+        if whole is None:
+            found.append(
+                f"the scores of the {writer} model's steps do not separate into two components: "
+                "where no bin has a fit of its own, the large model writes the next step; give "
+                "more prompts, or another --signal"
+            )
+            continue
+        if whole.separation < CLEAR:
+            found.append(
+                f"the two components of the {writer} model's scores overlap, "
+                f"{whole.separation:.1f} deviations apart where {CLEAR:g} can be told: posteriors "
+                "say little; try another --signal"
+            )
+        bare = [key for key in range(LAST_BIN + 1) if key not in fits]
+        if bare:
+            steps = ", ".join(f"{key}+" if key == LAST_BIN else str(key) for key in bare)
+            found.append(
+                f"no fit for step {steps} of the {writer} model: that of all its steps stands in"
+            )
+    return found
 
 
 def _prompts(path: Path | None, n: int, models: Models) -> list[str]:
@@ -178,7 +211,16 @@ def _table(calibration: Calibration) -> Table:
 
     table = Table(box=None, header_style="dim")
     table.add_column("written by")
-    for column in ("step", "scores", "confident %", "unconfident", "sd", "confident", "sd"):
+    for column in (
+        "step",
+        "scores",
+        "confident %",
+        "unconfident",
+        "sd",
+        "confident",
+        "sd",
+        "apart",
+    ):
         table.add_column(column, justify="right")
     for writer, counts in calibration.counts.items():
         for key, number in sorted(counts.items(), key=lambda item: item[0] % 100):
@@ -193,6 +235,7 @@ def _table(calibration: Calibration) -> Table:
                     f"{fit.var_u**0.5:.2f}",
                     f"{fit.mean_c:.2f}",
                     f"{fit.var_c**0.5:.2f}",
+                    f"{fit.separation:.1f}",
                 ]
             )
             table.add_row(writer, step, str(number), *figures)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,13 +17,11 @@ from .session import Models, make_policy
 from .tasks import folder_name, read_seeds, read_tasks, words
 
 DEMO_COHORT = 32
+ALL = "all"
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from ..evaluate import Evaluation
     from ..policies import Policy
-    from ..results import ResultsFolder
+    from ..tasks import Task
 
 
 def evaluate(
@@ -72,9 +72,11 @@ def evaluate(
         int, typer.Option("--workers", min=1, help="Processes; more than one slows each a little.")
     ] = 1,
     cohort: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            "--cohort", min=1, help="Answers at a time.  [default: 32 for the demo pair, else 1]"
+            "--cohort",
+            help="Answers at a time; or several sizes to compare, as in 16,32,all.  "
+            "[default: 32 for the demo pair, else 1]",
         ),
     ] = None,
     out: Annotated[
@@ -98,6 +100,10 @@ def evaluate(
     The column "random %" of a router is the accuracy of random routing at that router's own share
     of large-model tokens: a straight line between the two neighbouring random runs.
 
+    Several sizes of --cohort are run one after another, each into a folder of its own, and set
+    beside each other in group-sizes.md, .json, .png and .svg: STEER's ablation over how many
+    answers its mixture is fitted to.
+
     With --replay nothing is run: what a cascade of whole questions would have reached is known from
     the answers of either model alone, for every signal and threshold.
 
@@ -113,6 +119,8 @@ def evaluate(
     - `steer eval --small ID --large ID --tasks reasoning-gym:chain_sum --n 50 --routers random`
 
     - `steer eval --small ID --large ID --tasks mine.jsonl --checker mine:right --routers random`
+
+    - `steer eval --n 128 --cohort 16,32,64,all --routers small,large,steer-cohort`
 
     - `steer eval --replay results/demo-test-1a2b3c4d`
     """
@@ -134,118 +142,47 @@ def evaluate(
         "top_k": top_k,
         "min_p": min_p,
     }
-    from ..evaluate import Evaluation, settings
-    from ..results import ResultsFolder, digest
+    from ..evaluate import Evaluation
     from ..sampling import Sampling
+    from .eval_run import Runs
 
-    Sampling(
-        temperature, top_p, top_k, min_p
-    )  # refuses what is out of range, before the models load
-    together = cohort or (DEMO_COHORT if models.demo else 1)
-    evaluation = Evaluation(models.load(), policies, asked, sampling, numbers, together)
-    evaluation.check()
-    _warn(evaluation)
-    first = evaluation.pair.small
-    runtime = {
-        "threads": threads,
-        "workers": workers,
-        "cohort": together,
-        "device": str(first.device),
-    }
-    kept = settings(evaluation, models.names(), dtype=str(first.dtype), **runtime)
-    name = f"{folder_name(tasks, split)}-{digest(kept)}"
-    folder = ResultsFolder(out or Path("results") / name, kept, evaluation.problems())
-    try:
-        _run(evaluation, folder, workers, threads or 1)
-    finally:
-        folder.close()
-    _finish(evaluation, folder, curve)
-
-
-def _warn(evaluation: Evaluation) -> None:
-    """Says so where models of few words are asked about others."""
-    pair = evaluation.pair
-    ids = [i for task in evaluation.tasks for i in pair.encode(task.prompt)]
-    missing = sum(i == pair.tokenizer.unk_token_id for i in ids)
-    if missing:
-        print(
-            f"steer: {missing} of the {len(ids)} tokens of the prompts are unknown to the models, "
-            "which read the rest only",
-            file=sys.stderr,
-        )
-
-
-def _run(evaluation: Evaluation, folder: ResultsFolder, workers: int, threads: int) -> None:
-    """Answers what the folder has no answer to yet."""
-    from ..evaluate import run
-    from .terminal import progress
-
-    jobs = evaluation.jobs()
-    done = sum(job in folder.rows for job in jobs)
-    bar = progress()
-    task = bar.add_task("answers", total=len(jobs), completed=done)
-    groups = evaluation.groups(folder.rows)
-    try:
-        with bar:
-            for row in run(evaluation, groups, workers=workers, threads=threads):
-                if row.key not in folder.rows:
-                    folder.add(row)
-                    bar.advance(task)
-    except KeyboardInterrupt:
-        done = sum(job in folder.rows for job in jobs)
-        raise KeyboardInterrupt(
-            f"{done} of {len(jobs)} answers are in {folder.folder}; the same command goes on"
-        ) from None
-
-
-def _finish(evaluation: Evaluation, folder: ResultsFolder, curve: Sequence[str]) -> None:
-    from ..summary import markdown, summarise, write
-    from .terminal import console
-
-    rows = [folder.rows[job] for job in evaluation.jobs()]
-    summary = summarise(rows, curve=curve, order=list(evaluation.routers))
-    write(folder.folder, summary)
-    screen = console()
-    if screen.is_terminal:
-        for table in _tables(summary):
-            screen.print(table)
+    # Refuses what is out of range, before the models load.
+    Sampling(temperature, top_p, top_k, min_p)
+    sizes = _sizes(cohort, DEMO_COHORT if models.demo else 1, asked)
+    evaluation = Evaluation(models.load(), policies, asked, sampling, numbers, sizes[0])
+    runs = Runs(evaluation, models.names(), curve, threads, workers)
+    name = folder_name(tasks, split)
+    if len(sizes) == 1:
+        runs.one(out, name)
     else:
-        print(markdown(summary))
-    failed = [row for row in rows if row.error]
-    if failed:
-        one = failed[0]
-        print(
-            f"steer: the checker failed on {len(failed)} of {len(rows)} answers, which count as "
-            f"wrong; first on {one.domain}:{one.problem} ({one.router}, seed {one.seed}): "
-            f"{' '.join(one.error.split())}",
-            file=sys.stderr,
+        runs.several(sizes, out, name)
+
+
+def _sizes(text: str | None, usual: int, tasks: Sequence[Task]) -> list[int]:
+    """The sizes of --cohort, in the order given; "all" is that of the largest domain.
+
+    Raises:
+        SteerError: something else than whole numbers from 1 on and "all"; or, among several sizes,
+            one that is more than there is.
+    """
+    largest = max(Counter(task.domain for task in tasks).values())
+    found = []
+    for word in words(text) if text is not None else [str(usual)]:
+        if word != ALL and not (re.fullmatch(r"\d{1,9}", word, re.ASCII) and int(word)):
+            raise SteerError(
+                f"--cohort must be whole numbers from 1 on, or {ALL}, as in 16,32,{ALL}; "
+                f"got {word!r}"
+            )
+        found.append(largest if word == ALL else int(word))
+    if not found:
+        raise SteerError(f"--cohort is empty: give a size, several as in 16,32, or {ALL}")
+    over = [size for size in found if size > largest]
+    if len(found) > 1 and over:
+        raise SteerError(
+            f"--cohort {over[0]} is more than the {largest} problems of a domain, whose largest "
+            f"cohort is {ALL}: leave it out, or raise --n"
         )
-    place = folder.folder
-    print(f"steer: results are in {place}; `steer report {place}` makes a page", file=sys.stderr)
-
-
-def _tables(summary: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
-    from rich.table import Table
-    from rich.text import Text
-
-    from ..summary import COLUMNS, cells
-
-    tables: list[RenderableType] = []
-    for domain in dict.fromkeys(record["domain"] for record in summary):
-        here = [record for record in summary if record["domain"] == domain]
-        title = Text(f"{domain}, {max(record['n'] for record in here)} problems", style="bold")
-        table = Table(title=title, title_justify="left", box=None, header_style="dim")
-        table.add_column(COLUMNS[0], overflow="fold")
-        for column in COLUMNS[1:]:
-            table.add_column(column, justify="right")
-        for record in here:
-            chance = record["random_accuracy_at_share"]
-            better = chance is not None and record["accuracy"] > chance
-            row = [Text(cell) for cell in cells(record)]
-            row[1].stylize("green" if better else "")
-            table.add_row(*row)
-        tables += [table, ""]
-    return tables
+    return list(dict.fromkeys(found))
 
 
 def _routers(

@@ -7,7 +7,9 @@ unfinished answers, apart for steps of either model; the posterior of the confid
 gamma; the small model writes step 0, and an unconfident one is thrown away and written again by the
 large model, the only discard. Ours, where the paper is silent: a fit that degenerates gives way to
 the last good one of the same writer, and without any the step counts as unconfident; a step without
-a token that counts has no score and goes to the large model; the option ``monotone``.
+a token that counts has no score and goes to the large model; the option ``monotone``. Not of the
+paper but of a port of its code, and off: ``give_up``, which leaves a question that the large model
+is not sure of either to the small one.
 
 `Percentile` is the router of the paper's ablation: the lowest share of each round, no mixture.
 """
@@ -22,9 +24,9 @@ from .. import mixture
 from ..errors import SteerError
 from ..mixture import TwoGaussians
 from ..signals import Signal, get_signal
-from ..trace import Step
+from ..trace import Step, Trace
 from ..transcript import WRITERS, Writer
-from .base import REDO, Policy, Redo
+from .base import REDO, Policy, Redo, StepStart
 
 
 class CohortPolicy(Policy):
@@ -73,6 +75,9 @@ class Steer(CohortPolicy):
         monotone: judges by the posterior only between the two means, above and below which the
             verdict is clear. With unequal variances the posterior falls again far above the
             confident mean, and the surest steps would go to the large model.
+        give_up: where a step of the large model is unconfident with at least this posterior (the
+            port takes 0.9), the question is too difficult for both, and the small model writes all
+            the rest; 0 never gives up, as the paper.
     """
 
     name: ClassVar[str] = "steer-cohort"
@@ -83,16 +88,28 @@ class Steer(CohortPolicy):
         signal: str | Signal = "max-logit",
         tokens: str = "all",
         monotone: bool = False,
+        give_up: float = 0.0,
     ) -> None:
         super().__init__(signal, tokens)
-        if not 0 <= gamma <= 1:
-            raise SteerError(f"gamma must lie in [0, 1], got {gamma}")
+        for name, value in (("gamma", gamma), ("give_up", give_up)):
+            if not 0 <= value <= 1:
+                raise SteerError(f"{name} must lie in [0, 1], got {value}")
         self.gamma = gamma
+        self.give_up = give_up
         self.monotone = monotone
         self._last_good: dict[Writer, TwoGaussians] = {}
 
     def start(self) -> Steer:
-        return Steer(self.gamma, self.signal, self.tokens, self.monotone)
+        return Steer(self.gamma, self.signal, self.tokens, self.monotone, self.give_up)
+
+    def before_step(self, start: StepStart) -> Writer:
+        if self.give_up and start.trace is not None and self._too_difficult(start.trace):
+            return "small"
+        return start.writer
+
+    def _too_difficult(self, trace: Trace) -> bool:
+        judged = [s.posterior for s in trace.steps if s.writer == "large"]
+        return any(p is not None and 1 - p >= self.give_up for p in judged)
 
     def confident(self, writer: Writer, steps: Sequence[Step]) -> list[bool]:
         scores = [self.signal.confidence(step.score) for step in steps]
@@ -114,6 +131,7 @@ class Steer(CohortPolicy):
                 ("signal", self.signal.name, "max-logit"),
                 ("tokens", self.tokens, "all"),
                 ("monotone", str(self.monotone).lower(), "false"),
+                ("give_up", f"{self.give_up:g}", "0"),
             )
             if value != usual
         )

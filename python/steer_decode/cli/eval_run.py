@@ -1,0 +1,208 @@
+"""``steer eval``, once it is known what to run: answers, a summary, and cohort sizes compared."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ..evaluate import Evaluation
+    from ..policies import Policy
+    from ..results import ResultsFolder
+    from ..rows import Row
+    from ..transcript import Writer
+
+
+@dataclass(frozen=True)
+class Runs:
+    """One evaluation, or the same with several sizes of cohort.
+
+    Attributes:
+        evaluation: what is run.
+        names: of the models, for the reader of the results.
+        curve: routers that make the random curve.
+        threads: of torch; None leaves it alone.
+        workers: processes.
+    """
+
+    evaluation: Evaluation
+    names: Mapping[Writer, str]
+    curve: Sequence[str]
+    threads: int | None
+    workers: int
+
+    def one(self, out: Path | None, name: str) -> None:
+        """Runs the evaluation into ``out``, or a folder under results/ that begins with ``name``.
+
+        Raises:
+            SteerError: what cannot be asked, before any model runs.
+        """
+        self.evaluation.check()
+        _warn(self.evaluation)
+        kept = self._settings(self.evaluation)
+        self._run(self.evaluation, out or _usual(name, kept), kept)
+
+    def several(self, sizes: Sequence[int], out: Path | None, name: str) -> None:
+        """Runs it with each of ``sizes``, into cohort-SIZE of the folder, and compares them.
+
+        Raises:
+            SteerError: likewise, for any of the sizes.
+        """
+        from ..group_sizes import compare, draw, markdown, write
+
+        each = {size: replace(self.evaluation, cohort=size) for size in sizes}
+        for evaluation in each.values():
+            evaluation.check()
+        _warn(self.evaluation)
+        kept = {size: self._settings(evaluation) for size, evaluation in each.items()}
+        place = out or _usual(f"{name}-cohorts", {**kept[sizes[0]], "cohort": list(sizes)})
+        folders = {size: place / f"cohort-{size}" for size in sizes}
+        for size, evaluation in each.items():
+            self._run(evaluation, folders[size], kept[size])
+        compared = compare(folders)
+        write(place, compared)
+        print(markdown(compared))
+        drawn = ""
+        if find_spec("matplotlib") is not None:
+            for suffix in (".png", ".svg"):
+                draw(compared, place / f"group-sizes{suffix}")
+            drawn = ", .png and .svg"
+        print(f"steer: group-sizes.md, .json{drawn} are in {place}", file=sys.stderr)
+
+    def _settings(self, evaluation: Evaluation) -> dict[str, Any]:
+        from ..evaluate import settings
+
+        first = evaluation.pair.small
+        runtime = {
+            "threads": self.threads,
+            "workers": self.workers,
+            "cohort": evaluation.cohort,
+            "device": str(first.device),
+        }
+        return settings(evaluation, self.names, dtype=str(first.dtype), **runtime)
+
+    def _run(self, evaluation: Evaluation, place: Path, kept: Mapping[str, Any]) -> None:
+        from ..results import ResultsFolder
+
+        folder = ResultsFolder(place, kept, evaluation.problems())
+        try:
+            _run(evaluation, folder, self.workers, self.threads or 1)
+        finally:
+            folder.close()
+        _finish(evaluation, folder, self.curve)
+
+
+def _usual(name: str, kept: Mapping[str, Any]) -> Path:
+    from ..results import digest
+
+    return Path("results") / f"{name}-{digest(kept)}"
+
+
+def _warn(evaluation: Evaluation) -> None:
+    """Says so where models of few words are asked about others."""
+    pair = evaluation.pair
+    ids = [i for task in evaluation.tasks for i in pair.encode(task.prompt)]
+    missing = sum(i == pair.tokenizer.unk_token_id for i in ids)
+    if missing:
+        print(
+            f"steer: {missing} of the {len(ids)} tokens of the prompts are unknown to the models, "
+            "which read the rest only",
+            file=sys.stderr,
+        )
+
+
+def _run(evaluation: Evaluation, folder: ResultsFolder, workers: int, threads: int) -> None:
+    """Answers what the folder has no answer to yet."""
+    from ..evaluate import run
+    from .terminal import progress
+
+    jobs = evaluation.jobs()
+    done = sum(job in folder.rows for job in jobs)
+    bar = progress()
+    task = bar.add_task("answers", total=len(jobs), completed=done)
+    groups = evaluation.groups(folder.rows)
+    try:
+        with bar:
+            for row in run(evaluation, groups, workers=workers, threads=threads):
+                if row.key not in folder.rows:
+                    folder.add(row)
+                    bar.advance(task)
+    except KeyboardInterrupt:
+        done = sum(job in folder.rows for job in jobs)
+        raise KeyboardInterrupt(
+            f"{done} of {len(jobs)} answers are in {folder.folder}; the same command goes on"
+        ) from None
+
+
+def _finish(evaluation: Evaluation, folder: ResultsFolder, curve: Sequence[str]) -> None:
+    from ..summary import markdown, summarise, write
+    from .terminal import console
+
+    rows = [folder.rows[job] for job in evaluation.jobs()]
+    summary = summarise(rows, curve=curve, order=list(evaluation.routers))
+    write(folder.folder, summary)
+    screen = console()
+    if screen.is_terminal:
+        for table in _tables(summary):
+            screen.print(table)
+    else:
+        print(markdown(summary))
+    failed = [row for row in rows if row.error]
+    if failed:
+        one = failed[0]
+        print(
+            f"steer: the checker failed on {len(failed)} of {len(rows)} answers, which count as "
+            f"wrong; first on {one.domain}:{one.problem} ({one.router}, seed {one.seed}): "
+            f"{' '.join(one.error.split())}",
+            file=sys.stderr,
+        )
+    for name, policy in evaluation.routers.items():
+        _say_unjudged(name, policy, [row for row in rows if row.router == name])
+    place = folder.folder
+    print(f"steer: results are in {place}; `steer report {place}` makes a page", file=sys.stderr)
+
+
+def _say_unjudged(name: str, policy: Policy, rows: Sequence[Row]) -> None:
+    """Says so where a router of mixtures had none: its steps then went to the large model."""
+    from ..policies import Steer, SteerOnline
+
+    fits = isinstance(policy, Steer) or (
+        isinstance(policy, SteerOnline) and policy.calibration is not None
+    )
+    unjudged = sum(row.without_posterior for row in rows)
+    if fits and unjudged:
+        print(
+            f"steer: {name}: no mixture for {unjudged} of {sum(len(r.trace) for r in rows)} steps "
+            "(too few scores, or no two components); the large model wrote what came next",
+            file=sys.stderr,
+        )
+
+
+def _tables(summary: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..summary import COLUMNS, cells
+
+    tables: list[RenderableType] = []
+    for domain in dict.fromkeys(record["domain"] for record in summary):
+        here = [record for record in summary if record["domain"] == domain]
+        title = Text(f"{domain}, {max(record['n'] for record in here)} problems", style="bold")
+        table = Table(title=title, title_justify="left", box=None, header_style="dim")
+        table.add_column(COLUMNS[0], overflow="fold")
+        for column in COLUMNS[1:]:
+            table.add_column(column, justify="right")
+        for record in here:
+            chance = record["random_accuracy_at_share"]
+            better = chance is not None and record["accuracy"] > chance
+            row = [Text(cell) for cell in cells(record)]
+            row[1].stylize("green" if better else "")
+            table.add_row(*row)
+        tables += [table, ""]
+    return tables
