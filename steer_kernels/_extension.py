@@ -3,8 +3,8 @@
 Environment:
     STEER_KERNELS_BACKEND  "auto" (default), or "reference" to leave the extension unloaded and run
                            every operator on the torch reference.
-    STEER_CPU_ISA          "portable", "avx2" or "avx512": instruction set of the CPU kernels,
-                           read at the first call; by default the best one of this machine.
+    STEER_CPU_ISA          "portable", "avx2", "avx512" or "neon": instruction set of the CPU
+                           kernels, read at the first call; by default the best one of this machine.
 """
 
 from __future__ import annotations
