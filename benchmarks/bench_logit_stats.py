@@ -9,8 +9,8 @@
 reads it. As a script, the contenders take turns in short runs and the least time of each counts, so
 that other work on the machine weighs on all of them alike. It prints ratios for one thread and how
 much faster two threads are, of the operator and of `steer_kernels.fast`, which writes into kept
-outputs. One and two threads take turns as well; two threads want two idle cores, so this is the figure that
-other work spoils first, and the load is printed beside it.
+outputs. One and two threads take turns as well; two threads want two idle cores, so this is the
+figure that other work spoils first, and the load is printed beside it.
 """
 
 from __future__ import annotations

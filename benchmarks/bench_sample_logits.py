@@ -6,8 +6,8 @@
 
 Cases are chosen for what they make the kernel do: nothing more than logit_stats (greedy), a second
 look at one tile (temperature 1), a second exponential an element (other temperatures), a draw from
-the top-k list, and the sort that stands in where the list does not cover the nucleus: these logits are
-as flat as noise, a language model's seldom are.
+the top-k list, and the sort that stands in where the list does not cover the nucleus: these logits
+are as flat as noise, a language model's seldom are.
 """
 
 from __future__ import annotations
