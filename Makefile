@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f)
 
-.PHONY: demo test test-slow test-oldest ctest ctest-sanitize lint wheel-check check gpu-check clean
+.PHONY: demo test test-slow test-oldest ctest ctest-sanitize ctest-neon lint wheel-check check gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steer generate --pair demo --problem math:31 --compare --view trace
@@ -46,6 +46,10 @@ ctest-sanitize: $(VENV)/.dev
 	cmake --build build/sanitize --parallel
 	ctest --test-dir build/sanitize --output-on-failure
 
+# The C++ tests of the CPU kernels for AArch64, under QEMU; says what is missing where it cannot.
+ctest-neon: $(VENV)/.dev
+	PATH="$(abspath $(BIN)):$$PATH" tests/cpp/neon.sh
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,7 +58,7 @@ lint: $(VENV)/.dev
 wheel-check: $(VENV)/.dev
 	PYTHON=$(abspath $(BIN)/python) tests/wheel_smoke.sh
 
-check: lint test test-slow test-oldest ctest ctest-sanitize wheel-check
+check: lint test test-slow test-oldest ctest ctest-sanitize ctest-neon wheel-check
 
 # The card first: without one, nothing is to be installed.
 gpu-check:

@@ -105,6 +105,24 @@ def cpu_extension():
     )
 
 
+def fast_extension():
+    """The out= path, with pybind11 as torch's headers carry it; for this Python and this torch."""
+    from torch.utils.cpp_extension import CppExtension
+
+    return CppExtension(
+        "steer_kernels._fast",
+        sources("csrc/bind_pybind.cpp", "csrc/cpu/*.cpp"),
+        include_dirs=[str(ROOT / "csrc")],
+        depends=headers(),
+        extra_compile_args={"cxx": [f for f in CXX_FLAGS if "TORCH_TARGET_VERSION" not in f]},
+    )
+
+
+def in_place() -> bool:
+    """Whether this builds into the source tree (pip install -e), rather than a wheel."""
+    return bool({"editable_wheel", "develop", "--inplace", "-i"} & set(sys.argv))
+
+
 def cuda_extension():
     """The CUDA part as a CppExtension with .cu sources.
 
@@ -146,6 +164,8 @@ def extensions() -> dict:
             "STEER_SKIP_EXT=1 for the pure-Python package."
         )
     modules = [cpu_extension()]
+    if in_place():
+        modules.append(fast_extension())
     if want_cuda():
         modules.append(cuda_extension())
     return {

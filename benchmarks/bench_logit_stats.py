@@ -1,17 +1,22 @@
 """logit_stats against the torch calls that give the same figures, eager and compiled.
 
     python -m pytest benchmarks/bench_logit_stats.py  a group for each case, ours and the peers
-    python benchmarks/bench_logit_stats.py            ratios, measured in turns; no plugin needed
+    python benchmarks/bench_logit_stats.py            ratios, measured in turns; no plugin needed;
+                                                      --threads-only for two threads alone
     steer bench kernels --ops logit_stats             in turns too, medians, JSON
 
 `max` is one pass of torch.max over a float32 buffer of the same shape: the floor for anything that
 reads it. As a script, the contenders take turns in short runs and the least time of each counts, so
-that other work on the machine weighs on all of them alike; it prints ratios for one thread and, for
-one row, how much faster two threads are.
+that other work on the machine weighs on all of them alike. It prints ratios for one thread and how
+much faster two threads are, of the operator and of `steer_kernels.fast`, which writes into kept
+outputs. One and two threads take turns as well; two threads want two idle cores, so this is the
+figure that other work spoils first, and the load is printed beside it.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +27,7 @@ from steer_decode.bench.workload import stats_chain
 from torch import Tensor
 
 import steer_kernels
+from steer_kernels import fast
 
 K = 8
 SHAPES = [(1, 151_936), (8, 151_936)]
@@ -66,15 +72,34 @@ def ratios(logits: Tensor, dtype: torch.dtype) -> str:
     }
     torch.set_num_threads(1)
     us = least_microseconds(calls)
-    torch.set_num_threads(2)
-    two = least_microseconds({name: calls[name] for name in ("steer", "max")})
     return (
         f"B = {rows} {str(dtype)[6:]:8s} {us['steer'] / rows:6.1f} us a row"
         f"  torch {us['torch'] / us['steer']:5.1f}x"
         f"  compiled {us['compiled'] / us['steer']:5.1f}x"
         f"  of torch.max {us['steer'] / us['max']:.2f}x"
-        f"  two threads {us['steer'] / two['steer']:.2f}x (torch.max {us['max'] / two['max']:.2f}x)"
     )
+
+
+def two_threads(logits: Tensor, dtype: torch.dtype, blocks: int = 60) -> str:
+    """One line: how much faster two threads are, one and two taking turns block by block."""
+    x, out = logits.to(dtype), fast.empty_stats(logits.shape[0], K)
+    calls: dict[str, Callable[[], Any]] = {
+        "operator": lambda: CONTENDERS["steer"](x),
+        "fast": lambda: fast.logit_stats_(x, out),
+        "torch.max": lambda: torch.max(logits),
+    }
+    least = {threads: dict.fromkeys(calls, float("inf")) for threads in (1, 2)}
+    for _ in range(blocks):
+        for threads, best in least.items():
+            torch.set_num_threads(threads)
+            for name, us in least_microseconds(calls, rounds=8).items():
+                best[name] = min(best[name], us)
+    torch.set_num_threads(1)
+    parts = [
+        f"{name} {one:.1f} / {least[2][name]:.1f} us = {one / least[2][name]:.2f}x"
+        for name, one in least[1].items()
+    ]
+    return f"B = {logits.shape[0]} {str(dtype)[6:]:8s} one / two threads: " + ", ".join(parts)
 
 
 def main() -> None:
@@ -82,7 +107,10 @@ def main() -> None:
     for shape in SHAPES:
         logits = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 4
         for dtype in DTYPES:
-            print(ratios(logits, dtype))
+            if "--threads-only" not in sys.argv:
+                print(ratios(logits, dtype))
+            print(two_threads(logits, dtype), flush=True)
+    print(f"load {os.getloadavg()[0]:.1f}; native fast path: {fast.native()}")
 
 
 if __name__ == "__main__":

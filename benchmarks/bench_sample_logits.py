@@ -5,9 +5,9 @@
     steer bench kernels --ops sample_logits             at temperature 1: in turns, medians, JSON
 
 Cases are chosen for what they make the kernel do: nothing more than logit_stats (greedy), a second
-look at one tile (temperature 1), a second exponential an element (temperature 0.8), a draw from the
-top-k list, and the sort that stands in where the list does not cover the nucleus: these logits are
-as flat as noise, a language model's seldom are.
+look at one tile (temperature 1), a second exponential an element (other temperatures), a draw from
+the top-k list, and the sort that stands in where the list does not cover the nucleus: these logits
+are as flat as noise, a language model's seldom are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ SHAPES = [(1, 151_936), (8, 151_936)]
 CASES: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
     "temperature 1": {},
+    "temperature 0.6": {"temperature": 0.6},
     "temperature 0.8": {"temperature": 0.8},
+    "temperature 1.3": {"temperature": 1.3},
     "top_k 20": {"temperature": 0.8, "top_k": 20},
     "min_p 0.1": {"min_p": 0.1},
     "top_p 0.95, sort": {"top_p": 0.95},

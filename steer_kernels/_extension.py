@@ -3,8 +3,8 @@
 Environment:
     STEER_KERNELS_BACKEND  "auto" (default), or "reference" to leave the extension unloaded and run
                            every operator on the torch reference.
-    STEER_CPU_ISA          "portable", "avx2" or "avx512": instruction set of the CPU kernels,
-                           read at the first call; by default the best one of this machine.
+    STEER_CPU_ISA          "portable", "avx2", "avx512" or "neon": instruction set of the CPU
+                           kernels, read at the first call; by default the best one of this machine.
 """
 
 from __future__ import annotations
@@ -90,6 +90,8 @@ def _load_cuda() -> tuple[ModuleType | None, str]:
 
 extension, _reason = _load()
 cuda_extension, _cuda_reason = _load_cuda()
+_follower: ModuleType | None = None
+_chosen_isa: str | None = None
 
 
 def supported_cpu_isas() -> list[str]:
@@ -115,10 +117,22 @@ def set_cpu_isa(name: str | None) -> None:
     Raises:
         ValueError: `name` is unknown, or not available on this machine.
     """
+    global _chosen_isa
     if extension:
         extension.set_cpu_isa(name or "")
+        _chosen_isa = name
+        if _follower is not None:
+            _follower.set_cpu_isa(name or "")
     elif name:
         raise ValueError(f"name={name!r}: no CPU kernels are loaded because {_reason}")
+
+
+def follow_isa(module: ModuleType | None) -> None:
+    """Have a module with kernels of its own (steer_kernels._fast) use what `set_cpu_isa` chose."""
+    global _follower
+    _follower = module
+    if module is not None and _chosen_isa:
+        module.set_cpu_isa(_chosen_isa)
 
 
 def _cuda_info() -> dict[str, Any] | None:
@@ -138,7 +152,8 @@ def build_info() -> dict[str, Any]:
         "reference", and "reason" for the latter; "python" and "torch" versions; "cpu_isa" and
         "supported_cpu_isas"; "compiler" and "torch_headers" of the extension; "cuda", which is
         None without the CUDA part, or its toolkit version, architectures, visible devices and
-        runtime status; "triton", whether it is installed.
+        runtime status; "fast", None or the compiler and headers of the native part of
+        `steer_kernels.fast` where that is loaded; "triton", whether it is installed.
     """
     try:
         isa = cpu_isa()
@@ -154,5 +169,6 @@ def build_info() -> dict[str, Any]:
         "supported_cpu_isas": supported_cpu_isas(),
         **(extension.build_info() if extension else {}),
         "cuda": _cuda_info(),
+        "fast": dict(_follower.build_info()) if _follower else None,
         "triton": importlib.util.find_spec("triton") is not None,
     }

@@ -165,7 +165,7 @@ def test_only_the_stable_abi_of_torch_is_used() -> None:
     nm = shutil.which("nm")
     if nm is None:
         pytest.skip("nm is not installed")
-    for library in PACKAGE.glob("_C*.so"):
+    for library in [*PACKAGE.glob("_C*.so"), *PACKAGE.glob("_fast*.so")]:
         symbols = subprocess.run(
             [nm, "-D", "--undefined-only", str(library)], capture_output=True, text=True, check=True
         ).stdout
@@ -182,6 +182,8 @@ def test_the_wheel_is_abi3_and_complete(tmp_path: Path) -> None:
     assert "-cp310-abi3-" in wheel.name
     names = zipfile.ZipFile(wheel).namelist()
     assert "steer_kernels/_C.abi3.so" in names
+    assert "steer_kernels/fast.py" in names
+    assert not any("_fast" in name for name in names)  # for one Python only
     assert "steer_kernels/py.typed" in names
     assert "steer_kernels/ops/logit_stats.py" in names
     assert any(name.startswith("steer_decode/") for name in names)

@@ -22,6 +22,10 @@ import torch
 assert "site-packages" in steer_kernels.__file__, steer_kernels.__file__
 stats = steer_kernels.logit_stats(torch.tensor([[0.0, 2.0, 1.0]]), k=2)
 assert stats.topk_ids.tolist() == [[1, 2]], stats
+from steer_kernels import fast
+
+assert not fast.native()  # its native part is for one Python only
+assert fast.logit_stats_(torch.tensor([[0.0, 2.0, 1.0]]), fast.empty_stats(1, 2)).topk_ids.tolist() == [[1, 2]]
 print(steer_kernels.build_info())
 from importlib.resources import files
 

@@ -7,11 +7,15 @@
 #if STEER_X86_KERNELS
 #include <cpuid.h>
 #endif
+#if STEER_NEON_KERNELS && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 namespace steer {
 namespace {
 
 constexpr int kUnset = -1;
+constexpr Isa kIsas[] = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kNeon};
 std::atomic<int> selected{kUnset};
 
 #if STEER_X86_KERNELS
@@ -23,7 +27,13 @@ bool has_f16c() {  // __builtin_cpu_supports knows this name in recent compilers
 
 bool is_supported(Isa isa) {
   if (isa == Isa::kPortable) return true;
-#if STEER_X86_KERNELS
+#if STEER_NEON_KERNELS && defined(__linux__)
+  constexpr unsigned long kAdvancedSimd = 1ul << 1;  // HWCAP_ASIMD of <asm/hwcap.h>
+  return isa == Isa::kNeon && (getauxval(AT_HWCAP) & kAdvancedSimd) != 0;
+#elif STEER_NEON_KERNELS
+  return isa == Isa::kNeon;  // the other systems on AArch64 demand it
+#elif STEER_X86_KERNELS
+  if (isa == Isa::kNeon) return false;
   const bool avx2 =
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   return isa == Isa::kAvx2 ? avx2 : avx2 && __builtin_cpu_supports("avx512f");
@@ -39,7 +49,7 @@ std::string supported_names() {
 }
 
 Isa parse(const std::string& name, const std::string& where) {
-  for (Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
+  for (Isa isa : kIsas) {
     if (name != isa_name(isa)) continue;
     if (is_supported(isa)) return isa;
     throw std::invalid_argument(where + " asks for '" + name +
@@ -47,7 +57,7 @@ Isa parse(const std::string& name, const std::string& where) {
                                 supported_names());
   }
   throw std::invalid_argument(where + " is '" + name +
-                              "', which is not one of portable, avx2, avx512");
+                              "', which is not one of portable, avx2, avx512, neon");
 }
 
 Isa default_isa() {
@@ -62,13 +72,14 @@ const char* isa_name(Isa isa) {
   switch (isa) {
     case Isa::kAvx2: return "avx2";
     case Isa::kAvx512: return "avx512";
+    case Isa::kNeon: return "neon";
     default: return "portable";
   }
 }
 
 std::vector<Isa> supported_isas() {
   std::vector<Isa> isas;
-  for (Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512})
+  for (Isa isa : kIsas)
     if (is_supported(isa)) isas.push_back(isa);
   return isas;
 }

@@ -70,6 +70,9 @@ CpuKernels kernels_for(Isa isa) {
   if (isa == Isa::kAvx512) return cpu_kernels_avx512();
   if (isa == Isa::kAvx2) return cpu_kernels_avx2();
 #endif
+#if STEER_NEON_KERNELS
+  if (isa == Isa::kNeon) return cpu_kernels_neon();
+#endif
   (void)isa;
   return cpu_kernels_portable();
 }

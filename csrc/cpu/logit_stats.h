@@ -74,6 +74,9 @@ CpuKernels cpu_kernels_portable();
 CpuKernels cpu_kernels_avx2();
 CpuKernels cpu_kernels_avx512();
 #endif
+#if STEER_NEON_KERNELS
+CpuKernels cpu_kernels_neon();
+#endif
 CpuKernels kernels_for(Isa isa);
 
 // The steps of logit_stats_cpu, for the operators that build on it.

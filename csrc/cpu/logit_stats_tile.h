@@ -151,19 +151,16 @@ SoftmaxAccumulator irregular_tile(const T* data, int64_t columns, float max) {
     if (std::isnan(x)) return SoftmaxAccumulator::not_a_number();
     count += x == std::numeric_limits<float>::infinity() ? 1.0 : 0.0;
   }
-  return {max, count, 0.0};
+  return {max, max, count, 0.0};
 }
 
-// Sums relative to the maximum from those relative to a reference, which are those of
-// exp(rate * d), rate = 1 + b: d exp(d) is the derivative of exp(d), so b times its sum is what the
-// sum of exponentials has too much. With both sums divided by the same factor their quotient stays
-// as it is, which leaves the entropy off by b times the variance of d: below 1e-6 * |b| / 1e-8.
-inline SoftmaxAccumulator sums_at(float max, float reference, double rate, double sum,
-                                  double weighted) {
-  const double shift = static_cast<double>(reference) - static_cast<double>(max);
-  double scale = 1.0 - (rate - 1.0) * (weighted / sum);
-  if (shift != 0.0) scale *= std::exp(shift);
-  return {max, scale * sum, scale * (weighted + shift * sum)};
+// Sums of exp(d) from those of exp(rate * d), rate = 1 + b: d exp(d) is the derivative of exp(d), so
+// b times its sum is what the sum of exponentials has too much. With both sums divided by the same
+// factor their quotient stays as it is, which leaves the entropy off by b times the variance of d:
+// below 1e-6 * |b| / 1e-8.
+inline SoftmaxAccumulator sums_at(float max, float base, double rate, double sum, double weighted) {
+  const double scale = sum == 0.0 ? 1.0 : 1.0 - (rate - 1.0) * (weighted / sum);
+  return {max, base, scale * sum, scale * weighted};
 }
 
 template <class T>

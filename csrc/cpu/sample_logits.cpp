@@ -47,7 +47,7 @@ class RowSampler {
 
   Choice choose() const {
     if (!summary_.total.valid()) return {0, std::numeric_limits<double>::quiet_NaN()};
-    if (params_.greedy()) return {summary_.queue.id(0), -std::log(summary_.total.sum)};
+    if (params_.greedy()) return {summary_.queue.id(0), -summary_.total.lse_above_max()};
     return params_.keeps_all() ? draw_from_tiles() : draw_from_prefix();
   }
 
@@ -60,29 +60,40 @@ class RowSampler {
     return (static_cast<double>(x) - static_cast<double>(max_)) / params_.temperature;
   }
 
-  // Mass of a tile relative to the row's maximum.
-  double tile_mass(int64_t tile) const {
-    const int64_t task = row_ * work_.tiles_per_row + tile;
-    const double mass = work_.masses.empty() ? work_.partials[task].sum : work_.masses[task];
-    return mass == 0.0 ? 0.0 : mass * std::exp(exponent(work_.partials[task].max));
+  // Masses of the tiles relative to the row's maximum. Tiles mostly share a base, and with it the
+  // factor that their sums take.
+  std::vector<double> tile_masses() const {
+    std::vector<double> masses(work_.tiles_per_row);
+    const SoftmaxAccumulator* parts = &work_.partials[row_ * work_.tiles_per_row];
+    float base = max_;
+    double factor = 1.0;
+    for (int64_t tile = 0; tile < work_.tiles_per_row; ++tile) {
+      const double mass = work_.masses.empty() ? parts[tile].sum
+                                               : work_.masses[row_ * work_.tiles_per_row + tile];
+      if (mass == 0.0) continue;
+      const float own = work_.masses.empty() ? parts[tile].base : parts[tile].max;
+      if (own != base) factor = std::exp(exponent(base = own));
+      masses[tile] = mass * factor;
+    }
+    return masses;
   }
 
-  double total_mass() const {
+  static double sum_of(const std::vector<double>& masses) {
     double total = 0.0;
-    for (int64_t tile = 0; tile < work_.tiles_per_row; ++tile) total += tile_mass(tile);
+    for (const double mass : masses) total += mass;
     return total;
   }
 
   Choice draw_from_tiles() const {
-    const double total = total_mass(), target = uniform() * total;
+    const std::vector<double> masses = tile_masses();
+    const double total = sum_of(masses), target = uniform() * total;
     int64_t chosen = 0;
     double below = 0.0, running = 0.0;  // below: mass of the tiles before the chosen one
     for (int64_t tile = 0; tile < work_.tiles_per_row && running <= target; ++tile) {
-      const double mass = tile_mass(tile);
-      if (mass == 0.0) continue;  // so that rounding cannot lead into a tile without mass
+      if (masses[tile] == 0.0) continue;  // so that rounding cannot lead into a tile without mass
       chosen = tile;
       below = running;
-      running += mass;
+      running += masses[tile];
     }
     const SoftmaxAccumulator& part = work_.partials[row_ * work_.tiles_per_row + chosen];
     const double in_tile = (target - below) / std::exp(exponent(part.max));
@@ -102,7 +113,7 @@ class RowSampler {
     double nucleus = std::numeric_limits<double>::infinity();
     if (params_.top_p < 1.0) {
       double total = 0.0;
-      if (!cut_k) total = total_mass();
+      if (!cut_k) total = sum_of(tile_masses());
       for (int64_t i = 0; cut_k && i < limit && ranking.reach(i); ++i)
         total += std::exp(exponent(ranking.value(i)));
       nucleus = params_.top_p * total;

@@ -3,6 +3,7 @@
 
 struct Vec {
   static constexpr int kLanes = 8;
+  static constexpr int kChains = 2;  // of 16 registers
   __m256 v;
 
   static Vec set1(float x) { return {_mm256_set1_ps(x)}; }

@@ -1,8 +1,9 @@
-// Four floats with the compiler's vector extension: SSE2 on any x86-64, NEON on AArch64.
+// Four floats with the compiler's vector extension: SSE2 on any x86-64.
 #pragma once
 
 struct Vec {
   static constexpr int kLanes = 4;
+  static constexpr int kChains = 2;
   typedef float Floats __attribute__((vector_size(16)));
   typedef uint32_t Bits __attribute__((vector_size(16)));
   Floats v;

@@ -11,8 +11,8 @@
 // nothing. Total error is about 1 ulp.
 #pragma once
 
-constexpr double kExpUnit = 1.0;  // what exp(0) comes out as
-constexpr int kLockstep = 2;      // vectors worked on at a time: there are few registers
+constexpr double kExpUnit = 1.0;         // what exp(0) comes out as
+constexpr int kLockstep = Vec::kChains;  // vectors worked on at a time
 
 // exp(rate * d), for d up to 16 / rate or so. The rate is 1 unless kTempered.
 template <bool kTempered>

@@ -19,7 +19,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 SoftmaxAccumulator of_one(float x) {
   if (std::isnan(x)) return SoftmaxAccumulator::not_a_number();
-  return x == -kInfinity ? SoftmaxAccumulator{} : SoftmaxAccumulator{x, 1.0, 0.0};
+  return x == -kInfinity ? SoftmaxAccumulator{} : SoftmaxAccumulator{x, x, 1.0, 0.0};
 }
 
 SoftmaxAccumulator of(const std::vector<float>& xs) {
@@ -71,6 +71,31 @@ TEST(accumulator_does_not_depend_on_order_or_shift) {
   for (float& x : xs) x += 16384.0f;  // exact: the values are multiples of 1/128
   CHECK_NEAR(of(xs).entropy(), forward.entropy(), 1e-12);
   CHECK_NEAR(of(xs).lse() - 16384.0, forward.lse(), 1e-9);
+}
+
+TEST(accumulator_does_not_depend_on_bases) {
+  // {0, 1, 3} with sums relative to other numbers than the maximum, below it and above.
+  const auto at = [](std::vector<double> xs, float base) {
+    SoftmaxAccumulator set;
+    set.base = base;
+    for (double x : xs) {
+      set.max = std::max(set.max, static_cast<float>(x));
+      set.sum += std::exp(x - base);
+      set.weighted += (x - base) * std::exp(x - base);
+    }
+    return set;
+  };
+  const SoftmaxAccumulator expected = of({0.0f, 1.0f, 3.0f});
+  for (float first : {-1.0f, 3.0f, 30.0f}) {
+    for (float second : {-1.0f, 3.0f, 5.0f}) {
+      SoftmaxAccumulator total = at({0.0, 3.0}, first);
+      total.merge(at({1.0}, second));
+      CHECK(total.max == 3.0f && total.base == std::max(first, second));
+      CHECK_NEAR(total.lse(), expected.lse(), 1e-12);
+      CHECK_NEAR(total.entropy(), expected.entropy(), 1e-12);
+      CHECK_NEAR(total.lse_above_max(), expected.lse() - 3.0, 1e-12);
+    }
+  }
 }
 
 TEST(accumulator_special_values) {

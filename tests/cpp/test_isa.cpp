@@ -34,4 +34,12 @@ TEST(portable_is_always_there_and_comes_first) {
   CHECK(supported_isas().front() == Isa::kPortable);
 }
 
+TEST(aarch64_has_neon_and_x86_has_not) {
+  bool found = false;
+  for (Isa isa : supported_isas()) found = found || isa == Isa::kNeon;
+  CHECK(found == (STEER_NEON_KERNELS == 1));
+  if (!found) CHECK_THROWS(set_isa("neon"), std::invalid_argument);
+  set_isa("");
+}
+
 int main() { return run_all_tests(); }
