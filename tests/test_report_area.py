@@ -9,8 +9,9 @@ from pathlib import Path
 import made_results as made
 import numpy as np
 import pytest
+from steer_decode.curve import area, corners
 from steer_decode.report import build, load
-from steer_decode.report.area import area, corners, families
+from steer_decode.report.area import families
 from steer_decode.report.bootstrap import Bootstrap
 from steer_decode.report.data import Results
 from steer_decode.report.measure import Scope, measure
