@@ -62,7 +62,7 @@ def calibrate_sides(run: Run, signals: Sequence[str] = tuple(SIGNALS)) -> SidesC
     """
     keep = _own_likelihood(run)
     recorded = {name: _drafted(run, name, keep) for name in signals}
-    told = {name: _told(recorded[name], get_signal(name), keep) for name in signals}
+    tells = {name: told(recorded[name], get_signal(name), keep) for name in signals}
     ways = [
         way
         for name in signals
@@ -74,7 +74,7 @@ def calibrate_sides(run: Run, signals: Sequence[str] = tuple(SIGNALS)) -> SidesC
     plans = {cost: _plan(run, way, shares) for cost, way in chosen.items()}
     drafts = [step for output in recorded[signals[0]] for step in _drafts(output)]
     agreement = {
-        "auroc": told,
+        "auroc": tells,
         "consent_at": round(keep, 4),
         "drafts": len(drafts),
         "with_consent": sum(_mean(step.graded) >= keep for step in drafts),
@@ -124,8 +124,12 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _told(outputs: Sequence[RoutedOutput], signal: Signal, keep: float) -> dict[str, float]:
-    """AUROC of the signal, at the first token and over all, for the large model's consent."""
+def told(outputs: Sequence[RoutedOutput], signal: Signal, keep: float) -> dict[str, float]:
+    """AUROC of the signal, at the first token and over all, for the large model's consent.
+
+    Raises:
+        SteerError: too few drafts, or consent to all of them or to none.
+    """
     drafts = [step for output in outputs for step in _drafts(output)]
     consent = [_mean(step.graded) >= keep for step in drafts]
     if len(drafts) < FEWEST or len(set(consent)) < 2:
@@ -187,7 +191,7 @@ def _share(run: Run, way: _Way, thresholds: Thresholds) -> float:
     plan = Plan(way.signal, way.over, way.bounds[0], knots)
     fixed = SidesCalibration(run.pair.fingerprint, dict.fromkeys(COSTS, plan))
     tokens = {"small": 0, "large": 0}
-    for output in run.answers(BothSides(share=0.0, path=fixed)):
+    for output in run.answers(BothSides(share=0.5, path=fixed)):
         for step in output.trace.kept:
             tokens[step.writer] += len(step.token_ids)
     return tokens["large"] / max(1, sum(tokens.values()))

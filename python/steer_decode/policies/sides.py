@@ -7,12 +7,14 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from ..calibration import write_whole
 from ..errors import SteerError
 from ..pair import Pair
+from ..transcript import Writer
 
 VERSION = 1
 KIND = "both-sides"
@@ -40,6 +42,13 @@ class Thresholds:
         return Thresholds(**{k: mine[k] + part * (theirs[k] - mine[k]) for k in mine})
 
 
+# Of either model alone, whatever the values of the signal.
+ALONE: dict[Writer, Thresholds] = {
+    "small": Thresholds(-inf, -inf, -inf, -inf, 0.0),
+    "large": Thresholds(inf, 0.0, inf, -inf, 0.0),
+}
+
+
 @dataclass(frozen=True)
 class Knot:
     """Thresholds, and the share of tokens that the large model wrote with them."""
@@ -65,7 +74,9 @@ class Plan:
     knots: Sequence[Knot]
 
     def thresholds(self, share: float) -> Thresholds:
-        """Of the knot at ``share``, or between its two neighbours."""
+        """Of the knot at ``share``, or between its neighbours; at 0 and 1 of one model alone."""
+        if share <= 0 or share >= 1:
+            return ALONE["small" if share <= 0 else "large"]
         right = bisect_left([knot.share for knot in self.knots], share)
         right = min(max(right, 1), len(self.knots) - 1)
         low, high = self.knots[right - 1], self.knots[right]
