@@ -26,6 +26,9 @@ def calibrate(
     dtype: opt.DtypeOption = None,
     device: opt.DeviceOption = None,
     threads: opt.ThreadsOption = None,
+    router: Annotated[
+        str, typer.Option("--router", help="Whose calibration: steer or both-sides.")
+    ] = "steer",
     prompts: Annotated[
         Path | None,
         typer.Option("--prompts", help='One prompt a line, or JSON lines with "prompt".'),
@@ -66,7 +69,12 @@ def calibrate(
     With --large-share the prompts are run again with routing on, a few to twenty times, until the
     share of large-model tokens is within 0.02 of it; the calibration keeps the gamma that does it.
 
+    With --router both-sides the signals and thresholds of that router are found instead, by what
+    the large model makes of the small one's drafts; a few dozen prompts will do (--n 20).
+
     Examples:
+
+    - `steer calibrate --pair demo --router both-sides --n 20 --out sides.json`
 
     - `steer calibrate --pair demo --signal margin --out margin.json --figure margin.png`
 
@@ -81,6 +89,12 @@ def calibrate(
     from .evaluate import DEMO_COHORT
     from .terminal import console, progress
 
+    if router not in ("steer", "both-sides"):
+        raise SteerError(f"--router must be steer or both-sides, got {router!r}")
+    if router == "both-sides":
+        _steer_only(
+            signal=signal != "max-logit", gamma=gamma, large_share=large_share, figure=figure
+        )
     models = Models(pair, small, large, dtype and dtype.value, device, threads)
     texts = _prompts(prompts, n, models)
     get_signal(signal)
@@ -95,6 +109,12 @@ def calibrate(
         "temperature": temperature,
         "seed": seed,
     }
+    if router == "both-sides":
+        from .calibrate_sides import calibrate_both_sides
+
+        together = cohort or (DEMO_COHORT if models.demo else 1)
+        calibrate_both_sides(models, texts, options, together, out)
+        return
     loaded = models.load()
     with progress() as bar:
         # With a target nobody knows how many runs it takes.
@@ -240,3 +260,12 @@ def _table(calibration: Calibration) -> Table:
             )
             table.add_row(writer, step, str(number), *figures)
     return table
+
+
+def _steer_only(**given: object) -> None:
+    for name, value in given.items():
+        if value:
+            raise SteerError(
+                f"--{name.replace('_', '-')} is for --router steer: leave it out, both-sides finds "
+                "its signals and thresholds itself"
+            )

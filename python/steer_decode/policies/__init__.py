@@ -41,7 +41,7 @@ POLICIES: dict[str, type[Policy]] = {
 
 _WORDS = (
     *("signal", "calibration", "tokens"),
-    *("grade", "reward", "over", "path", "strings", "writers"),
+    *("grade", "reward", "over", "path", "strings", "writers", "cost"),
 )
 _SWITCHES = {"true": True, "false": False}
 

@@ -1,94 +1,182 @@
 """A router of this project: it looks on both sides of a step, and asks the large model if in doubt.
 
 STEER judges a step when it is written, keeps it, and acts on the next one; GlimpRouter looks at the
-first token only and cannot mend what it lets pass. Here the small model's margins say how sure it
-is, at a step's first token before it is written and at its weakest token after:
+first token only and cannot mend what it lets pass. Here one signal of the small model says how sure
+it is, at a step's first token before it is written and over its tokens after:
 
     lost    first token below it: the large model writes the step, no draft is made
-    sure    no token below it: the draft stays, and the large model does not read it
+    doubt   draft below it: taken back unread, and the large model writes the step
+    sure    draft at or above it: it stays, and the large model does not read it
     between the large model reads the draft, in one pass over what it has not read; it stays if
             its mean log-probability is at least ``keep``, and is taken back otherwise
 
 With ``sure=1`` and ``lost=0`` every draft is read, as in SpecReason with log-probabilities; where
-every draft stays, ``lost`` alone decides, as in GlimpRouter with margins. Nothing is trained. The
-margin is a difference of probabilities, so its scale is that of any model and task.
+every draft stays, ``lost`` alone decides, as in GlimpRouter. Nothing is trained and no label is
+used. ``hold``, hysteresis, is added to ``lost`` after a step of the large model, which has then
+read the answer so far: a step of the small model would have to be read as well if it took over
+again.
 
-The defaults were chosen on 60 calibration problems of each of the demo's domains, greedy and at
-temperature 0.7, from a dozen settings.
-
-``hold`` is for pairs that would hand over at every step: after a step of the large model the small
-one's first token has to be surer by so much than ``lost``.
+With ``share`` one knob sets all of them, by a calibration of the pair (``steer calibrate --router
+both-sides``), and ``cost`` says what is to be saved: reading is free as papers count FLOPs, costs
+as much as writing in FLOPs processed, and little in bytes and seconds, as the weights are read once
+a draft. Without one, the defaults were chosen on 60 calibration problems of each of the demo's
+domains.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from ..errors import SteerError
+from ..pair import Pair
 from ..signals import Signal, get_signal
 from ..trace import Step
 from ..transcript import Writer
 from .base import REDO, Policy, Redo, StepStart
+from .parameters import path_setting
+from .sides import COST_NAMES, SidesCalibration, Thresholds
+
+OVER: dict[str, Callable[[Sequence[float]], float]] = {
+    "min": min,
+    "mean": lambda values: sum(values) / len(values),
+}
+DEFAULTS = {"sure": 0.95, "keep": -0.1, "lost": 0.2, "doubt": 0.0, "hold": 0.0}
+_SCALES = {"margin": (0.0, 1.0), "max-prob": (0.0, 1.0)}
 
 
 class BothSides(Policy):
     """Sure steps stay unread, lost ones go to the large model, and it reads what lies between.
 
     Args:
-        sure: least signal of the weakest token of a draft that stays unread, from 0 (none is read)
-            to 1 (all are).
+        sure: a draft at least so sure stays unread; at 1 nearly all are read, at 0 none.
         keep: least mean log-probability of a draft that is read and stays, in nats a token.
-        lost: the large model writes a step whose first token has a lower signal, from 0 (it writes
-            none unread) to ``sure``.
+        lost: the large model writes a step whose first token is less sure; at 0 it writes none
+            unread.
+        doubt: a draft that is less sure is taken back unread.
         hold: is added to ``lost`` after a step of the large model.
         signal: "margin" or "max-prob", whose scale is that of probabilities.
+        over: "min", the weakest token of a draft, or "mean" of its tokens.
+        share: in place of all of these, the share of tokens that the large model is to write.
+        cost: with ``share``, what is to be saved: "papers" (FLOPs as they count), "processed"
+            (FLOPs), or "bytes", which seconds follow for answers that are written alone.
+        path: the calibration that ``share`` goes by; it brings signal and ``over``.
 
     Raises:
-        SteerError: another signal, or a value out of its range.
+        SteerError: another signal, a value out of its range, a share without a calibration, or a
+            share with thresholds.
     """
 
     name: ClassVar[str] = "both-sides"
+    shipped: ClassVar[str] = "both-sides.json"
     grades = True
 
     def __init__(
         self,
-        sure: float = 0.95,
-        keep: float = -0.1,
-        lost: float = 0.2,
-        hold: float = 0.0,
-        signal: str | Signal = "margin",
+        sure: float | None = None,
+        keep: float | None = None,
+        lost: float | None = None,
+        doubt: float | None = None,
+        hold: float | None = None,
+        signal: str | Signal | None = None,
+        over: str | None = None,
+        share: float | None = None,
+        cost: str | None = None,
+        path: str | SidesCalibration | None = None,
     ) -> None:
-        self.signal = get_signal(signal)
-        if self.signal.name not in ("margin", "max-prob"):
+        given = {"sure": sure, "keep": keep, "lost": lost, "doubt": doubt, "hold": hold}
+        own = {**given, "signal": signal, "over": over}
+        self._source = path if isinstance(path, str) else ""
+        self.sides: SidesCalibration | None = None
+        self.share = share
+        if share is None:
+            if cost is not None:
+                raise SteerError(f"cost={cost} is for share, the target share of large tokens")
+            filled = {k: DEFAULTS[k] if v is None else v for k, v in given.items()}
+            self.signal = get_signal("margin" if signal is None else signal)
+            self.over = "min" if over is None else over
+            self.cost = ""
+            self.thresholds = self._checked(filled)
+        else:
+            named = [key for key, value in own.items() if value is not None]
+            if named:
+                raise SteerError(f"give either share or {named[0]}: the calibration sets it")
+            self.cost = "bytes" if cost is None else cost
+            self._calibrated(share, path)
+        self.looks_ahead = self.thresholds.lost > self._lowest
+
+    def _checked(self, values: dict[str, float]) -> Thresholds:
+        if self.signal.name not in _SCALES:
             raise SteerError(f"signal must be margin or max-prob, got {self.signal.name}")
-        for name, value in (("sure", sure), ("lost", lost), ("hold", hold)):
-            if not 0 <= value <= 1:
-                raise SteerError(f"{name} must lie in [0, 1], got {value}")
-        if lost > sure:
-            raise SteerError(f"lost must not lie above sure, got {lost} and {sure}")
-        if keep != keep:
-            raise SteerError(f"keep must be a number, got {keep}")
-        self.sure, self.keep, self.lost, self.hold = sure, keep, lost, hold
-        self.looks_ahead = lost > 0
+        if self.over not in OVER:
+            raise SteerError(f"over must be one of {', '.join(OVER)}, got {self.over!r}")
+        for name in ("sure", "lost", "doubt", "hold"):
+            if not 0 <= values[name] <= 1:
+                raise SteerError(f"{name} must lie in [0, 1], got {values[name]}")
+        for name in ("lost", "doubt"):
+            if values[name] > values["sure"]:
+                raise SteerError(
+                    f"{name} must not lie above sure, got {values[name]} and {values['sure']}"
+                )
+        if values["keep"] != values["keep"]:
+            raise SteerError(f"keep must be a number, got {values['keep']}")
+        self._lowest = 0.0
+        return Thresholds(**values)
+
+    def _calibrated(self, share: float, path: str | SidesCalibration | None) -> None:
+        if not 0 <= share <= 1:
+            raise SteerError(f"share must lie in [0, 1], got {share}")
+        if self.cost not in COST_NAMES:
+            raise SteerError(f"cost must be one of {', '.join(COST_NAMES)}, got {self.cost!r}")
+        if path is None:
+            raise SteerError(
+                "both-sides:share=... needs a calibration of the pair, path=FILE: make one with "
+                "`steer calibrate --router both-sides`"
+            )
+        self.sides = SidesCalibration.load(path) if isinstance(path, str) else path
+        plan = self.sides.plans[self.cost]
+        self.signal, self.over, self._lowest = get_signal(plan.signal), plan.over, plan.lowest
+        self.thresholds = plan.thresholds(share)
+
+    def check(self, pair: Pair) -> None:
+        if self.sides is not None:
+            self.sides.check(pair, self._source)
+
+    @property
+    def fitted(self) -> str:
+        """What tells one calibration from another."""
+        return str(self.thresholds) if self.sides is not None else ""
 
     def before_step(self, start: StepStart) -> Writer:
         if start.stats is None:
             return "small"
-        bar = self.lost + (self.hold if start.writer == "large" else 0.0)
-        return "small" if float(self.signal.read(start.stats)[0]) >= bar else "large"
+        bar = self.thresholds.lost + (self.thresholds.hold if start.writer == "large" else 0.0)
+        value = self.signal.confidence(float(self.signal.read(start.stats)[0]))
+        return "small" if value >= bar else "large"
+
+    def confidence(self, step: Step) -> float:
+        """How sure the small model is of a draft, higher is surer."""
+        return OVER[self.over]([self.signal.confidence(value) for value in step.values])
 
     def wants_grade(self, step: Step) -> bool:
-        return min(step.values) < self.sure
+        return self.thresholds.doubt <= self.confidence(step) < self.thresholds.sure
 
     def after_step(self, step: Step) -> Writer | Redo:
         if step.writer == "large":
             # Where the next step's first token decides, this is only what ``hold`` goes by.
             return "large" if self.looks_ahead else "small"
-        if step.graded and sum(step.graded) / len(step.graded) < self.keep:
+        if self.confidence(step) < self.thresholds.doubt:
+            return REDO
+        if step.graded and sum(step.graded) / len(step.graded) < self.thresholds.keep:
             return REDO
         return "small"
 
     def __str__(self) -> str:
-        more = f":lost={self.lost:g}" + (f":hold={self.hold:g}" if self.hold else "")
-        signal = "" if self.signal.name == "margin" else f":signal={self.signal.name}"
-        return f"{self.name}:sure={self.sure:g}:keep={self.keep:g}{more}{signal}"
+        if self.share is not None:
+            path = path_setting(self._source) if self._source else ""
+            return f"{self.name}:share={self.share:g}:cost={self.cost}{path}"
+        t = self.thresholds
+        more = "".join(f":{k}={getattr(t, k):g}" for k in ("doubt", "hold") if getattr(t, k))
+        more += "" if self.over == "min" else f":over={self.over}"
+        more += "" if self.signal.name == "margin" else f":signal={self.signal.name}"
+        return f"{self.name}:sure={t.sure:g}:keep={t.keep:g}:lost={t.lost:g}{more}"

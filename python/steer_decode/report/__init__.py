@@ -16,6 +16,7 @@ from .data import Results, load
 from .traces import ANSWERS
 
 if TYPE_CHECKING:
+    from .area import Areas
     from .bootstrap import Bootstrap
     from .measure import Scope
     from .palette import Style
@@ -98,6 +99,7 @@ def build(
 
 def _draw_costs(scopes: Sequence[Scope], styles: Mapping[str, Style]) -> dict[str, list[Picture]]:
     from .draw import above_chance, accuracy_against_cost
+    from .draw_area import curves
 
     every = scopes[0]
     processed = next(cost for cost in every.costs if cost.key == "flops_processed")
@@ -108,6 +110,7 @@ def _draw_costs(scopes: Sequence[Scope], styles: Mapping[str, Style]) -> dict[st
             for cost in every.costs
         ],
         "chance": [] if chance is None else [chance],
+        "area": curves(every, styles),
         "domains": [
             accuracy_against_cost(scope, processed, styles, f"domain-{number}")
             for number, scope in enumerate(scopes[1 : 1 + _DOMAINS], 1)
@@ -142,9 +145,6 @@ def _draw_steps(
 def _numbers(scope: Scope) -> dict[str, Any]:
     """The table of a scope as plain data; a figure is [value, low, high], null where unknown."""
 
-    def plain(value: Sequence[float]) -> list[float | None]:
-        return [v if v == v else None for v in value]
-
     return {
         "domain": scope.name,
         "problems": scope.problems,
@@ -152,10 +152,10 @@ def _numbers(scope: Scope) -> dict[str, Any]:
         "routers": [
             {
                 "router": r.router,
-                "accuracy": plain(r.accuracy),
-                "costs": {key: plain(value) for key, value in r.costs.items()},
+                "accuracy": _plain(r.accuracy),
+                "costs": {key: _plain(value) for key, value in r.costs.items()},
                 "absolute": r.absolute,
-                "above_chance": {key: plain(value) for key, value in r.above_chance.items()},
+                "above_chance": {key: _plain(value) for key, value in r.above_chance.items()},
                 "hand_overs": r.hand_overs,
                 "discarded_tokens": r.discarded,
             }
@@ -164,9 +164,38 @@ def _numbers(scope: Scope) -> dict[str, Any]:
         "pairs": [
             {
                 "routers": [p.first, p.second],
-                "accuracy": plain(p.accuracy),
-                "costs": {key: plain(value) for key, value in p.costs.items()},
+                "accuracy": _plain(p.accuracy),
+                "costs": {key: _plain(value) for key, value in p.costs.items()},
             }
             for p in scope.pairs
         ],
+        "areas": _areas(scope.areas),
     }
+
+
+def _areas(areas: Areas | None) -> dict[str, Any] | None:
+    if areas is None:
+        return None
+    return {
+        "families": [
+            {
+                "family": family.name,
+                "routers": family.routers,
+                "area": {key: _plain(value) for key, value in family.areas.items()},
+                "routers_counted": family.counted,
+                "curve": family.curves,
+            }
+            for family in areas.families
+        ],
+        "differences": [
+            {
+                "families": [first, second],
+                "area": {key: _plain(value) for key, value in by_cost.items()},
+            }
+            for (first, second), by_cost in areas.differences.items()
+        ],
+    }
+
+
+def _plain(value: Sequence[float]) -> list[float | None]:
+    return [v if v == v else None for v in value]

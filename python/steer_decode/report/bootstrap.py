@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..rank import auroc as auroc
+
 RESAMPLES = 2000
 _CHUNK = 200
 
@@ -72,15 +74,3 @@ def interval(samples: Array) -> Interval:
 def intervals(samples: Array) -> list[Interval]:
     """Of each column of [1 + resamples, columns]."""
     return [interval(samples[:, i]) for i in range(samples.shape[1])]
-
-
-def auroc(right: Sequence[float], wrong: Sequence[float]) -> float:
-    """Probability that a right one is above a wrong one, ties counted half; NaN without both."""
-    if not len(right) or not len(wrong):
-        return float("nan")
-    values = np.concatenate([right, wrong])
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    # Mean rank of each group of ties.
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    n, m = len(right), len(wrong)
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))

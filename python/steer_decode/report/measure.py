@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .area import Areas, measure_areas
 from .bootstrap import Array, Bootstrap, Interval, interval, intervals
 from .data import Results
 
@@ -91,6 +92,7 @@ class Scope:
     lines: Mapping[str, Line]
     relative: bool
     costs: Sequence[Cost]
+    areas: Areas | None = None
 
 
 def measure(results: Results, boot: Bootstrap, domain: str | None, seconds: bool) -> Scope:
@@ -144,8 +146,11 @@ def measure(results: Results, boot: Bootstrap, domain: str | None, seconds: bool
         )
         for i, j in combinations(map(results.routers.index, results.routed()[:MOST_PAIRED]), 2)
     ]
+    # A mix of questions is no straight line in the share of tokens, and that is no cost.
+    priced = {key: sample for key, sample in samples.items() if key != SHARE.key}
+    areas = measure_areas(results, priced, accuracy)
     count = int(mask.sum())
-    return Scope(domain or "all", count, figures, pairs, lines, large is not None, costs)
+    return Scope(domain or "all", count, figures, pairs, lines, large is not None, costs, areas)
 
 
 def _quotient(above: Array, below: Array) -> Array:

@@ -1,0 +1,197 @@
+"""Makes the calibration of ``both-sides`` from prompts without labels.
+
+1. The large model answers alone. How likely its own steps are to it says what consent means: a
+   draft has it if its mean log-probability is no lower than that of all but :data:`OWN` of these
+   steps, or than :data:`ENOUGH` where the large model is surer than that of all it writes.
+2. The small model drafts and the large one reads every draft, which stays if it has consent. The
+   same answers are written once for each signal.
+3. Signals and ways to spend are compared on the recorded drafts (``sides_paths``) by the area under
+   the curve of consent against each cost, and the best by each is taken. How well each signal alone
+   tells drafts with consent from those without (AUROC) is kept for the reader.
+4. What was taken is run, at every place of its path, to see which share of the tokens the large
+   model then writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .calibrate import Run
+from .errors import SteerError
+from .events import RoutedOutput
+from .policies import AlwaysLarge, BothSides, SpecReason
+from .policies.both_sides import OVER
+from .policies.sides import COSTS, Knot, Plan, SidesCalibration, Thresholds
+from .rank import auroc
+from .sides_paths import Answer, Draft, Forecast, Path, paths
+from .signals import SIGNALS, Signal, get_signal
+from .trace import Step
+
+OWN = 0.05
+ENOUGH = -0.1  # nats a token
+FEWEST = 20
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way to spend with one signal, and the area that is forecast for it by each cost."""
+
+    signal: str
+    over: str
+    path: Path
+    bounds: tuple[float, float]
+    areas: dict[str, float]
+
+    def worth(self, cost: str) -> tuple[float, float]:
+        """Its area; among equals, what it saves by the other costs."""
+        return round(self.areas[cost], 3), sum(self.areas.values())
+
+
+def calibrate_sides(run: Run, signals: Sequence[str] = tuple(SIGNALS)) -> SidesCalibration:
+    """Signals, thresholds and shares of a pair.
+
+    Args:
+        run: pair, prompts and options; its own signal is not looked at.
+        signals: names of those to choose from.
+
+    Raises:
+        SteerError: too few prompts, or a large model that consents to all drafts or to none.
+    """
+    keep = _own_likelihood(run)
+    recorded = {name: _drafted(run, name, keep) for name in signals}
+    tells = {name: told(recorded[name], get_signal(name), keep) for name in signals}
+    ways = [
+        way
+        for name in signals
+        for over in OVER
+        for way in _ways(run, recorded[name], name, over, keep)
+    ]
+    chosen = {cost: max(ways, key=lambda way: way.worth(cost)) for cost in COSTS}
+    shares: dict[tuple[str, str, Thresholds], float] = {}
+    plans = {cost: _plan(run, way, shares) for cost, way in chosen.items()}
+    drafts = [step for output in recorded[signals[0]] for step in _drafts(output)]
+    agreement = {
+        "auroc": tells,
+        "consent_at": round(keep, 4),
+        "drafts": len(drafts),
+        "with_consent": sum(_mean(step.graded) >= keep for step in drafts),
+        "forecast_area": {cost: round(way.areas[cost], 4) for cost, way in chosen.items()},
+    }
+    settings = {"prompts": len(run.prompts), **run.options}
+    return SidesCalibration(run.pair.fingerprint, plans, agreement, settings)
+
+
+def _ways(
+    run: Run, outputs: Sequence[RoutedOutput], name: str, over: str, keep: float
+) -> list[_Way]:
+    answers = [_answer(output, get_signal(name), over, keep) for output in outputs]
+    values = [v for a in answers for draft in a.drafts for v in (draft.first, draft.all)]
+    margin = 1e-3 + 0.01 * (max(values) - min(values))
+    bounds = min(values) - margin, max(values) + margin
+    forecast = Forecast(answers, run.pair.shapes)
+    return [_Way(name, over, p, bounds, forecast.area(p)) for p in paths(answers, keep, *bounds)]
+
+
+def _own_likelihood(run: Run) -> float:
+    """The mean log-probability that all but a few of the large model's own steps reach."""
+    policy = AlwaysLarge()
+    policy.signal = get_signal("max-prob")
+    steps = [s for output in run.answers(policy) for s in output.trace.kept if s.closed]
+    if len(steps) < FEWEST:
+        raise SteerError(
+            f"cannot calibrate on {len(steps)} steps of the large model: {FEWEST} or more are "
+            "needed; give more prompts"
+        )
+    means = [float(np.log(np.maximum(step.values, 1e-30)).mean()) for step in steps]
+    return min(float(np.quantile(means, OWN)), ENOUGH)
+
+
+def _drafted(run: Run, signal: str, keep: float) -> list[RoutedOutput]:
+    """Every draft read by the large model, with the values of one signal."""
+    policy = SpecReason(keep)
+    policy.signal = get_signal(signal)
+    return list(run.answers(policy))
+
+
+def _drafts(output: RoutedOutput) -> list[Step]:
+    return [step for step in output.trace.steps if step.graded]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def told(outputs: Sequence[RoutedOutput], signal: Signal, keep: float) -> dict[str, float]:
+    """AUROC of the signal, at the first token and over all, for the large model's consent.
+
+    Raises:
+        SteerError: too few drafts, or consent to all of them or to none.
+    """
+    drafts = [step for output in outputs for step in _drafts(output)]
+    consent = [_mean(step.graded) >= keep for step in drafts]
+    if len(drafts) < FEWEST or len(set(consent)) < 2:
+        raise SteerError(
+            f"the large model consents to {sum(consent)} of {len(drafts)} drafts: a calibration "
+            f"needs {FEWEST} drafts and both kinds; give more prompts, like those to be asked"
+        )
+    ways = {"first": lambda values: values[0], **OVER}
+    found = {}
+    for name, way in ways.items():
+        values = [way([signal.confidence(v) for v in step.values]) for step in drafts]
+        right = [v for v, yes in zip(values, consent, strict=True) if yes]
+        wrong = [v for v, yes in zip(values, consent, strict=True) if not yes]
+        found[name] = round(auroc(right, wrong), 4)
+    return found
+
+
+def _answer(output: RoutedOutput, signal: Signal, over: str, keep: float) -> Answer:
+    drafts = []
+    for step in _drafts(output):
+        values = [signal.confidence(value) for value in step.values]
+        grade = _mean(step.graded)
+        drafts.append(Draft(values[0], OVER[over](values), grade, len(values), grade >= keep))
+    return Answer(len(output.trace.prompt_ids), drafts)
+
+
+def _plan(run: Run, way: _Way, known: dict[tuple[str, str, Thresholds], float]) -> Plan:
+    """The places of a way with the shares that they were seen to give.
+
+    Args:
+        known: shares that were seen before; those that are new are added.
+    """
+    start, end = _ends(way)
+    knots = [start]
+    for thresholds in way.path:
+        key = (way.signal, way.over, thresholds)
+        if key not in known:
+            known[key] = _share(run, way, thresholds)
+        share = round(known[key], 4)
+        if knots[-1].share < share < 1:
+            knots.append(Knot(share, thresholds))
+    return Plan(way.signal, way.over, way.bounds[0], [*knots, end])
+
+
+def _ends(way: _Way) -> tuple[Knot, Knot]:
+    """The small model alone and the large one, in the terms of a path."""
+    first, last = way.path[0], way.path[-1]
+    lowest, highest = way.bounds
+    never = min(t.keep for t in way.path) - 1
+    unread = first.sure <= first.doubt
+    small = Thresholds(lowest if unread else first.sure, never, lowest, lowest, first.hold)
+    sure = last.sure if unread else highest
+    return Knot(0.0, small), Knot(1.0, Thresholds(sure, last.keep, highest, last.doubt, last.hold))
+
+
+def _share(run: Run, way: _Way, thresholds: Thresholds) -> float:
+    """Share of kept tokens that the large model writes at ``thresholds``."""
+    knots = [Knot(0.0, thresholds), Knot(1.0, thresholds)]
+    plan = Plan(way.signal, way.over, way.bounds[0], knots)
+    fixed = SidesCalibration(run.pair.fingerprint, dict.fromkeys(COSTS, plan))
+    tokens = {"small": 0, "large": 0}
+    for output in run.answers(BothSides(share=0.5, path=fixed)):
+        for step in output.trace.kept:
+            tokens[step.writer] += len(step.token_ids)
+    return tokens["large"] / max(1, sum(tokens.values()))

@@ -1,0 +1,71 @@
+"""``steer calibrate --router both-sides``: signals and thresholds of a pair, without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..policies.sides import SidesCalibration
+    from .session import Models
+
+
+def calibrate_both_sides(
+    models: Models, prompts: Sequence[str], options: dict[str, Any], cohort: int, out: Path
+) -> None:
+    """Makes the calibration, saves it, and says what was found."""
+    from ..calibrate import Run
+    from ..calibrate_sides import calibrate_sides
+    from .terminal import console, progress
+
+    loaded = models.load()
+    with progress() as bar:
+        task = bar.add_task("answers", total=None)
+        run = Run(
+            loaded, prompts, options=options, cohort=cohort, progress=lambda: bar.advance(task)
+        )
+        made = calibrate_sides(run)
+    made.save(out)
+    screen = console()
+    screen.print(_told(made))
+    screen.print(_plans(made))
+    told = made.agreement
+    screen.print(
+        f"{len(prompts)} prompts, {told['drafts']} drafts, {told['with_consent']} of them with the "
+        f"large model's consent (mean log-probability {told['consent_at']:g} or more)\n"
+        f"saved in {out}: --router both-sides:share=0.3:path={out}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _told(made: SidesCalibration) -> Table:
+    from rich.table import Table
+
+    table = Table(title="what tells drafts with consent from others, AUROC", title_justify="left")
+    for column in ("signal", "first token", "weakest token", "mean"):
+        table.add_column(column)
+    for name, found in made.agreement["auroc"].items():
+        table.add_row(name, *(f"{found[way]:.3f}" for way in ("first", "min", "mean")))
+    return table
+
+
+def _plans(made: SidesCalibration) -> Table:
+    from rich.table import Table
+
+    table = Table(title="what was chosen by each cost", title_justify="left")
+    for column in ("cost", "signal", "drafts read", "hold", "shares seen", "forecast area"):
+        table.add_column(column)
+    for cost, plan in made.plans.items():
+        inner = plan.knots[1:-1] or plan.knots
+        first = inner[0].thresholds
+        read = "in doubt" if first.doubt < first.sure else "none"
+        shares = ", ".join(f"{knot.share:.2f}" for knot in inner)
+        area = made.agreement["forecast_area"][cost]
+        table.add_row(
+            cost, f"{plan.signal}, {plan.over}", read, f"{first.hold:.2g}", shares, f"{area:.3f}"
+        )
+    return table

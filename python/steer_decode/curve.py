@@ -1,0 +1,69 @@
+"""The accuracy-cost curve of a router at several settings, and the area under it.
+
+Whoever has a budget may mix two settings by sending a part of the questions to either, and need not
+spend all of it. So the curve is the least concave, non-decreasing line above all settings and both
+models alone, between the costs of these two. Settings that cost more than the large model alone do
+not count; one that costs less than the small model alone counts at the cost of that. The area under
+the curve, divided by its width, is the mean accuracy over all budgets between both models alone.
+Their random mix has the area of a straight line, which is the least of any router.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def area(cost: Array, accuracy: Array) -> Array:
+    """Mean height of each row's curve between its first point and its last, [rows].
+
+    Args:
+        cost: [rows, points]; the first is that of the small model alone, the last of the large one.
+        accuracy: likewise.
+
+    Returns:
+        NaN where the large model does not cost more than the small one.
+    """
+    total = np.zeros(len(cost))
+    for left, height, right, higher in _segments(cost, accuracy):
+        total += (right - left) * (height + higher) / 2
+    width = cost[:, -1] - cost[:, 0]
+    return np.divide(total, width, out=np.full(len(cost), np.nan), where=width > 0)
+
+
+def corners(cost: Array, accuracy: Array) -> list[tuple[float, float]]:
+    """The corners of one curve, from the small model's cost to the large one's."""
+    found: list[tuple[float, float]] = []
+    for left, height, right, higher in _segments(cost[None], accuracy[None]):
+        if not found:
+            found.append((float(left[0]), float(height[0])))
+        if right[0] > left[0]:
+            found.append((float(right[0]), float(higher[0])))
+    return found
+
+
+def _segments(cost: Array, accuracy: Array) -> list[tuple[Array, Array, Array, Array]]:
+    """(left, height, right, height) of each piece of the curves, from the left, [rows] each.
+
+    From where the curve is, it goes to the point on the right that it climbs to most steeply; and
+    on a level to the end where none is higher.
+    """
+    start, end = cost[:, 0], cost[:, -1]
+    # What costs no more than the small model alone counts at its cost.
+    here_y = np.where(cost <= start[:, None], accuracy, -np.inf).max(1)
+    here_x = start
+    segments = []
+    for _ in range(cost.shape[1]):
+        usable = (cost > here_x[:, None]) & (cost <= end[:, None]) & (accuracy > here_y[:, None])
+        run = np.where(usable, cost - here_x[:, None], 1.0)
+        slope = np.where(usable, (accuracy - here_y[:, None]) / run, -1.0)
+        best = slope.argmax(1)
+        rows = np.arange(len(cost))
+        climbs = usable[rows, best]
+        right = np.where(climbs, cost[rows, best], np.maximum(end, here_x))
+        higher = np.where(climbs, accuracy[rows, best], here_y)
+        segments.append((here_x, here_y, right, higher))
+        here_x, here_y = right, higher
+    return segments

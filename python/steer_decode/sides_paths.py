@@ -1,0 +1,147 @@
+"""Ways to spend: paths of thresholds for the router ``both-sides``, and what each would bring.
+
+A path leads from the small model alone to the large one, at the thresholds that lie between. What a
+place on it would cost, and how often the large model would agree with the whole answer, is counted
+on recorded drafts: each was graded by the large model where the answer so far had its consent. So
+nothing is run, and what follows from a draft that stays against its will is not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .cost import ModelShape
+from .curve import Array, area
+from .ledger import Ledger
+from .policies.sides import COSTS, Thresholds
+from .transcript import WRITERS, Writer
+
+QUANTILES = (0.03, 0.07, 0.12, 0.18, 0.25, 0.35, 0.5, 0.7)
+HOLDS = (0.0, 0.25, 0.5, 1.0)  # in standard deviations of the first token's signal
+SURE = (0.3, 0.5, 0.7, 0.9)  # quantiles of drafts
+Path = list[Thresholds]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A step as the small model wrote it.
+
+    Attributes:
+        first: confidence at its first token.
+        all: confidence over its tokens.
+        grade: its mean log-probability under the large model, in nats.
+        tokens: how many it has.
+        agrees: the large model consents.
+    """
+
+    first: float
+    all: float
+    grade: float
+    tokens: int
+    agrees: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The drafts of one answer, and the length of its prompt."""
+
+    prompt: int
+    drafts: Sequence[Draft]
+
+
+def paths(answers: Sequence[Answer], keep: float, lowest: float, highest: float) -> list[Path]:
+    """All ways that are compared.
+
+    Args:
+        keep: mean log-probability from which on the large model consents.
+        lowest, highest: below and above every value of the signal.
+    """
+    drafts = [draft for answer in answers for draft in answer.drafts]
+    first = np.array([draft.first for draft in drafts])
+    whole = np.array([draft.all for draft in drafts])
+    grades = np.array([draft.grade for draft in drafts])
+    never = float(grades.min()) - 1
+    lost = [*np.quantile(first, QUANTILES).tolist(), highest]
+    doubt = [*np.quantile(whole, QUANTILES).tolist(), lowest]
+    found = []
+    for hold in HOLDS:
+        more = hold * float(first.std())
+        # Unread: before the step alone, or with the same quantile of drafts taken back.
+        found.append([Thresholds(lowest, never, v, lowest, more) for v in lost])
+        found.append([Thresholds(w, never, v, w, more) for v, w in zip(lost, doubt, strict=True)])
+    found.append([Thresholds(w, never, lowest, w, 0.0) for w in doubt[:-1]])
+    below = grades[grades < keep]
+    keeps = [*np.quantile(below, (0.25, 0.5, 0.75)).tolist(), keep]
+    for sure in (highest, *np.quantile(whole, SURE).tolist()):
+        # Read: first those that the large model likes least go, then what looks lost.
+        read = [Thresholds(sure, value, lowest, lowest, 0.0) for value in keeps]
+        rest = [Thresholds(max(sure, v), keep, v, lowest, 0.0) for v in lost]
+        found.append([*read, *rest])
+    return found
+
+
+class Forecast:
+    """What thresholds would bring on recorded answers.
+
+    Args:
+        answers: drafts that were all graded.
+        shapes: of both models.
+    """
+
+    def __init__(self, answers: Sequence[Answer], shapes: dict[Writer, ModelShape]) -> None:
+        self._answers = answers
+        self._shapes = shapes
+        lowest, highest = -np.inf, np.inf
+        small = Thresholds(lowest, lowest, lowest, lowest, 0.0)
+        self.ends = (self.of(small), self.of(Thresholds(highest, 0.0, highest, lowest, 0.0)))
+
+    def of(self, thresholds: Thresholds) -> tuple[float, dict[str, float]]:
+        """Share of answers in which no draft stays that the large model does not consent to, and
+        the mean costs."""
+        consent = 0
+        costs = dict.fromkeys(COSTS, 0.0)
+        for answer in self._answers:
+            books = {writer: Ledger(self._shapes[writer]) for writer in WRITERS}
+            consent += all(self._kept(answer, thresholds, books))
+            costs["papers"] += sum(book.flops_paper for book in books.values())
+            costs["processed"] += sum(book.flops for book in books.values())
+            costs["bytes"] += sum(book.bytes_read for book in books.values())
+        n = len(self._answers)
+        return consent / n, {key: value / n for key, value in costs.items()}
+
+    def _kept(self, answer: Answer, t: Thresholds, books: dict[Writer, Ledger]) -> Iterator[bool]:
+        """For each step whether the large model consents to it; does the books on the way."""
+        at, last = answer.prompt, "small"
+        found = []
+        for draft in answer.drafts:
+            if t.lost > -np.inf:
+                books["small"].catch_up(at)
+            bar = t.lost + (t.hold if last == "large" else 0.0)
+            writer: Writer = "large" if draft.first < bar else "small"
+            if writer == "small":
+                books["small"].write(at, draft.tokens)
+                if draft.all < t.doubt:
+                    writer = "large"
+                elif draft.all < t.sure:
+                    books["large"].grade(at, draft.tokens)
+                    writer = "small" if draft.grade >= t.keep else "large"
+                if writer == "large":
+                    for book in books.values():
+                        book.roll_back(at)
+            if writer == "large":
+                books["large"].write(at, draft.tokens)
+            found.append(draft.agrees or writer == "large")
+            at, last = at + draft.tokens, writer
+        return iter(found)
+
+    def area(self, path: Path) -> dict[str, float]:
+        """Area under the curve of consent against each cost, both models alone at its ends."""
+        points = [self.ends[0], *(self.of(thresholds) for thresholds in path), self.ends[1]]
+        consent: Array = np.array([[value for value, _ in points]])
+        return {
+            cost: float(area(np.array([[costs[cost] for _, costs in points]]), consent)[0])
+            for cost in COSTS
+        }
