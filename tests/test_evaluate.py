@@ -79,6 +79,8 @@ class TestSummary:
         assert record["large_token_share"] == pytest.approx(68 / 120)
         assert record["accuracy_se"] == pytest.approx((7 / 12 * 5 / 12 / 12) ** 0.5)
         assert record["flops_processed"] == pytest.approx(2e6)
+        # 58.3 per cent at 1e6 FLOPs, which are 1e-6 of those that the papers count in.
+        assert record["accuracy_per_tflop"] == pytest.approx(100 * 7 / 12 / 1e-6)
 
     def test_seeds_of_a_problem_count_as_one(self) -> None:
         twice = [row("steer", i, i < 2, 5, seed=seed) for i in range(4) for seed in (0, 1)]

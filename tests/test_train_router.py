@@ -65,7 +65,7 @@ def test_a_network_is_trained_and_evaluated(tmp_path: Path) -> None:
         (["ecotab", "--judge", "a:b"], "router 'ecotab' takes no --judge"),
         (["roro", "--judge", "nowhere:f"], "cannot find the reward 'nowhere:f'"),
         (["roro", "--share", "1.5"], "--share must lie between 0 and 1, got 1.5"),
-        (["corea", "--over", "most"], "--over must be one of mean, min, got 'most'"),
+        (["corea", "--over", "most"], "one of mean, min, last, first, got 'most'"),
         (["corea", "--signal", "hunch"], "unknown signal 'hunch'"),
         (["corea", "--n", "0"], "--n must be at least 1, got 0"),
         (["corea", "--small", "a", "--large", "b"], "or use steer_decode.learning with your own"),

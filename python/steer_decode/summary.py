@@ -23,7 +23,8 @@ def summarise(
     Shares are pooled (tokens or steps of the large model over all kept ones); costs, seconds,
     hand-overs and discarded tokens are means per answer. ``n`` counts problems; ``accuracy_se`` is
     the standard error over them, the seeds of a problem taken together (with one seed, the
-    binomial sqrt(p (1 - p) / n)).
+    binomial sqrt(p (1 - p) / n)). ``accuracy_per_tflop`` is the A/F of STEER's tables: accuracy in
+    per cent over FLOPs as papers count, x 1e-12, per answer.
 
     ``random_accuracy_at_share``: the routers named by ``curve`` (random ones, and both models
     alone) give points (large token share reached, accuracy). The straight line between the two
@@ -62,6 +63,7 @@ def summarise(
 
 def _record(router: str, domain: str, rows: Sequence[Row]) -> dict[str, Any]:
     n = len(rows)
+    flops = sum(r.flops_paper for r in rows) / n
     by_problem: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for row in rows:
         by_problem[row.domain, row.problem].append(row.correct)
@@ -76,7 +78,8 @@ def _record(router: str, domain: str, rows: Sequence[Row]) -> dict[str, Any]:
         "large_token_share": sum(r.large_tokens for r in rows)
         / max(1, sum(r.tokens for r in rows)),
         "large_step_share": sum(r.large_steps for r in rows) / max(1, sum(r.steps for r in rows)),
-        "flops_paper": sum(r.flops_paper for r in rows) / n,
+        "flops_paper": flops,
+        "accuracy_per_tflop": 100 * float(means.mean()) / (flops / 1e12) if flops else None,
         "flops_processed": sum(r.flops_processed for r in rows) / n,
         "bytes_read": sum(r.bytes_read for r in rows) / n,
         "seconds": sum(r.seconds for r in rows) / n,

@@ -60,7 +60,7 @@ def train_router(
         str | None, typer.Option("--signal", help="Of an answer's confidence, for corea.")
     ] = None,
     over: Annotated[
-        str | None, typer.Option("--over", help="mean or min of the steps, for corea.")
+        str | None, typer.Option("--over", help="mean, min, last or first of the steps, for corea.")
     ] = None,
     max_new_tokens: opt.MaxNewTokensOption = None,
     seed: opt.SeedOption = 0,
