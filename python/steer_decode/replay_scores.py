@@ -58,7 +58,11 @@ def step_scores(pair: Pair, trace: Trace) -> list[Mapping[str, float]]:
 @torch.inference_mode()
 def _read(pair: Pair, lane: Lane, lengths: list[int]) -> list[Mapping[str, float]]:
     """Scores of the last steps of the transcript, which have these lengths."""
-    logits, _ = lane.grade(0, sum(lengths))
+    # The token before them is read once more: the first of them was drawn from what comes after it.
+    ids, n = lane.transcript().ids, sum(lengths) + 1
+    lane.roll_back(0, len(ids) - n)
+    lane.shorten(0, n)
+    logits = lane.read([0], [ids[lane.watermark() :]], keep=n)[0, :-1]
     stats = logit_stats(logits, vocab_size=pair.vocab_size)
     values = {name: signal.read(stats).tolist() for name, signal in SIGNALS.items()}
     ends = list(accumulate(lengths))
