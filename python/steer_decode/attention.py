@@ -9,7 +9,7 @@ devices, models loaded with other attention than "sdpa", and whatever the operat
 transformers looks its attention up by the name in the model's config, at every layer. For the time
 of such a pass the name is ours. Everything else that runs meanwhile, a user's own ``generate`` in
 another thread say, gets what it would get under "sdpa": the function acts on keys that our cache
-has marked, and the mask function within our own pass only.
+has marked only.
 """
 
 from __future__ import annotations
@@ -59,19 +59,8 @@ def _attend(
     return decode_attention(query, key, value, starts, scaling, layer.window), None
 
 
-_pass = threading.local()  # `.ours` within one of our passes
-
-
-def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """A mask function of transformers: none where rows know their lengths."""
-    if getattr(_pass, "ours", False):
-        return None
-    mask: Tensor | None = ALL_MASK_ATTENTION_FUNCTIONS["sdpa"](*args, **kwargs)
-    return mask
-
-
 ALL_ATTENTION_FUNCTIONS.register(NAME, _attend)
-ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, _mask)
+ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
 _lock = threading.Lock()
 _passes: dict[int, int] = {}  # passes under way, by the id of the config whose name they changed
@@ -84,11 +73,9 @@ def _named(config: Any) -> Iterator[None]:
     with _lock:
         _passes[key] = _passes.get(key, 0) + 1
         config._attn_implementation = NAME
-    _pass.ours = True
     try:
         yield
     finally:
-        _pass.ours = False
         with _lock:
             _passes[key] -= 1
             if not _passes[key]:
@@ -116,13 +103,15 @@ class DirectAttention:
             and getattr(model, "_supports_attention_backend", False)
             and bool(supported_cpu_isas())  # else the operator is its slow definition
         )
+        # Nothing reads it: a mask of four dimensions spares transformers the making of one.
+        self._mask = torch.zeros(1, 1, 1, 1, dtype=model.dtype)
 
     def serves(self, queries: int) -> bool:
         """Whether a pass of so many new tokens a row goes this way."""
         return self._usable and queries <= MOST_QUERIES
 
     def logits(self, arguments: dict[str, Any]) -> Tensor | None:
-        """The logits of a pass without a mask; the cache has begun it.
+        """The logits of a pass that needs no mask; the cache has begun it.
 
         None where a layer's attention did not come to us. What was read is then to be read again
         in another way, which writes the same positions, and no further pass is served.
@@ -131,7 +120,7 @@ class DirectAttention:
         cache.direct, cache.served = True, 0
         try:
             with _named(self._config):
-                logits: Tensor = self._model(**arguments).logits
+                logits: Tensor = self._model(**arguments, attention_mask=self._mask).logits
         finally:
             cache.direct = False
         self._usable = cache.served == len(cache.layers)
