@@ -17,9 +17,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .attention import DirectAttention, attention_of
-from .cache import KVCache, Span, ragged_mask, rounded_up
+from .cache import KVCache
 from .cache_support import cache_argument
 from .cost import ModelShape, Pass, Usage
+from .span import Span, ragged_mask, rounded_up
 from .transcript import Transcript
 
 _MASKED = ("eager", "sdpa")  # attention that takes a 4-D mask

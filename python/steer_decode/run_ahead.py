@@ -22,11 +22,11 @@ from torch import Tensor
 from steer_kernels import RowFlag, StepState, sample_logits, step_update_
 
 from .asking import signal_of
-from .cache import rounded_up
 from .conversation import Conversation, Draw
 from .lane import Lane
 from .policies import Policy
 from .sampling import Sampling
+from .span import rounded_up
 
 
 class Written(NamedTuple):
