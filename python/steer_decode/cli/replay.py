@@ -41,7 +41,7 @@ def replay(context: typer.Context, folder: Path, out: Path | None) -> None:
     note = needs_a_run(folder)
     write(place, found, note)
     print(markdown(found, note))
-    drawn = ""
+    drawn = "; pictures need matplotlib: pip install matplotlib"
     if find_spec("matplotlib") is not None:
         from ..replay_plot import draw
         from ..summary import summarise
@@ -58,8 +58,8 @@ def replay(context: typer.Context, folder: Path, out: Path | None) -> None:
         }
         for suffix in (".png", ".svg"):
             draw(found, place / f"replay{suffix}", others)
-        drawn = ", replay.png and replay.svg"
-    print(f"steer: replay.json, replay.md{drawn} are in {place}", file=sys.stderr)
+        drawn = ", and as pictures replay.png and replay.svg"
+    print(f"steer: in {place} are replay.json and replay.md{drawn}", file=sys.stderr)
 
 
 def _on_the_command_line(context: typer.Context, name: str | None) -> bool:
