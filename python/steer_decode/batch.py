@@ -24,7 +24,7 @@ from .run_ahead import RunAhead
 from .sampling import Sampling
 from .steps import StepBoundary
 from .trace import Step
-from .transcript import WRITERS, Writer
+from .transcript import WRITERS, Transcript, Writer
 
 _T = TypeVar("_T")
 _TOKEN, _VALID = int(Packed.TOKEN), int(Packed.VALID)
@@ -35,6 +35,11 @@ def make_lanes(pair: Pair, conversations: Sequence[Conversation]) -> dict[Writer
     transcripts = [c.transcript for c in conversations]
     limit = max(c.limit for c in conversations)
     return {w: Lane(pair.model(w), pair.shapes[w], transcripts, limit) for w in WRITERS}
+
+
+def _watermark(lanes: dict[Writer, Lane], row: int, transcript: Transcript, writer: Writer) -> int:
+    # What a model has read beyond the end of a step is about to be forgotten.
+    return min(lanes[writer].watermark(row), len(transcript))
 
 
 class Batch:
@@ -70,7 +75,7 @@ class Batch:
         self.seconds = [0.0] * len(conversations)
         self.lanes = lanes or make_lanes(pair, conversations)
         for row, conversation in enumerate(conversations):
-            conversation.watermark = partial(self._watermark, row)
+            conversation.watermark = partial(_watermark, self.lanes, row, conversation.transcript)
         self._running = [c.run() for c in conversations]
         self._asks: dict[int, Ask] = {}
         self._grades: dict[int, Grade] = {}  # drafts that wait for the large model
@@ -83,10 +88,6 @@ class Batch:
                     self._ahead[w] = RunAhead(
                         self.lanes[w], policy, sampling, table, pair.vocab_size, n
                     )
-
-    def _watermark(self, row: int, writer: Writer) -> int:
-        # What a model has read beyond the end of a step is about to be forgotten.
-        return min(self.lanes[writer].watermark(row), len(self._conversations[row].transcript))
 
     def run(self) -> Iterator[tuple[int, Event]]:
         """Yields (row, event) until every answer is complete."""

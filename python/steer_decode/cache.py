@@ -19,6 +19,7 @@ Attention that knows where each row ends (``attention.py``) is given whole buffe
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,11 +47,19 @@ class KVLayer(CacheLayerMixin):
 
     def __init__(self, cache: KVCache, window: int | None) -> None:
         super().__init__()
-        self.cache = cache
+        # No reference cycle: a cache goes with the answer it is of, not when the collector runs.
+        self._cache = weakref.ref(cache)
         self.window = window
         self.is_sliding = window is not None
         self._places: tuple[int, int] | None = None  # that the marked views run over
         self._marked: tuple[Tensor, Tensor]
+
+    @property
+    def cache(self) -> KVCache:
+        """The cache that the layer belongs to."""
+        cache = self._cache()
+        assert cache is not None, "a layer does not outlive its cache"
+        return cache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
         values = key_states if value_states is None else value_states
@@ -90,7 +99,7 @@ class KVLayer(CacheLayerMixin):
             assert self.keys is not None
             assert self.values is not None
             self._marked = self.keys[slice(*places)], self.values[slice(*places)]
-            self._marked[0].steer_layer = self  # type: ignore[attr-defined]
+            self._marked[0].steer_layer = weakref.ref(self)  # type: ignore[attr-defined]
             self._places = places
         return self._marked
 
@@ -135,7 +144,8 @@ class KVLayer(CacheLayerMixin):
 
 def layer_of(keys: Tensor) -> KVLayer | None:
     """The layer that handed out ``keys`` whole, for attention that reads ``cache.span``."""
-    return getattr(keys, "steer_layer", None)
+    layer: weakref.ref[KVLayer] | None = getattr(keys, "steer_layer", None)
+    return None if layer is None else layer()
 
 
 class KVCache(Cache):
