@@ -17,10 +17,7 @@ from steer_kernels.ops import sample_logits as sample_op
 from steer_kernels.ops.sample_logits import SampledLogits
 
 _NAME = "steer_kernels::sample_logits_packed"
-_SCHEMA = (
-    "(Tensor logits, Tensor uniform, float temperature=1.0, int top_k=0, float top_p=1.0, "
-    "float min_p=0.0, int k=8, int? vocab_size=None) -> Tensor"
-)
+_SCHEMA = sample_op._SCHEMA.partition(" -> ")[0] + " -> Tensor"
 
 
 class Packed(enum.IntEnum):
