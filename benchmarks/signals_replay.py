@@ -142,7 +142,7 @@ def _stays(setting: Setting, draft: Written, large: Ledger, start: int) -> bool:
             return True
     if setting.keep == -math.inf:
         return True
-    large.grade(start, len(draft.ids))
+    large.grade(start, len(draft.ids), (i for i, own in enumerate(draft.likeliest) if not own))
     return grade_value(setting.grade, draft) >= setting.keep
 
 

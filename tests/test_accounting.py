@@ -25,7 +25,14 @@ from torch.utils.flop_counter import FlopCounterMode
 # Every built-in router, with settings at which the demo pair hands over.
 ROUTERS = (
     *("small", "large", "random:share=0.5", "replay:writers=SLSSL", "first-token:threshold=0.4"),
-    *("steer:gamma=0.6", "both-sides", "spec-reason", "spec-reason:grade=digit", "rsd"),
+    *(
+        "steer:gamma=0.6",
+        "both-sides",
+        "both-sides:lost=0:sure=1",
+        "spec-reason",
+        "spec-reason:grade=digit",
+        "rsd",
+    ),
     *("ecotab", "corea:threshold=2", "corea:over=first:signal=margin:threshold=0.9", "learned"),
 )
 IN_ROUNDS = ("steer-cohort:gamma=0.6", "percentile:share=0.4")
@@ -174,7 +181,13 @@ def test_one_answer_costs_what_its_models_were_made_to_do(demo: Pair, spec: str)
 
 @pytest.mark.parametrize(
     ("spec", "turns"),
-    [*((spec, 1) for spec in IN_ROUNDS), ("corea:over=first", 1), ("first-token", 4), ("rsd", 4)],
+    [
+        *((spec, 1) for spec in IN_ROUNDS),
+        ("both-sides:lost=0", 1),
+        ("corea:over=first", 1),
+        ("first-token", 4),
+        ("rsd", 4),
+    ],
 )
 def test_a_cohort_costs_what_its_models_were_made_to_do(demo: Pair, spec: str, turns: int) -> None:
     prompts = [p.prompt for name in DOMAINS for p in problems(name, 2, split="calibration")]

@@ -31,7 +31,9 @@ def written(policy) -> list:  # type: ignore[no-untyped-def]
 
 
 def test_with_every_draft_read_it_is_spec_reason() -> None:
-    assert written(BothSides(sure=1.0, keep=-3.0, lost=0.0)) == written(SpecReason(-3.0))
+    assert written(BothSides(sure=1.0, keep=-3.0, lost=0.0, fix="step")) == written(
+        SpecReason(-3.0)
+    )
 
 
 def test_where_every_draft_stays_it_is_the_first_token_router() -> None:
@@ -44,7 +46,7 @@ def test_where_every_draft_stays_it_is_the_first_token_router() -> None:
 def test_only_doubtful_drafts_are_read_and_only_unlikely_ones_taken_back() -> None:
     drafts = Router(PAIR, BothSides(sure=0.0, lost=0.0)).cohort(PROMPTS, max_new_tokens=80)
     sure = statistics.median(min(s.values) for o in drafts for s in o.trace.steps)
-    policy = BothSides(sure=sure, keep=-3.0, lost=0.0)
+    policy = BothSides(sure=sure, keep=-3.0, lost=0.0, fix="step")
     seen = set()
     for output in Router(PAIR, policy).cohort(PROMPTS, max_new_tokens=80):
         for step in output.trace.steps:
@@ -81,6 +83,7 @@ def test_hold_asks_more_after_a_step_of_the_large_model() -> None:
         ("both-sides:sure=2", r"sure must lie in \[0, 1\], got 2"),
         ("both-sides:sure=0.2:lost=0.3", "lost must not lie above sure, got 0.3 and 0.2"),
         ("both-sides:signal=entropy", "signal must be margin or max-prob, got entropy"),
+        ("both-sides:fix=word", "fix must be token or step, got 'word'"),
         ("both-sides:keep=nan", "keep must be a number, got nan"),
     ],
 )
@@ -163,6 +166,7 @@ class TestShare:
             ("both-sides:share=0.3", "needs a calibration of the pair, path=FILE"),
             ("both-sides:share=1.3", r"share must lie in \[0, 1\], got 1.3"),
             ("both-sides:share=0.3:lost=0.2", "give either share or lost"),
+            ("both-sides:share=0.3:fix=step", "give either share or fix"),
             ("both-sides:share=0.3:cost=euros", "cost must be one of papers, processed, bytes"),
             ("both-sides:cost=papers", "cost=papers is for share"),
             ("both-sides:doubt=0.99", "doubt must not lie above sure"),
@@ -183,7 +187,7 @@ class TestShare:
                 policy = BothSides(share=share, cost=cost, path=shipped)
                 outputs = Router(pair, policy).cohort(prompts, max_new_tokens=128)
                 kept = [s for o in outputs for s in o.trace.kept]
-                large = sum(len(s.token_ids) for s in kept if s.writer == "large")
+                large = sum(s.by("large") for s in kept)
                 shares.append(large / sum(len(s.token_ids) for s in kept))
             assert shares[0] == 0
             assert shares == sorted(shares)

@@ -35,9 +35,9 @@ class TestForecast:
     """Three drafts of four tokens: sure and fine, unsure and fine, unsure and wrong."""
 
     DRAFTS = (
-        Draft(0.9, 0.9, -0.01, 4, True),
-        Draft(0.3, 0.2, -0.05, 4, True),
-        Draft(0.4, 0.1, -3.0, 4, False),
+        Draft(0.9, 0.9, -0.01, 0.0, 4, True),
+        Draft(0.3, 0.2, -0.05, 0.0, 4, True),
+        Draft(0.4, 0.1, -3.0, -5.0, 4, False, foreign=[1, 3], mends=[(1, 3), (2, 4)]),
     )
 
     @pytest.fixture
@@ -74,14 +74,31 @@ class TestForecast:
         consent: int,
         written: tuple[int, int],
     ) -> None:
-        found, costs = forecast.of(thresholds)
+        found, costs = forecast.of(thresholds, "step")
         n = [2 * pair.shapes[w].parameters for w in ("small", "large")]
         assert found == consent
         assert costs["papers"] == written[0] * n[0] + written[1] * n[1]
 
+    def test_a_mended_draft_is_followed_mend_by_mend(self, pair: Pair, forecast: Forecast) -> None:
+        found, costs = forecast.of(Thresholds(1.0, -0.1, NEVER, NEVER, 0.0), "token")
+        shapes = pair.shapes
+        # Drafts of 4, 4 and 4; mended at token 1 (then 3 tokens: one more), and at 2 (one more).
+        assert found == 1
+        assert costs["papers"] == 2 * (
+            (12 + 1 + 1) * shapes["small"].parameters + 2 * shapes["large"].parameters
+        )
+        small = [(10, 10, 1), *((1, p + 1, 1) for p in range(10, 21)), (1, 20, 1), (1, 21, 1)]
+        # Its own tokens come from logits that it has; they are read with what follows them.
+        large = [(14, 14, 5), (4, 18, 4), (4, 22, 4), (2, 21, 2), (2, 22, 2)]
+        assert costs["processed"] == sum(
+            shapes[w].flops(new, end - new, heads)
+            for w, passes in {"small": small, "large": large}.items()
+            for new, end, heads in passes
+        )
+
     def test_reading_is_free_as_papers_count_and_dear_in_flops(self, forecast: Forecast) -> None:
-        read = forecast.of(Thresholds(1.0, NEVER, NEVER, NEVER, 0.0))[1]
-        unread = forecast.of(Thresholds(NEVER, NEVER, NEVER, NEVER, 0.0))[1]
+        read = forecast.of(Thresholds(1.0, NEVER, NEVER, NEVER, 0.0), "step")[1]
+        unread = forecast.of(Thresholds(NEVER, NEVER, NEVER, NEVER, 0.0), "step")[1]
         large = forecast.ends[1][1]
         assert read["papers"] == unread["papers"]
         assert read["processed"] > large["processed"]
@@ -91,7 +108,7 @@ class TestForecast:
         answers = [Answer(10, self.DRAFTS)] * 3
         forecast = Forecast(answers, pair.shapes)
         for path in paths(answers, -0.1, 0.0, 1.0):
-            costs = [forecast.of(thresholds)[1]["papers"] for thresholds in path]
+            costs = [forecast.of(t, path.fix)[1]["papers"] for t in path.places]
             assert costs[-1] > costs[0]
 
 
@@ -104,7 +121,10 @@ def test_followed_through_a_bank_of_steps_it_is_what_a_run_gives(
 
     tasks = demo_tasks(DOMAINS, 1, "calibration")
     routers = [
-        (BothSides(hold=0.3), Setting("margin", 0.2, 0.3, "min-margin", 0.0, 0.95, "mean", -0.1)),
+        (
+            BothSides(hold=0.3, fix="step"),
+            Setting("margin", 0.2, 0.3, "min-margin", 0.0, 0.95, "mean", -0.1),
+        ),
         (
             BothSides(doubt=0.5, sure=0.5, lost=0.0),
             Setting("", after="min-margin", doubt=0.5, sure=0.5),
@@ -172,6 +192,6 @@ def test_the_demo_pair_is_calibrated_from_two_dozen_prompts(pair: Pair) -> None:
         middle = plan.knots[len(plan.knots) // 2]
         outputs = list(run.answers(BothSides(share=middle.share, cost=cost, path=made)))
         kept = [step for output in outputs for step in output.trace.kept]
-        large = sum(len(s.token_ids) for s in kept if s.writer == "large")
+        large = sum(s.by("large") for s in kept)
         assert large / sum(len(s.token_ids) for s in kept) == pytest.approx(middle.share, abs=1e-3)
     assert isinstance(made, SidesCalibration)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from steer_decode import Policy, Router, Step
-from steer_decode.conversation import Graded as Grades
+from steer_decode.asks import Graded as Grades
 from steer_decode.judging import ask, grade
 from steer_decode.lane import Lane
 from steer_decode.policies import Question, Redo

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from steer_decode import Policy, Router, Step, StepStart, Trace
+from steer_decode.policies import Mend
 from steer_decode.rows import step_records
 from steer_decode.transcript import WRITERS, Writer
 from tiny import make_pair, prompt_text
@@ -25,7 +26,7 @@ class Chaos(Policy):
         rng = random.Random(seed)
         self.looks_ahead, self.grades, self.restarts = (rng.random() < 0.5 for _ in range(3))
         self._rng = random.Random(seed + 1)
-        self.verdicts: list[str] = []
+        self.verdicts: list[Any] = []
 
     def before_step(self, start: StepStart) -> Writer:
         return self._rng.choice(WRITERS)
@@ -35,9 +36,11 @@ class Chaos(Policy):
 
     def judge(self, step: Step, trace: Trace) -> Any:
         again = [s for s in trace.steps if s.discarded and s.index == step.index]
-        choices: list[str] = [*WRITERS]
+        choices: list[Any] = [*WRITERS]
         if not again:
             choices.append("redo")
+        if step.unread and (not again or step.inherited or step.others):
+            choices.append(Mend(len(step.token_ids) - self._rng.randint(1, step.unread)))
         if self.restarts and "restart" not in self.verdicts:
             choices.append("restart")
         self.verdicts.append(self._rng.choice(choices))
@@ -50,6 +53,7 @@ class Reader:
     def __init__(self) -> None:
         self.mark = self.processed = self.forwards = 0
         self.knows = False  # the logits behind the last token that it read
+        self.held: set[int] = set()  # lengths whose logits a judge has kept
 
     def catch_up(self, length: int) -> None:
         if self.mark == length and not self.knows:
@@ -57,20 +61,22 @@ class Reader:
         if self.mark < length:
             self._pass(length)
 
-    def grade(self, length: int, tokens: int) -> None:
+    def grade(self, length: int, likeliest: list[bool]) -> None:
+        tokens = len(likeliest)
         self.roll_back(length - tokens)
         if not (self.knows and self.mark == length - tokens):
             self.roll_back(length - tokens - 1)
         self._pass(length)
+        self.held = {length - tokens + j for j, agrees in enumerate(likeliest) if not agrees}
 
     def roll_back(self, length: int) -> None:
         if length < self.mark:
-            self.mark, self.knows = length, False
+            self.mark, self.knows = length, length in self.held
 
     def _pass(self, length: int) -> None:
         self.processed += length - self.mark
         self.forwards += 1
-        self.mark, self.knows = length, True
+        self.mark, self.knows, self.held = length, True, set()
 
 
 def simulate(trace: Trace, chaos: Chaos) -> dict[Writer, Reader]:
@@ -78,22 +84,32 @@ def simulate(trace: Trace, chaos: Chaos) -> dict[Writer, Reader]:
     readers: dict[Writer, Reader] = {w: Reader() for w in WRITERS}
     owners: list[Writer | None] = [None] * len(trace.prompt_ids)
     verdicts = iter(chaos.verdicts)
-    verdict = ""
+    verdict: Any = ""
+
+    def foreign(writer: Writer) -> int:
+        return sum(owner != writer for owner in owners[readers[writer].mark :])
+
     for step in trace.steps:
-        start, reader = len(owners), readers[step.writer]
-        assert step.prefilled == sum(owner != step.writer for owner in owners[reader.mark :])
-        if chaos.looks_ahead and verdict != "redo":
+        start, mends = len(owners) - step.inherited, isinstance(verdict, Mend)
+        assert owners[start:] == step.writers[: step.inherited]
+        prefilled = 0 if mends else foreign(step.writer)
+        if chaos.looks_ahead and not mends and verdict != "redo":
             pending = start - readers["small"].mark
             readers["small"].catch_up(start)
             assert step.probed == (pending if step.writer == "large" else 0)
-        for _ in step.token_ids:
-            reader.catch_up(len(owners))
-            owners.append(step.writer)
+        for i, writer in enumerate(step.writers[step.inherited :]):
+            assert (writer == step.writer) != (mends and i == 0)
+            prefilled += foreign(writer) if mends and i < 2 else 0
+            readers[writer].catch_up(len(owners))
+            owners.append(writer)
+        assert step.prefilled == prefilled
         if step.graded:
-            readers["large"].grade(len(owners), len(step.token_ids))
+            readers["large"].grade(len(owners), step.likeliest)
         verdict = next(verdicts) if step.closed else ""
-        if verdict in ("redo", "restart"):
-            del owners[start if verdict == "redo" else len(trace.prompt_ids) :]
+        ends = {"redo": start, "restart": len(trace.prompt_ids)}
+        end = start + verdict.at if isinstance(verdict, Mend) else ends.get(verdict)
+        if end is not None:
+            del owners[end:]
             for each in readers.values():
                 each.roll_back(len(owners))
     return readers
@@ -114,22 +130,23 @@ def test_the_steps_of_any_trace_add_up_to_its_totals(seed: int, room: int) -> No
     steps, cost = out.trace.steps, out.cost
     readers = simulate(out.trace, chaos)
     for writer in WRITERS:
-        mine = [s for s in steps if s.writer == writer]
         usage = getattr(cost, writer)
-        assert usage.written == sum(len(s.token_ids) for s in mine)
-        assert usage.discarded == sum(len(s.token_ids) for s in mine if s.discarded)
+        # What stays of a draft is in the step that takes its place as well.
+        twice = sum(s.writers[: s.inherited].count(writer) for s in steps)
+        assert usage.written == sum(s.by(writer) for s in steps) - twice
+        assert usage.discarded == sum(s.by(writer) for s in steps if s.discarded) - twice
         assert usage.processed == readers[writer].processed
         assert usage.forwards == readers[writer].forwards
     assert out.token_ids == [t for s in out.trace.kept for t in s.token_ids]
     assert cost.discarded_tokens == cost.small.discarded + cost.large.discarded
     assert cost.hand_overs == out.trace.hand_overs
     assert cost.flops_paper == sum(
-        2 * TINY.shapes[s.writer].parameters * len(s.token_ids) for s in steps
+        2 * TINY.shapes[w].parameters * getattr(cost, w).written for w in WRITERS
     )
     assert cost.flops_processed == cost.small.flops + cost.large.flops
     assert cost.bytes_read == pytest.approx(cost.small.bytes_read + cost.large.bytes_read)
     kept = out.trace.kept
-    large = sum(len(s.token_ids) for s in kept if s.writer == "large")
+    large = sum(s.by("large") for s in kept)
     assert cost.large_token_share == large / len(out.token_ids)
     assert cost.large_step_share == sum(s.writer == "large" for s in kept) / len(kept)
     # Both clocks run inside the call. Steps are timed apart: what lies between them is in neither.
@@ -139,9 +156,15 @@ def test_the_steps_of_any_trace_add_up_to_its_totals(seed: int, room: int) -> No
     assert cost.seconds <= wall
     # What results keep of the steps adds up to the same.
     records = step_records(out.trace)
-    assert sum(r.tokens for r in records if r.discarded) == cost.discarded_tokens
-    assert sum(r.tokens for r in records) == cost.small.written + cost.large.written
+    twice = sum(r.inherited for r in records)
+    assert sum(r.tokens for r in records if r.discarded) - twice == cost.discarded_tokens
+    assert sum(r.tokens for r in records) - twice == cost.small.written + cost.large.written
+    assert sum(r.others for r in records if not r.discarded) == sum(len(s.others) for s in kept)
     assert sum(r.prefilled for r in records) == sum(s.prefilled for s in steps)
+
+
+def kind(verdict: Any) -> str:
+    return "mend" if isinstance(verdict, Mend) else str(verdict)
 
 
 def test_chaos_does_everything() -> None:
@@ -152,6 +175,6 @@ def test_chaos_does_everything() -> None:
         out = Router(TINY, chaos, turns=1).generate(
             prompt_text(seed % 9), max_new_tokens=40, temperature=1.0, seed=seed
         )
-        seen |= {*chaos.verdicts, chaos.looks_ahead, "graded" if chaos.grades else ""}
+        seen |= {*map(kind, chaos.verdicts), chaos.looks_ahead, "graded" if chaos.grades else ""}
         seen |= {"hand-over"} if out.cost.hand_overs > 2 else set()
-    assert seen >= {"small", "large", "redo", "restart", True, False, "graded", "hand-over"}
+    assert seen >= {"small", "large", "redo", "mend", "restart", True, False, "graded", "hand-over"}

@@ -10,7 +10,7 @@ from torch import Tensor
 from steer_kernels import LogitStats, unpack
 
 from .errors import SteerError
-from .policies import REDO, RESTART, Policy
+from .policies import REDO, RESTART, Mend, Policy
 from .transcript import WRITERS
 
 _T = TypeVar("_T")
@@ -35,10 +35,12 @@ def consult(policy: Policy, where: str, ask: Callable[[], _T]) -> _T:
         raise
     except Exception as error:
         raise _failed(f"policy {policy.name!r}", where, error) from error
-    answers = (*WRITERS, REDO, RESTART) if where.startswith("after") else WRITERS
+    after = where.startswith("after")
+    answers = (*WRITERS, REDO, RESTART) if after else WRITERS
     for word in answer if isinstance(answer, list) else [answer]:
-        if word not in answers:
-            *most, last = map(repr, answers)
+        mends = after and isinstance(word, Mend) and isinstance(word.at, int)
+        if not mends and word not in answers:
+            *most, last = [*map(repr, answers), *(["Mend(i)"] if after else [])]
             raise SteerError(
                 f"policy {policy.name!r} answered {word!r} {where}: "
                 f"it must answer {', '.join(most)} or {last}"

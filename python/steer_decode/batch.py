@@ -13,7 +13,8 @@ from torch import Tensor
 from steer_kernels import Packed, sample_logits, sample_logits_packed, unpack
 
 from .asking import consult, read_signal
-from .conversation import Ask, Conversation, Draw, Grade, Judge, Reply
+from .asks import Ask, Draw, Grade, Judge, Reply
+from .conversation import Conversation
 from .errors import BrokenModelError, OutOfMemoryError, SteerError
 from .events import Event, StepClosed, TextDelta
 from .judging import ask, grade

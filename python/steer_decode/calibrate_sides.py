@@ -3,8 +3,8 @@
 1. The large model answers alone. How likely its own steps are to it says what consent means: a
    draft has it if its mean log-probability is no lower than that of all but :data:`OWN` of these
    steps, or than :data:`ENOUGH` where the large model is surer than that of all it writes.
-2. The small model drafts and the large one reads every draft, which stays if it has consent. The
-   same answers are written once for each signal.
+2. The small model drafts and the large one reads every draft; it writes the tokens that it does
+   not consent to, and the small model goes on. The same answers are written once for each signal.
 3. Signals and ways to spend are compared on the recorded drafts (``sides_paths``) by the area under
    the curve of consent against each cost, and the best by each is taken. How well each signal alone
    tells drafts with consent from those without (AUROC) is kept for the reader.
@@ -16,23 +16,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from .calibrate import Run
 from .errors import SteerError
 from .events import RoutedOutput
-from .policies import AlwaysLarge, BothSides, SpecReason
-from .policies.both_sides import OVER
+from .policies import AlwaysLarge, BothSides, Mend, Policy
+from .policies.both_sides import OVER, refused
 from .policies.sides import COSTS, Knot, Plan, SidesCalibration, Thresholds
 from .rank import auroc
 from .sides_paths import Answer, Draft, Forecast, Path, paths
 from .signals import SIGNALS, Signal, get_signal
 from .trace import Step
+from .transcript import WRITERS, Writer
 
 OWN = 0.05
 ENOUGH = -0.1  # nats a token
 FEWEST = 20
+
+
+_Place = tuple[str, str, str, Thresholds]
 
 
 @dataclass(frozen=True)
@@ -70,14 +75,14 @@ def calibrate_sides(run: Run, signals: Sequence[str] = tuple(SIGNALS)) -> SidesC
         for way in _ways(run, recorded[name], name, over, keep)
     ]
     chosen = {cost: max(ways, key=lambda way: way.worth(cost)) for cost in COSTS}
-    shares: dict[tuple[str, str, Thresholds], float] = {}
+    shares: dict[_Place, float] = {}
     plans = {cost: _plan(run, way, shares) for cost, way in chosen.items()}
     drafts = [step for output in recorded[signals[0]] for step in _drafts(output)]
     agreement = {
         "auroc": tells,
         "consent_at": round(keep, 4),
         "drafts": len(drafts),
-        "with_consent": sum(_mean(step.graded) >= keep for step in drafts),
+        "with_consent": sum(_consents(step, keep) for step in drafts),
         "forecast_area": {cost: round(way.areas[cost], 4) for cost, way in chosen.items()},
     }
     settings = {"prompts": len(run.prompts), **run.options}
@@ -109,15 +114,34 @@ def _own_likelihood(run: Run) -> float:
     return min(float(np.quantile(means, OWN)), ENOUGH)
 
 
+class _Reading(Policy):
+    """The large model reads every draft, which is mended where it does not consent."""
+
+    name: ClassVar[str] = "reading"
+    grades = True
+
+    def __init__(self, signal: str, keep: float) -> None:
+        self.signal = get_signal(signal)
+        self._keep = keep
+
+    def after_step(self, step: Step) -> Writer | Mend:
+        token = refused(step, self._keep)
+        return "small" if token is None else Mend(token)
+
+
 def _drafted(run: Run, signal: str, keep: float) -> list[RoutedOutput]:
     """Every draft read by the large model, with the values of one signal."""
-    policy = SpecReason(keep)
-    policy.signal = get_signal(signal)
-    return list(run.answers(policy))
+    return list(run.answers(_Reading(signal, keep)))
 
 
 def _drafts(output: RoutedOutput) -> list[Step]:
-    return [step for step in output.trace.steps if step.graded]
+    """Of each step the first draft, as the small model wrote it."""
+    return [step for step in output.trace.steps if step.graded and not step.others]
+
+
+def _consents(step: Step, keep: float) -> bool:
+    """Whether the large model would have written every token, or finds the draft likely enough."""
+    return all(step.likeliest) or _mean(step.graded) >= keep
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -131,7 +155,7 @@ def told(outputs: Sequence[RoutedOutput], signal: Signal, keep: float) -> dict[s
         SteerError: too few drafts, or consent to all of them or to none.
     """
     drafts = [step for output in outputs for step in _drafts(output)]
-    consent = [_mean(step.graded) >= keep for step in drafts]
+    consent = [_consents(step, keep) for step in drafts]
     if len(drafts) < FEWEST or len(set(consent)) < 2:
         raise SteerError(
             f"the large model consents to {sum(consent)} of {len(drafts)} drafts: a calibration "
@@ -148,15 +172,29 @@ def told(outputs: Sequence[RoutedOutput], signal: Signal, keep: float) -> dict[s
 
 
 def _answer(output: RoutedOutput, signal: Signal, over: str, keep: float) -> Answer:
+    mends: dict[int, list[tuple[int, int]]] = {}
+    for step in output.trace.steps:
+        if step.others:
+            mends.setdefault(step.index, []).append((step.others[-1], len(step.token_ids)))
     drafts = []
     for step in _drafts(output):
         values = [signal.confidence(value) for value in step.values]
-        grade = _mean(step.graded)
-        drafts.append(Draft(values[0], OVER[over](values), grade, len(values), grade >= keep))
+        foreign = [i for i, own in enumerate(step.likeliest) if not own]
+        draft = Draft(
+            first=values[0],
+            all=OVER[over](values),
+            grade=_mean(step.graded),
+            worst=min((step.graded[i] for i in foreign), default=0.0),
+            tokens=len(values),
+            agrees=_consents(step, keep),
+            foreign=foreign,
+            mends=mends.get(step.index, []),
+        )
+        drafts.append(draft)
     return Answer(len(output.trace.prompt_ids), drafts)
 
 
-def _plan(run: Run, way: _Way, known: dict[tuple[str, str, Thresholds], float]) -> Plan:
+def _plan(run: Run, way: _Way, known: dict[_Place, float]) -> Plan:
     """The places of a way with the shares that they were seen to give.
 
     Args:
@@ -164,21 +202,21 @@ def _plan(run: Run, way: _Way, known: dict[tuple[str, str, Thresholds], float]) 
     """
     start, end = _ends(way)
     knots = [start]
-    for thresholds in way.path:
-        key = (way.signal, way.over, thresholds)
+    for thresholds in way.path.places:
+        key = (way.signal, way.over, way.path.fix, thresholds)
         if key not in known:
             known[key] = _share(run, way, thresholds)
         share = round(known[key], 4)
         if knots[-1].share < share < 1:
             knots.append(Knot(share, thresholds))
-    return Plan(way.signal, way.over, way.bounds[0], [*knots, end])
+    return Plan(way.signal, way.over, way.bounds[0], [*knots, end], way.path.fix)
 
 
 def _ends(way: _Way) -> tuple[Knot, Knot]:
     """The small model alone and the large one, in the terms of a path."""
-    first, last = way.path[0], way.path[-1]
+    first, last = way.path.places[0], way.path.places[-1]
     lowest, highest = way.bounds
-    never = min(t.keep for t in way.path) - 1
+    never = min(t.keep for t in way.path.places) - 1
     unread = first.sure <= first.doubt
     small = Thresholds(lowest if unread else first.sure, never, lowest, lowest, first.hold)
     sure = last.sure if unread else highest
@@ -188,10 +226,11 @@ def _ends(way: _Way) -> tuple[Knot, Knot]:
 def _share(run: Run, way: _Way, thresholds: Thresholds) -> float:
     """Share of kept tokens that the large model writes at ``thresholds``."""
     knots = [Knot(0.0, thresholds), Knot(1.0, thresholds)]
-    plan = Plan(way.signal, way.over, way.bounds[0], knots)
+    plan = Plan(way.signal, way.over, way.bounds[0], knots, way.path.fix)
     fixed = SidesCalibration(run.pair.fingerprint, dict.fromkeys(COSTS, plan))
     tokens = {"small": 0, "large": 0}
     for output in run.answers(BothSides(share=0.5, path=fixed)):
         for step in output.trace.kept:
-            tokens[step.writer] += len(step.token_ids)
+            for writer in WRITERS:
+                tokens[writer] += step.by(writer)
     return tokens["large"] / max(1, sum(tokens.values()))

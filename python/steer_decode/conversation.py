@@ -11,79 +11,22 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
-from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from steer_kernels import LogitStats
 
 from .asking import consult, signal_of
+from .asks import Ask, Grade, Graded, Hooks, Judge, Reply
 from .errors import SteerError
 from .events import Event, HandOver, StepClosed, TextDelta
 from .holding import held_back
 from .pair import Pair
-from .policies import REDO, RESTART, Policy, Question, Redo, Restart, StepStart
+from .policies import REDO, RESTART, Mend, Policy, StepStart
 from .steps import Detokenizer, StepBoundary, decode
 from .trace import Step, Trace
 from .transcript import WRITERS, Transcript, Writer, other
-
-
-class Ask(NamedTuple):
-    """What a conversation wants of a model: tokens to append, or a look at the next logits."""
-
-    writer: Writer
-    draw: bool
-
-
-class Grade(NamedTuple):
-    """What the large model makes of the last ``tokens`` of the transcript, the step just closed.
-
-    With a question: what it answers to that.
-    """
-
-    tokens: int
-    question: Question | None = None
-
-
-class Judge(NamedTuple):
-    """A step has closed: who writes the next one, or this one again?"""
-
-    step: Step
-
-
-class Draw(NamedTuple):
-    """A token, and the policy's signal on the raw logits that it was drawn from."""
-
-    token: int
-    value: float
-
-
-class Graded(NamedTuple):
-    """Log-probability of each token under the large model, and whether it is its likeliest.
-
-    To a question: of each answer, and nothing.
-    """
-
-    log_probs: list[float]
-    likeliest: list[bool]
-
-
-Reply = LogitStats | list[Draw] | Graded | Writer | Redo | Restart
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What a caller may hang on an answer, as in ``generate`` of transformers.
-
-    Attributes:
-        processors: change the scores before a token is drawn; signals are read before them.
-        criteria: end the answer.
-    """
-
-    processors: LogitsProcessorList | None = None
-    criteria: StoppingCriteriaList | None = None
 
 
 class Conversation:
@@ -126,6 +69,7 @@ class Conversation:
         self.watermark: Callable[[Writer], int] = lambda writer: 0
         self.written: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
         self.discarded: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
+        self._pen: Writer | Literal[""] = ""  # who wrote the last token, one taken back included
 
     def uniforms(self, n: int) -> list[float]:
         """The next ``n`` uniform numbers in [0, 1) of this answer, whoever writes.
@@ -164,15 +108,18 @@ class Conversation:
     def _run(self) -> Generator[Event | Ask | Grade | Judge, Reply, None]:
         index, redo, restarted = 0, False, False
         writer: Writer = "small"
+        mended: Step | None = None  # what stays of the draft that was written last
         while not self.trace.stop_reason:
             begin = time.perf_counter()
-            self._step = step = Step(index, writer)
-            if not redo:
+            self._step = step = mended or Step(index, writer)
+            if not redo and mended is None:
                 yield from self._look_before(step)
-            if self.trace.steps and self.trace.steps[-1].writer != step.writer:
+            if self._pen not in ("", step.writer):
                 yield HandOver(index, step.writer, self._unread(step.writer) + step.prefilled)
             self.trace.steps.append(step)
-            mark, start = self._detokenizer.mark(), len(self.transcript)
+            mark, start = self._detokenizer.mark(), len(self.transcript) - step.inherited
+            if mended is not None:
+                yield from self._mend(step)
             yield from self._write(step)
             texts = self._boundary.texts(step.token_ids)
             step.counted = self._policy.counted(texts, self.trace.prompt)
@@ -180,15 +127,19 @@ class Conversation:
                 yield from self._grade(step)
             step.milliseconds = 1e3 * (time.perf_counter() - begin)
             verdict: Any = (yield Judge(step)) if step.closed else step.writer
-            if verdict == REDO and redo:
+            if redo and (verdict == REDO or isinstance(verdict, Mend)):
                 raise SteerError(
                     f"policy {self._policy.name!r} took step {index} back twice: "
                     "a step that was written again has to stay"
                 )
-            redo = verdict == REDO
+            redo, mended = verdict == REDO, None
             if verdict == RESTART:
                 restarted = self._restart(restarted)
                 index, writer = 0, "large"
+            elif isinstance(verdict, Mend):
+                mended = self._until(step, verdict.at)
+                self._take_back(step, start + verdict.at)
+                self._detokenizer.reset(mark)
             elif redo:
                 self._take_back(step, start)
                 self._detokenizer.reset(mark)
@@ -206,10 +157,38 @@ class Conversation:
                 reply = yield Grade(len(step.token_ids), question)
                 assert isinstance(reply, Graded)
                 step.answers = reply.log_probs
-        elif self._policy.grades and self._policy.wants_grade(step):
-            reply = yield Grade(len(step.token_ids))
+        elif self._policy.grades and step.unread and self._policy.wants_grade(step):
+            reply = yield Grade(step.unread)
             assert isinstance(reply, Graded)
             step.graded, step.likeliest = reply
+
+    def _until(self, step: Step, at: int) -> Step:
+        """The start of a step that takes the place of ``step``, whose token ``at`` is refused."""
+        first = len(step.token_ids) - step.unread
+        if not first <= at < len(step.token_ids):
+            raise SteerError(
+                f"policy {self._policy.name!r} wants token {at} of step {step.index} mended: it "
+                f"must be one of {first} to {len(step.token_ids) - 1}, which {step.writer} wrote "
+                "since the step was mended last"
+            )
+        return step.until(at)
+
+    def _mend(self, step: Step) -> Generator[Event | Ask, Reply, None]:
+        """Shows what stays of the draft again, and has the other model write the next token."""
+        for token, author in zip(step.token_ids, step.writers, strict=True):
+            text = self._detokenizer.push(token)
+            step.text += text
+            yield TextDelta(text, token, author, step.index)
+        writer = other(step.writer)
+        foreign = self._unread(writer)
+        step.prefilled += foreign
+        yield HandOver(step.index, writer, foreign)
+        drawn = yield Ask(writer, draw=True)
+        assert isinstance(drawn, list)
+        step.others.append(len(step.token_ids))
+        yield self._append(step, *drawn[0], writer)
+        if not self._over(step):
+            yield HandOver(step.index, step.writer, self._unread(step.writer))
 
     def _unread(self, writer: Writer) -> int:
         """Tokens that ``writer`` has to read first and did not write itself."""
@@ -237,21 +216,28 @@ class Conversation:
 
     def _write(self, step: Step) -> Generator[Event | Ask, Reply, None]:
         """Writes one step to its end, or to the end of the answer."""
+        if self._over(step):
+            return  # The token that mended it ended it.
         step.prefilled += self._unread(step.writer)
         ask = Ask(step.writer, draw=True)
         while True:
             drawn = yield ask
             assert isinstance(drawn, list)
             for token, value in drawn:
-                yield self._append(step, token, value)
-                if step.closed or self.trace.stop_reason:
+                yield self._append(step, token, value, step.writer)
+                if self._over(step):
                     return  # What was drawn beyond the end is forgotten.
 
-    def _append(self, step: Step, token: int, value: float) -> TextDelta:
+    def _over(self, step: Step) -> bool:
+        """Whether nothing more belongs to ``step``."""
+        return step.closed or bool(self.trace.stop_reason)
+
+    def _append(self, step: Step, token: int, value: float, writer: Writer) -> TextDelta:
         if self._uniforms:
             self._uniforms.popleft()
-        self.transcript.append(token, step.writer)
-        self.written[step.writer] += 1
+        self._pen = writer
+        self.transcript.append(token, writer)
+        self.written[writer] += 1
         step.token_ids.append(token)
         step.values.append(value)
         text = self._detokenizer.push(token)
@@ -261,7 +247,7 @@ class Conversation:
         if self.trace.stop_reason:
             text += self._detokenizer.flush()
         step.text += text
-        return TextDelta(text, token, step.writer, step.index)
+        return TextDelta(text, token, writer, step.index)
 
     def _cut(self) -> str:
         """Why the answer cannot go on, though no model has ended it; "" if it can."""
@@ -273,12 +259,13 @@ class Conversation:
                 return "criteria"
         return ""
 
-    def _take_back(self, step: Step, start: int) -> None:
-        """Moves the transcript back to where ``step`` began; the lanes follow."""
+    def _take_back(self, step: Step, end: int) -> None:
+        """Moves the transcript back to ``end`` tokens, within ``step``; the lanes follow."""
         step.discarded = True
         self.trace.stop_reason = ""
-        self.transcript.truncate(start)
-        self.discarded[step.writer] += len(step.token_ids)
+        for writer in WRITERS:
+            self.discarded[writer] += self.transcript.writers[end:].count(writer)
+        self.transcript.truncate(end)
 
     def _restart(self, restarted: bool) -> Literal[True]:
         """Moves the transcript back to the prompt; the lanes follow."""

@@ -28,7 +28,7 @@ from transformers.generation import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from .conversation import Hooks
+from .asks import Hooks
 from .errors import SteerError
 from .events import RoutedOutput
 from .generate_request import call_eos_ids, check_config, check_model, pad_id, prompt_rows

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from steer_kernels import logit_stats
 
-from .conversation import Graded
+from .asks import Graded
 from .lane import Lane
 from .policies import Question
 
@@ -68,7 +68,13 @@ def grade(
             own = logits[i, end - draft.keep : end]
             lane.remember(draft.row, own[-1:].clone())  # a view would keep all of them
             drawn_from = torch.cat([*draft.before, own[:-1]])
-            graded[draft.row] = _graded(drawn_from, draft.ids[-draft.n :], vocab_size)
+            found = _graded(drawn_from, draft.ids[-draft.n :], vocab_size)
+            if found is not None:
+                # The large model may be asked for what it would have written in such a place.
+                start = len(draft.ids) - draft.n
+                refused = [j for j, agrees in enumerate(found.likeliest) if not agrees]
+                lane.hold(draft.row, {start + j: drawn_from[j : j + 1].clone() for j in refused})
+            graded[draft.row] = found
     return graded
 
 

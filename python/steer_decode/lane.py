@@ -62,6 +62,8 @@ class Lane:
         self._direct = DirectAttention(model, self.cache)
         # Of each row: logits [n, V] of the pass that read its last token, and its place in them.
         self._logits: list[tuple[Tensor, int] | None] = [None] * len(transcripts)
+        # Of each row: what `hold` was given, by the length of the text that it stands behind.
+        self._held: list[dict[int, Tensor]] = [{} for _ in transcripts]
         # (new tokens, cached tokens, rows, positions of the head) of each forward pass; sums are
         # made when asked for.
         self._passes: list[list[Pass]] = [[] for _ in transcripts]
@@ -118,7 +120,8 @@ class Lane:
             raise ValueError(f"length must be at least 0, got {length}")
         if length < self.watermark(row):
             self.cache.roll_back(row, length)
-            self._logits[row] = None
+            held = self._held[row].get(length)
+            self._logits[row] = None if held is None else (held, 0)
 
     def usage(self, row: int = 0) -> Usage:
         """What the model has read and computed for a row so far."""
@@ -158,6 +161,13 @@ class Lane:
         """Takes ``logits`` [1, V] as those behind what has been read of a row."""
         self._logits[row] = logits, 0
 
+    def hold(self, row: int, logits: dict[int, Tensor]) -> None:
+        """Keeps ``logits`` [1, V] for a roll-back to the lengths that they stand behind.
+
+        Until the row is read on.
+        """
+        self._held[row] = logits
+
     def count_turns(self, rows: Sequence[int], turns: int) -> None:
         """Moves the watermarks over ``turns`` tokens that :meth:`run` has read one at a time."""
         for row in rows:
@@ -165,6 +175,7 @@ class Lane:
             self._passes[row] += [Pass(1, mark + i, len(rows)) for i in range(turns)]
             self.cache.lengths[row] = mark + turns
             self._logits[row] = None
+            self._held[row] = {}
 
     def shorten(self, row: int, least: int) -> None:
         """Reads what is long in parts, but for ``least`` tokens or more: activations need memory.
@@ -267,6 +278,7 @@ class Lane:
         for i, row in enumerate(rows):
             self._passes[row].append(Pass(counts[i], marks[i], len(rows), heads[i] if heads else 1))
             self._logits[row] = None
+            self._held[row] = {}
 
     def run(self, ids: Tensor, span: Span, keep: int = 0) -> Tensor:
         """The forward pass itself: logits [n, V] behind the last of ``ids`` [n, N], void if padded.

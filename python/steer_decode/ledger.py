@@ -7,7 +7,8 @@ steps that were written once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from .cost import ModelShape
@@ -21,6 +22,7 @@ class Ledger:
         shape: its sizes.
         mark: tokens of the transcript that it has read.
         known: whether it has the logits behind the last of them.
+        held: lengths of the text whose logits a judge has kept, until more is read.
         written: tokens that it wrote, discarded ones included.
         flops: of its forward passes.
         bytes_read: weights, keys and values, once a pass.
@@ -29,6 +31,7 @@ class Ledger:
     shape: ModelShape
     mark: int = 0
     known: bool = False
+    held: set[int] = field(default_factory=set)
     written: int = 0
     flops: int = 0
     bytes_read: float = 0.0
@@ -52,18 +55,22 @@ class Ledger:
             self.catch_up(length + i)
         self.written += n
 
-    def grade(self, start: int, n: int) -> None:
-        """Reads the ``n`` tokens from ``start`` on, with the head on each."""
+    def grade(self, start: int, n: int, foreign: Iterable[int] = ()) -> None:
+        """Reads the ``n`` tokens from ``start`` on, with the head on each.
+
+        ``foreign`` are those, from 0, that are not its likeliest: it keeps the logits before them.
+        """
         self.roll_back(start)
         again = not (self.mark == start and self.known)
         if again:
             self.roll_back(start - 1)
         self._pass(start + n - self.mark, n + again)
+        self.held = {start + j for j in foreign}
 
     def roll_back(self, length: int) -> None:
         """Forgets what it read beyond the first ``length`` tokens."""
         if length < self.mark:
-            self.mark, self.known = length, False
+            self.mark, self.known = length, length in self.held
 
     def _pass(self, new: int, heads: int) -> None:
         flops, read = _cost(self.shape, new, self.mark, heads)
@@ -71,6 +78,7 @@ class Ledger:
         self.bytes_read += read
         self.mark += new
         self.known = True
+        self.held = set()
 
 
 @lru_cache(maxsize=1 << 16)

@@ -6,8 +6,9 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
+from .asks import Hooks
 from .batch import Batch
-from .conversation import Conversation, Hooks
+from .conversation import Conversation
 from .cost import Cost
 from .custom_generate import custom_generate
 from .errors import SteerError
@@ -237,7 +238,7 @@ class Cohort:
             for w in WRITERS
         }
         kept = conversation.trace.kept
-        tokens = {w: sum(len(s.token_ids) for s in kept if s.writer == w) for w in WRITERS}
+        tokens = {w: sum(step.by(w) for step in kept) for w in WRITERS}
         steps = sum(s.writer == "large" for s in kept)
         return Cost(
             flops_paper=float(sum(2 * shapes[w].parameters * written[w] for w in WRITERS)),

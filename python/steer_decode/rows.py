@@ -25,9 +25,10 @@ class Key(NamedTuple):
 class StepRecord:
     """What is kept of a step; fields as in :class:`~steer_decode.trace.Step`.
 
-    ``tokens`` is their number. ``right`` says whether the step is right where the task can tell; it
-    is None after a wrong step, and everywhere where only the whole answer can be judged. ``scores``
-    has the step's score under every built-in signal, where the small model wrote alone.
+    ``tokens`` is their number, ``others`` that of those which the other model wrote. ``right`` says
+    whether the step is right where the task can tell; it is None after a wrong step, and everywhere
+    where only the whole answer can be judged. ``scores`` has the step's score under every built-in
+    signal, where the small model wrote alone.
     """
 
     writer: Writer
@@ -38,6 +39,8 @@ class StepRecord:
     posterior: float | None = None
     prefilled: int = 0
     discarded: bool = False
+    others: int = 0
+    inherited: int = 0
     right: bool | None = None
     scores: Mapping[str, float | None] | None = None
 
@@ -90,7 +93,10 @@ class Row:
 
     @cached_property
     def large_tokens(self) -> int:
-        return sum(step.tokens for step in self.kept if step.writer == "large")
+        return sum(
+            step.tokens - step.others if step.writer == "large" else step.others
+            for step in self.kept
+        )
 
     @property
     def steps(self) -> int:
@@ -102,7 +108,9 @@ class Row:
 
     @property
     def discarded_tokens(self) -> int:
-        return sum(step.tokens for step in self.trace if step.discarded)
+        # What stays of a draft is counted by the step that took its place.
+        drafted = sum(step.tokens for step in self.trace if step.discarded)
+        return drafted - sum(step.inherited for step in self.trace)
 
     @property
     def without_posterior(self) -> int:
@@ -140,6 +148,8 @@ def step_records(
             posterior=_finite(step.posterior),
             prefilled=step.prefilled,
             discarded=step.discarded,
+            others=len(step.others),
+            inherited=step.inherited,
             scores={name: _finite(value) for name, value in more.items()} or None,
         )
         for step, more in zip(trace.steps, each, strict=True)

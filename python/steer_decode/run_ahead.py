@@ -22,7 +22,8 @@ from torch import Tensor
 from steer_kernels import RowFlag, StepState, sample_logits, step_update_
 
 from .asking import signal_of
-from .conversation import Conversation, Draw
+from .asks import Draw
+from .conversation import Conversation
 from .lane import Lane
 from .policies import Policy
 from .sampling import Sampling

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import compress
 from math import isnan
 
-from .transcript import Writer
+from .transcript import Writer, other
 
 
 @dataclass
@@ -24,16 +24,18 @@ class Step:
         posterior: probability that the step is a confident one, where the policy fits a mixture.
         prefilled: tokens of the other model (or of the prompt) that the writer read to begin.
         probed: tokens that the small model read only to be asked before a step of the large one.
-        discarded: taken back and written again by the other model.
+        discarded: taken back and written again, by the other model or from a token of its on.
         closed: ended by the delimiter or by the end of the answer, not cut off.
         milliseconds: from the look before the step to its last token.
         ended: the model ended the answer with it.
         counted: which of ``values`` enter the score; empty for all of them.
         graded: log-probability of each token under the large model, in nats, where the policy has
-            steps of the small model graded.
+            steps of the small model graded; of a step that was mended, of those behind that token.
         likeliest: likewise, whether the token is the large model's likeliest.
         answers: where the policy asks the large model about steps of the small one, the
             log-probability of each answer that it may give.
+        others: positions of the tokens that the other model wrote, where the step was mended.
+        inherited: how many tokens stay of the discarded draft before it, which counts them too.
     """
 
     index: int
@@ -53,6 +55,37 @@ class Step:
     graded: list[float] = field(default_factory=list)
     likeliest: list[bool] = field(default_factory=list)
     answers: list[float] = field(default_factory=list)
+    others: list[int] = field(default_factory=list)
+    inherited: int = 0
+
+    @property
+    def writers(self) -> list[Writer]:
+        """Who wrote each token."""
+        mixed = [self.writer] * len(self.token_ids)
+        for position in self.others:
+            mixed[position] = other(self.writer)
+        return mixed
+
+    @property
+    def unread(self) -> int:
+        """How many of the last tokens no other model has written or read."""
+        return len(self.token_ids) - (self.others[-1] + 1 if self.others else 0)
+
+    def by(self, writer: Writer) -> int:
+        """How many of its tokens ``writer`` wrote."""
+        own = len(self.token_ids) - len(self.others)
+        return own if writer == self.writer else len(self.others)
+
+    def until(self, at: int) -> Step:
+        """The start of the step that takes its place, where token ``at`` and the rest are void."""
+        return Step(
+            self.index,
+            self.writer,
+            self.token_ids[:at],
+            values=self.values[:at],
+            others=[position for position in self.others if position < at],
+            inherited=at,
+        )
 
     @property
     def score(self) -> float:
@@ -88,8 +121,13 @@ class Trace:
     @property
     def hand_overs(self) -> int:
         """Times that the writing passed from one model to the other, a step taken back included."""
-        pairs = zip(self.steps, self.steps[1:], strict=False)
-        return sum(a.writer != b.writer for a, b in pairs)
+        passed, last = 0, None
+        for step in self.steps:
+            runs = [step.writer] if not step.others else step.writers[step.inherited :]
+            for writer in runs:
+                passed += last not in (None, writer)
+                last = writer
+        return passed
 
     def to_dict(self) -> dict[str, object]:
         return {

@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from ..errors import SteerError
-from .base import REDO, RESTART, Policy, Question, Redo, Restart, StepStart
+from .base import REDO, RESTART, Mend, Policy, Question, Redo, Restart, StepStart, Verdict
 from .both_sides import BothSides
 from .cohort import Percentile, Steer
 from .controls import AlwaysLarge, AlwaysSmall, RandomShare
@@ -41,7 +41,7 @@ POLICIES: dict[str, type[Policy]] = {
 
 _WORDS = (
     *("signal", "calibration", "tokens"),
-    *("grade", "reward", "over", "path", "strings", "writers", "cost"),
+    *("grade", "reward", "over", "path", "strings", "writers", "cost", "fix"),
 )
 _SWITCHES = {"true": True, "false": False}
 
@@ -55,6 +55,7 @@ __all__ = [
     "EcoTab",
     "FirstTokenEntropy",
     "Learned",
+    "Mend",
     "Percentile",
     "Policy",
     "QueryCascade",
@@ -68,6 +69,7 @@ __all__ = [
     "Steer",
     "SteerOnline",
     "StepStart",
+    "Verdict",
     "parse_policy",
 ]
 

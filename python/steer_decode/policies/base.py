@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, NamedTuple
 
 from steer_kernels import LogitStats
 
@@ -18,6 +18,18 @@ Redo = Literal["redo"]
 REDO: Final = "redo"
 Restart = Literal["restart"]
 RESTART: Final = "restart"
+
+
+class Mend(NamedTuple):
+    """Token ``at`` of a step is refused: the other model writes it, and the step's writer goes on.
+
+    What stood before it stays. A step may be mended more than once, each time further on.
+    """
+
+    at: int
+
+
+Verdict = Writer | Redo | Mend | Restart
 
 
 @dataclass(frozen=True)
@@ -102,21 +114,22 @@ class Policy:
         """Who writes the step that is about to begin."""
         return start.writer
 
-    def after_step(self, step: Step) -> Writer | Redo:
+    def after_step(self, step: Step) -> Writer | Redo | Mend:
         """Who writes the next step, or ``"redo"``: take this one back, the other model writes it.
 
-        A step that was written again cannot be taken back a second time.
+        A step that was written again cannot be taken back a second time. ``Mend(i)`` takes back
+        what stands from token i on: the other model writes that token, this one the rest.
         """
         return step.writer
 
-    def judge(self, step: Step, trace: Trace) -> Writer | Redo | Restart:
+    def judge(self, step: Step, trace: Trace) -> Verdict:
         """As :meth:`after_step`, for policies that look at the whole answer, ``step`` its last.
 
         They may also answer "restart": everything is taken back, once, and the large model begins.
         """
         return self.after_step(step)
 
-    def after_round(self, steps: Sequence[Step]) -> Sequence[Writer | Redo]:
+    def after_round(self, steps: Sequence[Step]) -> Sequence[Writer | Redo | Mend]:
         """Judges the steps with one index that a cohort has just closed, one verdict for each.
 
         Those of answers that have ended are among them, as a step 0 may be taken back.

@@ -7,14 +7,19 @@ it is, at a step's first token before it is written and over its tokens after:
     lost    first token below it: the large model writes the step, no draft is made
     doubt   draft below it: taken back unread, and the large model writes the step
     sure    draft at or above it: it stays, and the large model does not read it
-    between the large model reads the draft, in one pass over what it has not read; it stays if
-            its mean log-probability is at least ``keep``, and is taken back otherwise
+    between the large model reads the draft, in one pass over what it has not read; the first token
+            that it would not write itself, nor finds as likely as ``keep``, is refused: it writes
+            that token, from logits that this pass has left, and the small model goes on with the
+            step, which is judged again from there
 
-With ``sure=1`` and ``lost=0`` every draft is read, as in SpecReason with log-probabilities; where
-every draft stays, ``lost`` alone decides, as in GlimpRouter. Nothing is trained and no label is
-used. ``hold``, hysteresis, is added to ``lost`` after a step of the large model, which has then
-read the answer so far: a step of the small model would have to be read as well if it took over
-again.
+With ``fix=step`` a draft whose mean log-probability is below ``keep`` is taken back as a whole, and
+the large model writes the step. The ends are known methods. With ``sure=1``, ``lost=0`` and
+``fix=step`` this is SpecReason with log-probabilities; where every draft stays, ``lost`` alone
+decides, as in GlimpRouter; and with ``sure=1``, ``lost=0``, ``keep=0`` and greedy decoding every
+token is the large model's own choice, as in speculative decoding (arXiv 2211.17192) with a step for
+a draft. Nothing is trained and no label is used. ``hold``, hysteresis, is added to ``lost`` after a
+step of the large model, which has then read the answer so far: a step of the small model would have
+to be read as well if it took over again.
 
 With ``share`` one knob sets all of them, by a calibration of the pair (``steer calibrate --router
 both-sides``), and ``cost`` says what is to be saved: reading is free as papers count FLOPs, costs
@@ -26,6 +31,8 @@ domains.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
+from statistics import fmean
 from typing import ClassVar
 
 from ..errors import SteerError
@@ -33,7 +40,7 @@ from ..pair import Pair
 from ..signals import Signal, get_signal
 from ..trace import Step
 from ..transcript import Writer
-from .base import REDO, Policy, Redo, StepStart
+from .base import REDO, Mend, Policy, Redo, StepStart
 from .parameters import path_setting
 from .sides import COST_NAMES, SidesCalibration, Thresholds
 
@@ -45,18 +52,36 @@ DEFAULTS = {"sure": 0.95, "keep": -0.1, "lost": 0.2, "doubt": 0.0, "hold": 0.0}
 _SCALES = {"margin": (0.0, 1.0), "max-prob": (0.0, 1.0)}
 
 
+def refused(step: Step, keep: float) -> int | None:
+    """The first token that the large model would not have written, nor finds as likely as ``keep``.
+
+    One that is its likeliest stays: a greedy model would write it again.
+
+    Args:
+        step: of the small model, graded or not.
+        keep: log-probability, in nats.
+    """
+    first = len(step.token_ids) - len(step.graded)
+    grades = zip(step.graded, step.likeliest, strict=True)
+    found = (i for i, (log_prob, own) in enumerate(grades) if log_prob < keep and not own)
+    return next((first + i for i in found), None)
+
+
 class BothSides(Policy):
     """Sure steps stay unread, lost ones go to the large model, and it reads what lies between.
 
     Args:
         sure: a draft at least so sure stays unread; at 1 nearly all are read, at 0 none.
-        keep: least mean log-probability of a draft that is read and stays, in nats a token.
+        keep: least log-probability under the large model with which what it reads stays, in nats.
         lost: the large model writes a step whose first token is less sure; at 0 it writes none
             unread.
         doubt: a draft that is less sure is taken back unread.
         hold: is added to ``lost`` after a step of the large model.
         signal: "margin" or "max-prob", whose scale is that of probabilities.
         over: "min", the weakest token of a draft, or "mean" of its tokens.
+        fix: what the large model writes of a draft that it refuses: "token", in the place of the
+            first token below ``keep`` that is not its likeliest, after which the small model goes
+            on; or "step", all of it, where the mean over its tokens is below ``keep``.
         share: in place of all of these, the share of tokens that the large model is to write.
         cost: with ``share``, what is to be saved: "papers" (FLOPs as they count), "processed"
             (FLOPs), or "bytes", which seconds follow for answers that are written alone.
@@ -80,12 +105,13 @@ class BothSides(Policy):
         hold: float | None = None,
         signal: str | Signal | None = None,
         over: str | None = None,
+        fix: str | None = None,
         share: float | None = None,
         cost: str | None = None,
         path: str | SidesCalibration | None = None,
     ) -> None:
         given = {"sure": sure, "keep": keep, "lost": lost, "doubt": doubt, "hold": hold}
-        own = {**given, "signal": signal, "over": over}
+        own = {**given, "signal": signal, "over": over, "fix": fix}
         self._source = path if isinstance(path, str) else ""
         self.sides: SidesCalibration | None = None
         self.share = share
@@ -95,6 +121,7 @@ class BothSides(Policy):
             filled = {k: DEFAULTS[k] if v is None else v for k, v in given.items()}
             self.signal = get_signal("margin" if signal is None else signal)
             self.over = "min" if over is None else over
+            self.fix = "token" if fix is None else fix
             self.cost = ""
             self.thresholds = self._checked(filled)
         else:
@@ -108,6 +135,8 @@ class BothSides(Policy):
     def _checked(self, values: dict[str, float]) -> Thresholds:
         if self.signal.name not in _SCALES:
             raise SteerError(f"signal must be margin or max-prob, got {self.signal.name}")
+        if self.fix not in ("token", "step"):
+            raise SteerError(f"fix must be token or step, got {self.fix!r}")
         if self.over not in OVER:
             raise SteerError(f"over must be one of {', '.join(OVER)}, got {self.over!r}")
         for name in ("sure", "lost", "doubt", "hold"):
@@ -136,6 +165,7 @@ class BothSides(Policy):
         self.sides = SidesCalibration.load(path) if isinstance(path, str) else path
         plan = self.sides.plans[self.cost]
         self.signal, self.over, self._lowest = get_signal(plan.signal), plan.over, plan.lowest
+        self.fix = plan.fix
         self.thresholds = plan.thresholds(share)
 
     def check(self, pair: Pair) -> None:
@@ -155,21 +185,24 @@ class BothSides(Policy):
         return "small" if value >= bar else "large"
 
     def confidence(self, step: Step) -> float:
-        """How sure the small model is of a draft, higher is surer."""
-        return OVER[self.over]([self.signal.confidence(value) for value in step.values])
+        """How sure the small model is of a draft, from where it was mended on; higher is surer."""
+        values = step.values[len(step.values) - step.unread :]
+        return OVER[self.over]([self.signal.confidence(v) for v in values]) if values else inf
 
     def wants_grade(self, step: Step) -> bool:
         return self.thresholds.doubt <= self.confidence(step) < self.thresholds.sure
 
-    def after_step(self, step: Step) -> Writer | Redo:
+    def after_step(self, step: Step) -> Writer | Redo | Mend:
         if step.writer == "large":
             # Where the next step's first token decides, this is only what ``hold`` goes by.
             return "large" if self.looks_ahead else "small"
         if self.confidence(step) < self.thresholds.doubt:
             return REDO
-        if step.graded and sum(step.graded) / len(step.graded) < self.thresholds.keep:
-            return REDO
-        return "small"
+        if self.fix == "step":
+            enough = not step.graded or fmean(step.graded) >= self.thresholds.keep
+            return "small" if enough else REDO
+        token = refused(step, self.thresholds.keep)
+        return "small" if token is None else Mend(token)
 
     def __str__(self) -> str:
         if self.share is not None:
@@ -177,6 +210,7 @@ class BothSides(Policy):
             return f"{self.name}:share={self.share:g}:cost={self.cost}{path}"
         t = self.thresholds
         more = "".join(f":{k}={getattr(t, k):g}" for k in ("doubt", "hold") if getattr(t, k))
+        more += "" if self.fix == "token" else f":fix={self.fix}"
         more += "" if self.over == "min" else f":over={self.over}"
         more += "" if self.signal.name == "margin" else f":signal={self.signal.name}"
         return f"{self.name}:sure={t.sure:g}:keep={t.keep:g}:lost={t.lost:g}{more}"

@@ -27,7 +27,7 @@ _MAKE = "make one with `steer calibrate --router both-sides`"
 class Thresholds:
     """See :class:`~steer_decode.policies.BothSides`; all are confidences: higher is surer.
 
-    ``keep`` is in nats a token, the others in the signal's unit.
+    ``keep`` is in nats, the others in the signal's unit.
     """
 
     sure: float
@@ -66,12 +66,14 @@ class Plan:
         over: how a draft's tokens become one number, "min" or "mean".
         lowest: below every value of the signal; ``lost`` at it sends no step to the large model.
         knots: by rising share, from 0 to 1.
+        fix: what the large model writes of a draft that it refuses, "token" or "step".
     """
 
     signal: str
     over: str
     lowest: float
     knots: Sequence[Knot]
+    fix: str = "step"
 
     def thresholds(self, share: float) -> Thresholds:
         """Of the knot at ``share``, or between its neighbours; at 0 and 1 of one model alone."""
