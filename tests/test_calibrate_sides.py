@@ -122,7 +122,7 @@ def test_followed_through_a_bank_of_steps_it_is_what_a_run_gives(
     tasks = demo_tasks(DOMAINS, 1, "calibration")
     routers = [
         (
-            BothSides(hold=0.3, fix="step"),
+            BothSides(lost=0.2, hold=0.3, fix="step"),
             Setting("margin", 0.2, 0.3, "min-margin", 0.0, 0.95, "mean", -0.1),
         ),
         (

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from steer_decode.render import COLOUR
+from steer_decode.trace_view import COLOUR
 from terminal import Terminal, plain
 from test_chat import ASK, save_chat_pair
 

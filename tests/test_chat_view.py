@@ -105,6 +105,39 @@ def test_a_step_that_is_taken_back_is_struck_where_it_stands(width: int, first: 
     assert shown.replace("][", "") == f"{first.rstrip(chr(10))}[wrongstep one]  taken backrightend"
 
 
+@pytest.mark.parametrize("width", [5, 7, 8, 40])
+@pytest.mark.parametrize("colour", [True, False])
+def test_of_a_step_that_is_mended_only_what_stays_is_left(width: int, colour: bool) -> None:
+    screen = console(width, colour=colour)
+    printer = AnswerPrinter(screen)
+    write(printer, [("small", ["first\n\n"], False)])
+    for piece in ["2 + 2", " = 5", "\n\n"]:
+        printer.show(TextDelta(piece, 1, "small", 1))
+    draft = Step(1, "small", text="2 + 2 = 5\n\n", discarded=True, refused=1)
+    printer.show(StepClosed(draft))
+    pieces: list[tuple[str, Writer]] = [("2 + 2", "small"), (" = 4", "large"), ("\n\n", "small")]
+    for piece, writer in pieces:
+        printer.show(TextDelta(piece, 1, writer, 1))
+    printer.show(StepClosed(Step(1, "small", text="2 + 2 = 4\n\n", others=[1], inherited=1)))
+    printer.finish()
+    shown = "".join(picture(text(screen), width))
+    assert shown == ("first2 + 2 = 4" if colour else "S firstS 2 + 2 = 4")
+    assert ("38;2;224;122;63" in text(screen)) == colour  # the mended token, in its colour
+
+
+def test_where_the_cursor_cannot_go_back_a_mended_step_is_shown_twice() -> None:
+    screen = console(terminal=False)
+    printer = AnswerPrinter(screen)
+    printer.show(TextDelta("wrong", 1, "small", 0))
+    printer.show(StepClosed(Step(0, "small", text="wrong", discarded=True, refused=0)))
+    printer.show(TextDelta("right", 1, "large", 0))
+    printer.finish()
+    assert [line.split() for line in text(screen).splitlines() if line] == [
+        ["S", "wrong", "taken", "back"],
+        ["L", "right"],
+    ]
+
+
 def test_what_has_left_the_screen_is_only_named() -> None:
     screen = console(height=4)
     write(AnswerPrinter(screen), [("small", ["a\nb\nc\nd\ne\n\n"], True), ("large", ["x"], False)])

@@ -12,8 +12,9 @@ from steer_decode.cost import Cost, Usage
 from steer_decode.errors import SteerError
 from steer_decode.events import HandOver, RoutedOutput, StepClosed, TextDelta
 from steer_decode.record import Answer, document, load
-from steer_decode.render import TracePrinter, TraceView, page, svg
+from steer_decode.render import page, svg
 from steer_decode.trace import Step, Trace
+from steer_decode.trace_view import TracePrinter, TraceView
 from steer_decode.units import printable, si
 
 STEPS = [
@@ -114,6 +115,54 @@ def test_printer_shows_the_same_steps_as_the_finished_trace() -> None:
         printer.show(StepClosed(STEPS[1]))
         printer.show(HandOver(1, "small", 2))
         printer.show(StepClosed(STEPS[2]))
+    assert console.file.getvalue() == plain(view.steps(trace))  # type: ignore[attr-defined]
+
+
+MENDED = [
+    Step(
+        *(0, "small", [1, 2, 3], "31 = 5 *6\n\n", [9.0, 10.0, 9.0]),
+        discarded=True,
+        refused=0,
+        ends=[2, 9, 11],
+    ),
+    Step(*(0, "small", [4, 2, 3], "30 = 5 *6\n\n", [9.0] * 3), others=[0], ends=[2, 9, 11]),
+    Step(1, "small", [5, 6], "answer 31", [1.0, 1.0], discarded=True, refused=1, ends=[7, 9]),
+    Step(1, "small", [5, 7], "answer 30", [1.0, 1.0], others=[1], inherited=1, ends=[7, 9]),
+]
+
+
+def test_a_mended_step_says_so_and_shows_whose_token_it_is() -> None:
+    text = plain(*page(answer(MENDED)))
+    assert text.count("refused at token 0: the large model writes that one") == 1
+    assert text.count("refused at token 1: the large model writes that one") == 1
+    assert "S 2 steps, 3 tokens   L 0 steps, 2 tokens" in text
+    assert "0 steps taken back, 2 tokens mended" in text
+    bodies = {i: TraceView("margin")._body(step) for i, step in enumerate(MENDED)}
+    assert [body.plain for body in bodies.values()] == [
+        *("31 = 5 *6", "30 = 5 *6", "answer 31", "answer 30")
+    ]
+    large = {
+        i: [b.plain[s.start : s.end] for s in b.spans if "e07a3f" in str(s.style)]
+        for i, b in bodies.items()
+    }
+    assert large == {0: [], 1: ["30"], 2: [], 3: ["30"]}
+    struck = {
+        i: [b.plain[s.start : s.end] for s in b.spans if "strike" in str(s.style)]
+        for i, b in bodies.items()
+    }
+    assert struck == {0: ["31 = 5 *6"], 1: [], 2: ["31"], 3: []}
+
+
+def test_printer_shows_mended_steps_as_the_finished_trace_does() -> None:
+    trace = answer(MENDED).output.trace
+    view = TraceView.of(trace)
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    with TracePrinter(console, view) as printer:
+        for step in MENDED:
+            if step.others:  # the pen goes over and comes back within the step
+                printer.show(HandOver(step.index, "large", 0))
+                printer.show(HandOver(step.index, "small", 1))
+            printer.show(StepClosed(step))
     assert console.file.getvalue() == plain(view.steps(trace))  # type: ignore[attr-defined]
 
 

@@ -15,6 +15,7 @@ from steer_decode.report.bootstrap import Bootstrap, auroc, interval
 from steer_decode.report.confidence import calibration, how_judged, judged, scores
 from steer_decode.report.data import Results
 from steer_decode.report.measure import Scope, by_difficulty, by_position, measure
+from steer_decode.report.traces import choose
 from steer_decode.rows import StepRecord
 
 
@@ -154,6 +155,22 @@ class TestMeasure:
         rows = [r for r in results.rows["steer"] if r.difficulty == 2]
         assert levels.n[1] == len(rows)
         assert levels.y[1].value == pytest.approx(np.mean([r.correct for r in rows]))
+
+
+def test_the_large_models_use_is_counted_in_tokens_mended_ones_included(tmp_path: Path) -> None:
+    steps = [
+        StepRecord("small", "a", 4, discarded=True, refused=1),
+        StepRecord("small", " b <c>\n", 5, others=1, inherited=1, patches=((3, 6),)),
+        StepRecord("large", "c", 3),
+    ]
+    rows = [made.row(r, "qa", i, trace=steps) for i in range(6) for r in ("small", "mends")]
+    results = load([made.write(tmp_path, rows, made.settings(["small", "mends"]))])
+    use = by_position(results, Bootstrap(["qa"] * 6, 100), "mends")
+    assert [y.value for y in use.y] == [0.2, 1.0]
+    row = rows[0]
+    assert (row.tokens, row.large_tokens, row.discarded_tokens) == (8, 4, 3)
+    shown = choose(results).data["answers"][1]["steps"]
+    assert [step.get("parts") for step in shown] == [None, ["b ", "<c>", ""], None]
 
 
 class TestConfidence:

@@ -14,6 +14,7 @@ import torch
 from steer_decode import (
     AlwaysLarge,
     AlwaysSmall,
+    BothSides,
     Done,
     HandOver,
     Policy,
@@ -210,6 +211,22 @@ def test_a_replay_writes_the_same_text() -> None:
     for a, b in zip(again, outs, strict=True):
         assert [s.writer for s in a.trace.kept] == [s.writer for s in b.trace.kept]
     assert len({o.cost.large_token_share for o in outs}) > 1
+
+
+@pytest.mark.parametrize("by_file", [False, True])
+def test_mends_are_replayed(by_file: bool, tmp_path: Path) -> None:
+    prompts = [prompt_text(i, 5 + i) for i in range(3)]
+    ours = Router(PAIR, BothSides(sure=1.0, keep=-3.5)).cohort(prompts, max_new_tokens=50)
+    assert any(s.others for o in ours for s in o.trace.kept)
+    policy = Replay.of(o.trace for o in ours)
+    if by_file:
+        path = tmp_path / "t.json"
+        path.write_text(json.dumps([{"trace": o.trace.to_dict()} for o in ours]))
+        policy = Replay(path=str(path))
+    again = Router(PAIR, policy).cohort(prompts, max_new_tokens=50)
+    for a, b in zip(again, ours, strict=True):
+        assert a.token_ids == b.token_ids
+        assert [s.writers for s in a.trace.kept] == [s.writers for s in b.trace.kept]
 
 
 def test_the_last_writer_of_a_replay_goes_on() -> None:

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from .events import Event, StepClosed, TextDelta
 from .record import Answer
-from .render import COLOUR, ENDS, MARK, verdict
+from .render import ENDS, verdict
 from .session import Turn
+from .trace_view import COLOUR, MARK
 from .transcript import WRITERS, Writer
 from .units import count, printable
 
@@ -38,7 +39,8 @@ class AnswerPrinter:
         if isinstance(event, TextDelta):
             self._add(event.text, event.writer)
         elif isinstance(event, StepClosed):
-            if event.step.discarded and self._text:
+            mended = event.step.refused is not None  # what stays is about to be shown again
+            if event.step.discarded and self._text and not (mended and self._erased()):
                 self._withdraw(event.step.writer)
             self._step, self._text = None, ""
 
@@ -86,13 +88,20 @@ class AnswerPrinter:
             else:
                 self._column += wide
 
+    def _erased(self) -> bool:
+        """Takes the open step off the screen, where the cursor can go back to its start."""
+        if not self._moves or self._row >= self._console.height - 1:
+            return False
+        up = f"\x1b[{self._row}A" if self._row else ""
+        right = f"\x1b[{self._start}C" if self._start else ""
+        self._console.file.write(f"\r{up}{right}\x1b[J")
+        self._row, self._column, self._breaks = 0, self._start, 0
+        return True
+
     def _withdraw(self, writer: Writer) -> None:
-        text = self._text
-        if self._moves and self._row < self._console.height - 1:
-            up = f"\x1b[{self._row}A" if self._row else ""
-            right = f"\x1b[{self._start}C" if self._start else ""
-            self._console.file.write(f"\r{up}{right}\x1b[J")
-            self._row, self._column = 0, self._start
+        text, breaks = self._text, self._breaks
+        if self._erased():
+            self._breaks = breaks
             self._write(text, writer, "dim strike")
         self._console.print(Text("  taken back", style="dim italic"), end="", soft_wrap=True)
         self._breaks = max(1, self._breaks)

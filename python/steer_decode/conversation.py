@@ -171,6 +171,7 @@ class Conversation:
                 f"must be one of {first} to {len(step.token_ids) - 1}, which {step.writer} wrote "
                 "since the step was mended last"
             )
+        step.refused = at
         return step.until(at)
 
     def _mend(self, step: Step) -> Generator[Event | Ask, Reply, None]:
@@ -178,6 +179,7 @@ class Conversation:
         for token, author in zip(step.token_ids, step.writers, strict=True):
             text = self._detokenizer.push(token)
             step.text += text
+            step.ends.append(len(step.text))
             yield TextDelta(text, token, author, step.index)
         writer = other(step.writer)
         foreign = self._unread(writer)
@@ -247,6 +249,7 @@ class Conversation:
         if self.trace.stop_reason:
             text += self._detokenizer.flush()
         step.text += text
+        step.ends.append(len(step.text))
         return TextDelta(text, token, writer, step.index)
 
     def _cut(self) -> str:

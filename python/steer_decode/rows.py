@@ -25,10 +25,11 @@ class Key(NamedTuple):
 class StepRecord:
     """What is kept of a step; fields as in :class:`~steer_decode.trace.Step`.
 
-    ``tokens`` is their number, ``others`` that of those which the other model wrote. ``right`` says
-    whether the step is right where the task can tell; it is None after a wrong step, and everywhere
-    where only the whole answer can be judged. ``scores`` has the step's score under every built-in
-    signal, where the small model wrote alone.
+    ``tokens`` is their number and ``others`` that of those which the other model wrote; ``patches``
+    says where in the text those begin and end. ``right`` says whether the step is right where the
+    task can tell; it is None after a wrong step, and everywhere where only the whole answer can be
+    judged. ``scores`` has the step's score under every built-in signal, where the small model wrote
+    alone.
     """
 
     writer: Writer
@@ -41,8 +42,14 @@ class StepRecord:
     discarded: bool = False
     others: int = 0
     inherited: int = 0
+    refused: int | None = None
+    patches: Sequence[tuple[int, int]] = ()
     right: bool | None = None
     scores: Mapping[str, float | None] | None = None
+
+    @property
+    def large_tokens(self) -> int:
+        return self.tokens - self.others if self.writer == "large" else self.others
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data without what is at its default, for there are many steps."""
@@ -93,10 +100,7 @@ class Row:
 
     @cached_property
     def large_tokens(self) -> int:
-        return sum(
-            step.tokens - step.others if step.writer == "large" else step.others
-            for step in self.kept
-        )
+        return sum(step.large_tokens for step in self.kept)
 
     @property
     def steps(self) -> int:
@@ -150,6 +154,8 @@ def step_records(
             discarded=step.discarded,
             others=len(step.others),
             inherited=step.inherited,
+            refused=step.refused,
+            patches=step.patches or (),
             scores={name: _finite(value) for name, value in more.items()} or None,
         )
         for step, more in zip(trace.steps, each, strict=True)

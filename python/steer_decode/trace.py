@@ -36,6 +36,8 @@ class Step:
             log-probability of each answer that it may give.
         others: positions of the tokens that the other model wrote, where the step was mended.
         inherited: how many tokens stay of the discarded draft before it, which counts them too.
+        refused: of such a draft, the token that did not stay; None if nothing of it does.
+        ends: for each token, where in ``text`` what it brought ends.
     """
 
     index: int
@@ -57,6 +59,8 @@ class Step:
     answers: list[float] = field(default_factory=list)
     others: list[int] = field(default_factory=list)
     inherited: int = 0
+    refused: int | None = None
+    ends: list[int] = field(default_factory=list)
 
     @property
     def writers(self) -> list[Writer]:
@@ -70,6 +74,11 @@ class Step:
     def unread(self) -> int:
         """How many of the last tokens no other model has written or read."""
         return len(self.token_ids) - (self.others[-1] + 1 if self.others else 0)
+
+    @property
+    def patches(self) -> list[tuple[int, int]]:
+        """Where in ``text`` the other model's tokens begin and end."""
+        return [(self.ends[i - 1] if i else 0, self.ends[i]) for i in self.others]
 
     def by(self, writer: Writer) -> int:
         """How many of its tokens ``writer`` wrote."""

@@ -13,7 +13,8 @@ from rich.text import Text
 from ..calibration import write_whole
 from ..chat import check_options
 from ..errors import SteerError
-from ..render import TraceView, summary
+from ..render import summary
+from ..trace_view import TraceView
 from ..units import count
 from .question import demo_problem
 from .session import check_writable, make_policy

@@ -17,8 +17,8 @@ from ..chat import Chat
 from ..chat_view import AnswerPrinter, status
 from ..errors import SteerError
 from ..events import Done, StepClosed
-from ..render import COLOUR, MARK
 from ..session import Turn
+from ..trace_view import COLOUR, MARK
 from ..transcript import WRITERS
 from ..units import printable, si
 from .chat_commands import Commands, Leave

@@ -194,7 +194,7 @@ def _answer(
 def _follow(stream: RoutedStream, policy: Policy, view: View, screen: Any) -> None:
     """Runs ``stream`` to its end and shows it; says in the trace if it was cut off."""
     from ..events import StepClosed
-    from ..render import TracePrinter, TraceView
+    from ..trace_view import TracePrinter, TraceView
 
     printer = TracePrinter(screen, TraceView.of(policy)) if view is View.trace else None
     text = ""

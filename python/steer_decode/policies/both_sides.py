@@ -48,7 +48,7 @@ OVER: dict[str, Callable[[Sequence[float]], float]] = {
     "min": min,
     "mean": lambda values: sum(values) / len(values),
 }
-DEFAULTS = {"sure": 0.95, "keep": -0.1, "lost": 0.2, "doubt": 0.0, "hold": 0.0}
+DEFAULTS = {"sure": 0.95, "keep": -0.1, "lost": 0.0, "doubt": 0.0, "hold": 0.0}
 _SCALES = {"margin": (0.0, 1.0), "max-prob": (0.0, 1.0)}
 
 

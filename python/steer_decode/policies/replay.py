@@ -2,7 +2,8 @@
 
 A control of our own. What is replayed are the writers of the steps that were kept. With greedy
 decoding of the same prompt the text comes out as it was; what was looked at or taken back on the
-way is not done again, so that the cost is what the same text costs whoever knows the writers.
+way is not done again, so that the cost is what the same text costs whoever knows the writers. Only
+steps that were mended are drafted and mended again.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..errors import SteerError
-from ..trace import Trace
+from ..trace import Step, Trace
 from ..transcript import WRITERS, Writer
-from .base import Policy, StepStart
+from .base import Mend, Policy, StepStart
 
 _LETTERS: dict[str, Writer] = {"S": "small", "L": "large"}
 _Prompts = Mapping[tuple[int, ...], Sequence[Writer]]
+_Mends = Mapping[tuple[int, ...], Sequence[Sequence[int]]]
 
 
 class Replay(Policy):
@@ -44,8 +46,9 @@ class Replay(Policy):
         self._path = path
         self._all: Sequence[Writer] = ()
         self._each: _Prompts = {}
+        self._mends: _Mends = {}  # of each prompt, the mended tokens of each step
         if path is not None:
-            self._each = _read(Path(path))
+            self._each, self._mends = _read(Path(path))
             if len(self._each) == 1:  # One trace: its writers serve any prompt.
                 (self._all,) = self._each.values()
                 self._each = {}
@@ -57,7 +60,10 @@ class Replay(Policy):
     @classmethod
     def of(cls, traces: Iterable[Trace]) -> Replay:
         """Replays each trace on its own prompt."""
-        return cls({tuple(t.prompt_ids): [s.writer for s in t.kept] for t in traces})
+        kept = {tuple(t.prompt_ids): t.kept for t in traces}
+        made = cls({prompt: [s.writer for s in steps] for prompt, steps in kept.items()})
+        made._mends = {prompt: [s.others for s in steps] for prompt, steps in kept.items()}
+        return made
 
     def before_step(self, start: StepStart) -> Writer:
         writers = self._all
@@ -71,6 +77,15 @@ class Replay(Policy):
                 )
             writers = self._each[prompt]
         return writers[min(start.index, len(writers) - 1)]
+
+    def judge(self, step: Step, trace: Trace) -> Writer | Mend:
+        mends = self._mends.get(tuple(trace.prompt_ids), ())
+        planned = mends[step.index] if step.index < len(mends) else ()
+        # Another prompt or a temperature may give a shorter draft.
+        first = len(step.token_ids) - step.unread
+        due = (token for token in planned if first <= token < len(step.token_ids))
+        token = next(due, None)
+        return step.writer if token is None else Mend(token)
 
     def __str__(self) -> str:
         if self._path is not None:
@@ -88,16 +103,18 @@ def _checked(writers: str | Sequence[str]) -> list[Writer]:
     return named  # type: ignore[return-value]
 
 
-def _read(path: Path) -> _Prompts:
+def _read(path: Path) -> tuple[_Prompts, _Mends]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        writers = {}
+        writers, mends = {}, {}
         for answer in data if isinstance(data, list) else [data]:
-            kept = [s["writer"] for s in answer["trace"]["steps"] if not s["discarded"]]
-            writers[tuple(answer["trace"]["prompt_ids"])] = _checked(kept)
+            kept = [s for s in answer["trace"]["steps"] if not s["discarded"]]
+            prompt = tuple(answer["trace"]["prompt_ids"])
+            writers[prompt] = _checked([s["writer"] for s in kept])
+            mends[prompt] = [[int(token) for token in s.get("others", ())] for s in kept]
         if not writers:
             raise ValueError("an empty list")
-        return writers
+        return writers, mends
     except OSError as error:
         raise SteerError(f"cannot read trace {str(path)!r}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:

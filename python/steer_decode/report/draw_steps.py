@@ -28,15 +28,15 @@ def use_by_position(
     series = [(r, styles[r], by_position(results, boot, r)) for r in routers]
     figure, axes = canvas()
     curves(axes, series)
-    axes.set(xlabel="step of the answer", ylabel="written by the large model, %", ylim=(-3, 103))
+    axes.set(xlabel="step of the answer", ylabel="tokens by the large model, %", ylim=(-3, 103))
     axes.xaxis.get_major_locator().set_params(integer=True)
     legend(figure, axes)
     return Picture(
         name="use-by-position",
         title="Use of the large model, by step",
-        caption="Share of kept steps that the large model wrote, at each position; bands are 95 % "
+        caption="Share of kept tokens that the large model wrote, at each position; bands are 95 % "
         "intervals. Positions that fewer than 5 answers reach are left out.",
-        alt="Share of steps by the large model, by position. " + _ends(series),
+        alt="Share of tokens by the large model, by position. " + _ends(series),
         figure=figure,
         header=["router", "step", "by the large model, %", "answers"],
         rows=_rows(series),

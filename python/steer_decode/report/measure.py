@@ -204,18 +204,19 @@ class Series:
 
 
 def by_position(results: Results, boot: Bootstrap, router: str) -> Series:
-    """Share of kept steps that the large model wrote, by position in the answer."""
+    """Share of kept tokens that the large model wrote, by position of their step in the answer."""
     length = min(_LONGEST, max(1, *(row.steps for row in results.rows[router])))
     large = np.zeros((len(results.names), length))
-    steps = np.zeros_like(large)
+    tokens = np.zeros_like(large)
+    n = np.zeros(length, dtype=int)
     for row in results.rows[router]:
         at = results.place[row.domain, row.problem]
         for i, step in enumerate(row.kept[:length]):
-            steps[at, i] += 1
-            large[at, i] += step.writer == "large"
-    n = steps.sum(0).astype(int)
+            n[i] += 1
+            tokens[at, i] += step.tokens
+            large[at, i] += step.large_tokens
     some = np.flatnonzero(n >= min(_FEWEST, n.max(initial=0)))
-    y = intervals(boot.ratio(large[:, some], steps[:, some]))
+    y = intervals(boot.ratio(large[:, some], tokens[:, some]))
     return Series((some + 1).tolist(), y, n[some].tolist())
 
 

@@ -23,19 +23,31 @@ function count(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
 
+// The text of a step, in parts by turns of its writer and of the other model, which are marked.
+function stepText(step) {
+  const text = make(step.discarded ? "s" : "span", "text");
+  const parts = step.parts || [step.text.trim() || "(end)"];
+  parts.forEach((part, i) => text.append(i % 2 ? make("mark", "", part) : part));
+  return text;
+}
+
 function stepItem(step, signal) {
   const item = make("li", `step ${step.writer}${step.discarded ? " discarded" : ""}`);
   const mark = make("i", "", step.writer === "small" ? "S" : "L");
   mark.setAttribute("aria-label", `${step.writer} model`);
   mark.setAttribute("role", "img");
   item.append(mark);
-  const text = step.text.trim() || "(end)";
-  item.append(make(step.discarded ? "s" : "span", "text", text));
+  item.append(stepText(step));
   const figures = make("div", "figures");
   const add = (name, value, digits) => {
     if (value !== undefined) figures.append(make("span", "", `${name} ${value.toFixed(digits)}`));
   };
-  if (step.discarded) figures.append(make("span", "", "taken back"));
+  if (step.discarded) {
+    const from = step.refused === undefined ? "taken back" : `refused from token ${step.refused}`;
+    figures.append(make("span", "", from));
+  } else if (step.others) {
+    figures.append(make("span", "", `${step.others} by ${step.writer === "small" ? "L" : "S"}`));
+  }
   if (step.right !== undefined) figures.append(make("span", "", step.right ? "✓ step" : "✗ step"));
   add("before", step.before, 2);
   add(signal, step.score, 2);

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, pairwise, zip_longest
 from typing import Any
 
-from ..rows import Row
+from ..rows import Row, StepRecord
 from ..units import printable
 from .confidence import signal_of
 from .data import Name, Results
@@ -78,9 +78,7 @@ def _problem(results: Results, name: Name) -> dict[str, Any]:
 
 
 def _answer(row: Row) -> dict[str, Any]:
-    steps = [{**step.to_dict(), "text": _cut(step.text)} for step in row.trace]
-    for step in steps:
-        step.pop("prefilled", None)
+    steps = [_step(step) for step in row.trace]
     record: dict[str, Any] = {
         "router": row.router,
         "domain": row.domain,
@@ -94,6 +92,17 @@ def _answer(row: Row) -> dict[str, Any]:
         "steps": steps,
     }
     return {**record, "error": _cut(row.error)} if row.error else record
+
+
+def _step(step: StepRecord) -> dict[str, Any]:
+    record = {**step.to_dict(), "text": _cut(step.text)}
+    for name in ("prefilled", "inherited", "patches"):
+        record.pop(name, None)
+    if step.patches and len(step.text) <= _TEXT:
+        cuts = [0, *chain.from_iterable(step.patches), len(step.text)]
+        parts = [printable(step.text[start:end]) for start, end in pairwise(cuts)]
+        record["parts"] = [parts[0].lstrip(), *parts[1:-1], parts[-1].rstrip()]
+    return record
 
 
 def _cut(text: str) -> str:
