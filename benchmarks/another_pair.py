@@ -33,9 +33,9 @@ from steer_decode.tasks.demo import demo_tasks
 from step_bank import StepBank
 from transformers.utils import logging
 
-SHARES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75)
+SHARES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6)
 ENTROPIES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.1, 1.4)
-LOG_PROBS = (-4.0, -3.0, -2.0, -1.0, -0.5, -0.2, -0.1, -0.05)
+LOG_PROBS = (-6.0, -4.0, -3.0, -2.0, -1.0, -0.5, -0.2, -0.1, -0.05)
 
 
 def noisy_pair(noise: float, seed: int) -> Pair:
@@ -57,7 +57,7 @@ def setting(plan: Plan, share: float) -> Setting:
     t = plan.thresholds(share)
     before = plan.signal if t.lost > plan.lowest else ""
     after = f"{plan.over}-{plan.signal}"
-    return Setting(before, t.lost, t.hold, after, t.doubt, t.sure, "mean", t.keep)
+    return Setting(before, t.lost, t.hold, after, t.doubt, t.sure, "mean", t.keep, plan.fix)
 
 
 def families(made: SidesCalibration) -> dict[str, list[Setting]]:

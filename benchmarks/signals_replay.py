@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,6 +27,8 @@ class Setting:
         sure: a draft at or above it stays unread; what lies between is read by the large model.
         grade: how the large model's log-probabilities become one number: mean, min, first or agree.
         keep: a draft that was read stays at or above it.
+        fix: of a draft that does not stay the large model writes the whole "step"; or the first
+            "token" that is below ``keep`` and not its likeliest, and the small model goes on.
         most: steps of the large model in one answer; the rest is the small model's, unjudged.
     """
 
@@ -38,6 +40,7 @@ class Setting:
     sure: float = -math.inf
     grade: str = "mean"
     keep: float = -math.inf
+    fix: str = "step"
     most: int = 10**9
 
 
@@ -73,77 +76,135 @@ class Outcome(NamedTuple):
     wasted: int  # tokens taken back
 
 
+@dataclass
+class _Answer:
+    """One answer as far as it has been followed."""
+
+    bank: StepBank
+    problem: int
+    setting: Setting
+    ids: tuple[int, ...] = ()
+    used: int = 0
+    large_steps: int = 0
+    large_tokens: int = 0
+    hand_overs: int = 0
+    wasted: int = 0
+    last: Writer | None = None  # who wrote the last token
+    done: bool = False
+
+    def __post_init__(self) -> None:
+        self.prompt = len(self.bank.prompts[self.problem])
+        self.limit = min(self.bank.max_new_tokens, self.bank.pair.max_length - self.prompt)
+        self.books = {w: Ledger(self.bank.pair.shapes[w]) for w in WRITERS}
+
+    def place(self, writer: Writer, inside: tuple[int, ...] = (), one: bool = False) -> Place:
+        used = self.used if self.bank.sampling.temperature else 0
+        return Place(self.problem, self.ids, used, writer, inside, one)
+
+    def write(self, place: Place) -> Written:
+        """Does the books of what is written at ``place``."""
+        step = self.bank.steps[place]
+        start = self.prompt + len(self.ids) + len(place.inside)
+        self.books[place.writer].write(start, len(step.ids))
+        self.used += len(step.ids)
+        self.hand_overs += self.last not in (None, place.writer)
+        self.last = place.writer
+        if place.writer == "large":
+            self.large_tokens += len(step.ids)
+        return step
+
+    def take_back(self, n: int, stays: int) -> None:
+        """``n`` tokens, so that ``stays`` of the step are left."""
+        self.wasted += n
+        for book in self.books.values():
+            book.roll_back(self.prompt + len(self.ids) + stays)
+
+    def verdict(self, draft: Written, inside: int) -> bool | int:
+        """Whether a draft stays, or which of its tokens the large model is to write."""
+        setting = self.setting
+        if not draft.closed or self.large_steps >= setting.most or not draft.ids:
+            return True
+        if setting.after:
+            value = draft_value(setting.after, draft)
+            if value < setting.doubt:
+                return False
+            if value >= setting.sure:
+                return True
+        if setting.keep == -math.inf:
+            return True
+        foreign = [i for i, own in enumerate(draft.likeliest) if not own]
+        start = self.prompt + len(self.ids) + inside
+        self.books["large"].grade(start, len(draft.ids), foreign)
+        if setting.fix == "step":
+            return grade_value(setting.grade, draft) >= setting.keep
+        return next((i for i in foreign if draft.graded[i] < setting.keep), True)
+
+    def close(self, ids: tuple[int, ...], ended: bool) -> None:
+        self.ids += ids
+        self.done = ended or len(self.ids) >= self.limit
+
+
 def follow(bank: StepBank, problem: int, setting: Setting) -> Iterator[Place]:
     """Yields the places of an answer whose steps are wanted; returns its :class:`Outcome`."""
-    prompt = len(bank.prompts[problem])
-    limit = min(bank.max_new_tokens, bank.pair.max_length - prompt)
-    books = {w: Ledger(bank.pair.shapes[w]) for w in WRITERS}
-    ids: tuple[int, ...] = ()
-    used = large_steps = large_tokens = hand_overs = wasted = 0
-    last: Writer | None = None
-    chance = bool(bank.sampling.temperature)
-    done = False
-    while not done:
+    answer = _Answer(bank, problem, setting)
+    after_large = False
+    while not answer.done:
         writer: Writer = "small"
-        place = Place(problem, ids, used if chance else 0, "small")
+        place = answer.place("small")
         yield place
-        draft = bank.steps[place]
-        start = prompt + len(ids)
-        if setting.before and large_steps < setting.most:
-            books["small"].catch_up(start)
-            bar = setting.lost + (setting.hold if last == "large" else 0.0)
-            if draft.signals[setting.before][0] < bar:
+        if setting.before and answer.large_steps < setting.most:
+            answer.books["small"].catch_up(answer.prompt + len(answer.ids))
+            bar = setting.lost + (setting.hold if after_large else 0.0)
+            if bank.steps[place].signals[setting.before][0] < bar:
                 writer = "large"
         if writer == "small":
-            hand_overs += last == "large"
-            last = "small"
-            books["small"].write(start, len(draft.ids))
-            used += len(draft.ids)
-            if (
-                draft.closed
-                and large_steps < setting.most
-                and not _stays(setting, draft, books["large"], start)
-            ):
-                writer = "large"
-                wasted += len(draft.ids)
-                for book in books.values():
-                    book.roll_back(start)
-            else:
-                ids += draft.ids
-                done = draft.ended or len(ids) >= limit
+            stays = yield from _drafted(answer, place)
+            writer = "small" if stays else "large"
         if writer == "large":
-            hand_overs += last == "small"
-            last = "large"
-            place = Place(problem, ids, used if chance else 0, "large")
+            place = answer.place("large")
             yield place
-            step = bank.steps[place]
-            books["large"].write(start, len(step.ids))
-            used += len(step.ids)
-            ids += step.ids
-            large_tokens += len(step.ids)
-            large_steps += 1
-            done = step.ended or len(ids) >= limit
-    text = bank.pair.tokenizer.decode(list(ids), skip_special_tokens=True)
+            step = answer.write(place)
+            answer.large_steps += 1
+            answer.close(step.ids, step.ended)
+        after_large = writer == "large"
+    text = bank.pair.tokenizer.decode(list(answer.ids), skip_special_tokens=True)
+    books = answer.books.values()
     costs = (
-        sum(book.flops_paper for book in books.values()),
-        float(sum(book.flops for book in books.values())),
-        sum(book.bytes_read for book in books.values()),
+        sum(book.flops_paper for book in books),
+        float(sum(book.flops for book in books)),
+        sum(book.bytes_read for book in books),
     )
     right = bool(bank.tasks[problem].check(text))
-    return Outcome(right, costs, len(ids), large_tokens, hand_overs, wasted)
+    n, large = len(answer.ids), answer.large_tokens
+    return Outcome(right, costs, n, large, answer.hand_overs, answer.wasted)
 
 
-def _stays(setting: Setting, draft: Written, large: Ledger, start: int) -> bool:
-    if setting.after:
-        value = draft_value(setting.after, draft)
-        if value < setting.doubt:
-            return False
-        if value >= setting.sure:
+def _drafted(answer: _Answer, place: Place) -> Generator[Place, None, bool]:
+    """The small model writes a step from ``place`` on, mended or not; False if it is taken back."""
+    inside: tuple[int, ...] = ()
+    mends = 0
+    while True:
+        draft = answer.write(place)
+        verdict = answer.verdict(draft, len(inside))
+        if verdict is True:
+            answer.close(inside + draft.ids, draft.ended)
             return True
-    if setting.keep == -math.inf:
-        return True
-    large.grade(start, len(draft.ids), (i for i, own in enumerate(draft.likeliest) if not own))
-    return grade_value(setting.grade, draft) >= setting.keep
+        if verdict is False:
+            answer.take_back(len(inside) + len(draft.ids), 0)
+            answer.large_tokens -= mends
+            return False
+        answer.take_back(len(draft.ids) - verdict, len(inside) + verdict)
+        inside += draft.ids[:verdict]
+        place = answer.place("large", inside, one=True)
+        yield place
+        token = answer.write(place)
+        mends += 1
+        inside += token.ids
+        if token.closed or len(answer.ids) + len(inside) >= answer.limit:
+            answer.close(inside, token.ended)
+            return True
+        place = answer.place("small", inside)
+        yield place
 
 
 def outcomes(bank: StepBank, settings: Sequence[Setting]) -> list[list[Outcome]]:

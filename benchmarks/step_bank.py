@@ -35,27 +35,31 @@ ROWS = 96
 
 
 class Place(NamedTuple):
-    """Where a step begins.
+    """Where a step begins, or goes on behind tokens of its own that stay.
 
     Attributes:
         problem: index of the problem.
         ids: tokens of the answer before the step.
         used: uniform numbers used up, discarded tokens included; 0 for greedy answers.
-        writer: who writes the step.
+        writer: who writes from here.
+        inside: tokens of the step that stand already.
+        one: a single token is wanted, not all up to the end of the step.
     """
 
     problem: int
     ids: tuple[int, ...]
     used: int
     writer: Writer
+    inside: tuple[int, ...] = ()
+    one: bool = False
 
 
 @dataclass(frozen=True)
 class Written:
-    """A step as one model writes it.
+    """A step, or a part of one, as one model writes it.
 
     Attributes:
-        ids: its tokens.
+        ids: its tokens, those that stood already not among them.
         closed: it ended by itself, and is not cut off.
         ended: it ends the answer.
         signals: for drafts of the small model, of each token, by name.
@@ -121,7 +125,7 @@ class StepBank:
         missing = [place for place in dict.fromkeys(places) if place not in self.steps]
         for writer in ("small", "large"):
             own = [place for place in missing if place.writer == writer]
-            own.sort(key=lambda place: len(place.ids))
+            own.sort(key=lambda place: len(place.ids) + len(place.inside))
             for start in range(0, len(own), ROWS):
                 self._write(own[start : start + ROWS], writer)
 
@@ -136,14 +140,14 @@ class StepBank:
         if not path.exists():
             return
         for line in path.read_text().splitlines():
-            (problem, ids, used, writer), step = json.loads(line)
-            place = Place(problem, tuple(ids), used, writer)
+            (problem, ids, used, writer, inside, one), step = json.loads(line)
+            place = Place(problem, tuple(ids), used, writer, tuple(inside), one)
             self.steps[place] = Written(**{**step, "ids": tuple(step["ids"])})
 
     @torch.inference_mode()
     def _write(self, places: Sequence[Place], writer: Writer) -> None:
         pair, shape = self.pair, self.pair.shapes[writer]
-        texts = [Transcript(self.prompts[p.problem] + list(p.ids)) for p in places]
+        texts = [Transcript([*self.prompts[p.problem], *p.ids, *p.inside]) for p in places]
         starts = [len(text) for text in texts]
         limits = [
             min(len(self.prompts[p.problem]) + self.max_new_tokens, pair.max_length) for p in places
@@ -170,9 +174,10 @@ class StepBank:
                 texts[row].append(token, writer)
                 if values:
                     signals[row].append(values[i])
-                step = texts[row].ids[starts[row] :]
+                place = places[row]
+                step = texts[row].ids[starts[row] - len(place.inside) :]
                 closed[row] = token in pair.eos_ids or pair.boundary.closes(step)
-                if not closed[row] and len(texts[row]) < limits[row]:
+                if not (closed[row] or place.one) and len(texts[row]) < limits[row]:
                     still.append(row)
             open_rows = still
         grades = self._grades(texts, starts) if writer == "small" else None

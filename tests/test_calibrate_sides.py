@@ -129,6 +129,11 @@ def test_followed_through_a_bank_of_steps_it_is_what_a_run_gives(
             BothSides(doubt=0.5, sure=0.5, lost=0.0),
             Setting("", after="min-margin", doubt=0.5, sure=0.5),
         ),
+        (
+            BothSides(lost=0.1, hold=0.2, doubt=0.05, sure=0.99, keep=-1.0),
+            Setting("margin", 0.1, 0.2, "min-margin", 0.05, 0.99, keep=-1.0, fix="token"),
+        ),
+        (BothSides(sure=1.0), Setting(after="min-margin", sure=1.0, keep=-0.1, fix="token")),
         (FirstTokenEntropy(0.5), Setting("entropy", -0.5)),
         (SpecReason(), Setting(keep=-0.5)),
     ]
