@@ -46,7 +46,8 @@ class Levels:
     """Quantiles of what drafts look like, over the steps that the bank holds so far."""
 
     def __init__(self, bank: StepBank) -> None:
-        self._drafts = [w for p, w in bank.steps.items() if p.writer == "small" and w.closed]
+        steps = bank.steps.items()
+        self._drafts = [w for p, w in steps if p.writer == "small" and w.closed and not p.inside]
 
     def at(self, name: str, quantiles: Sequence[float]) -> list[float]:
         values = [draft_value(name, draft) for draft in self._drafts]
@@ -82,28 +83,37 @@ def families(levels: Levels) -> Iterator[Family]:
         yield "read all", f"{grade} log-prob", [Setting(grade=grade, keep=k) for k in KEEPS]
     yield "read all", "share of agreeing tokens", [Setting(grade="agree", keep=k) for k in AGREES]
     keeps = [Setting(keep=k) for k in KEEPS]
-    for name in (n for n in after if not n.startswith("last")):
-        for quantile in (0.3, 0.5, 0.7, 0.9):
-            (sure,) = levels.at(name, [quantile])
-            settings = [replace(s, after=name, sure=sure) for s in keeps]
-            yield "read unless sure", f"{name}, sure above its {quantile:g} quantile", settings
-    for signal in SIGNALS:
-        for low, high in ((0.02, 0.5), (0.02, 0.9), (0.05, 0.5), (0.05, 0.9), (0.15, 0.5)):
-            (lost,), (sure,) = (
-                levels.at(f"first-{signal}", [low]),
-                levels.at(f"min-{signal}", [high]),
-            )
-            settings = [
-                replace(s, before=signal, lost=lost, after=f"min-{signal}", sure=sure)
-                for s in keeps
-            ]
-            yield "lost, read, sure", f"{signal}, below {low:g} lost, above {high:g} sure", settings
+    yield from read(levels, "read", keeps)
+    mends = [Setting(keep=k, fix="token") for k in KEEPS]
+    yield "mend all", "log-prob of the refused token", mends
+    yield from read(levels, "mend", mends)
     for most in (1, 2, 3, 4, 6):
         yield (
             "give up",
             f"read all, at most {most} large steps",
             [replace(s, most=most) for s in keeps],
         )
+
+
+def read(levels: Levels, what: str, settings: Sequence[Setting]) -> Iterator[Family]:
+    """Drafts that look neither sure nor lost are read, and taken back or mended."""
+    for name in (f"{how}-{signal}" for signal in SIGNALS for how in ("min", "mean")):
+        for quantile in (0.3, 0.5, 0.7, 0.9):
+            (sure,) = levels.at(name, [quantile])
+            unless = [replace(s, after=name, sure=sure) for s in settings]
+            yield f"{what} unless sure", f"{name}, sure above its {quantile:g} quantile", unless
+    for signal in SIGNALS:
+        for low, high in ((0.02, 0.5), (0.02, 0.9), (0.05, 0.5), (0.05, 0.9), (0.15, 0.5)):
+            (lost,), (sure,) = (
+                levels.at(f"first-{signal}", [low]),
+                levels.at(f"min-{signal}", [high]),
+            )
+            between = [
+                replace(s, before=signal, lost=lost, after=f"min-{signal}", sure=sure)
+                for s in settings
+            ]
+            name = f"{signal}, below {low:g} lost, above {high:g} sure"
+            yield f"lost, {what}, sure", name, between
 
 
 def figures(found: Sequence[Sequence[Outcome]], domains: Sequence[str]) -> dict[str, Any]:

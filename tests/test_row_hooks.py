@@ -11,8 +11,11 @@ from side_door import ONE, PAIR, THREE, door, even_pair
 from steer_decode import (
     AlwaysLarge,
     AlwaysSmall,
+    BothSides,
     FirstTokenEntropy,
     Policy,
+    QueryCascade,
+    RewardGuided,
     SteerError,
     SteerOnline,
     Step,
@@ -63,6 +66,9 @@ class Watch(StoppingCriteria):
     [
         (SteerOnline(threshold=9.0), False),
         (SteerOnline(threshold=1e9), False),
+        (RewardGuided(0.9), False),
+        (QueryCascade(1e9), False),
+        (BothSides(sure=1.0), False),
         (FirstTokenEntropy(0.7), True),
         (AlwaysSmall(), True),
     ],
@@ -191,3 +197,19 @@ def test_the_large_model_may_end_with_an_id_of_its_own() -> None:
     assert alone[5] not in held[:20]
     # Named in the call, the ids of the call are all that counts.
     assert door(AlwaysLarge(), ONE, pair, eos_token_id=[1, 0])[0, 12:].tolist() == alone
+
+
+def test_scores_of_a_mended_step_are_those_of_who_wrote_each_token() -> None:
+    pair = make_pair("llama", 0)
+    policy = BothSides(sure=1.0, keep=-3.5)
+    options = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
+    out = door(policy, ONE, pair, **options)
+    steps = out.steer[0].trace.kept
+    assert any(step.others for step in steps)
+    ids = out.sequences[:, : ONE["input_ids"].shape[1]]
+    for i, writer in enumerate(w for step in steps for w in step.writers):
+        with torch.no_grad():
+            logits = pair.model(writer)(ids, use_cache=False).logits[:, -1, : pair.vocab_size]
+        for kept in (out.scores[i], out.logits[i]):
+            torch.testing.assert_close(kept[:, : pair.vocab_size], logits, atol=1e-4, rtol=1e-4)
+        ids = out.sequences[:, : ids.shape[1] + 1]

@@ -175,8 +175,8 @@ def _overrides(policy: Policy, name: str) -> bool:
 class TokenStream:
     """Gives a streamer what stays: a token at once, or with its step where that may be taken back.
 
-    A policy that says nothing after a step takes none back; nor does any take back what was
-    written in the place of a step that was.
+    A policy that says nothing after a step takes none back; nor does any take back a step that the
+    other model wrote in the place of one that was.
 
     Args:
         streamer: of transformers; it is given the prompt, then one token at a time.
@@ -186,7 +186,9 @@ class TokenStream:
 
     def __init__(self, streamer: BaseStreamer, prompt_ids: Tensor, policy: Policy) -> None:
         self._streamer = streamer
-        self._stays = not any(_overrides(policy, name) for name in ("after_step", "after_round"))
+        self._stays = not any(
+            _overrides(policy, name) for name in ("after_step", "judge", "after_round")
+        )
         self._at_once = self._stays
         streamer.put(prompt_ids.cpu())
 
@@ -198,7 +200,7 @@ class TokenStream:
             if not step.discarded and not self._at_once:
                 for token in step.token_ids:
                     self._put(token)
-            self._at_once = self._stays or step.discarded
+            self._at_once = self._stays or (step.discarded and step.refused is None)
 
     def end(self) -> None:
         self._streamer.end()
