@@ -80,6 +80,8 @@ class Batch:
         self._asks: dict[int, Ask] = {}
         self._grades: dict[int, Grade] = {}  # drafts that wait for the large model
         self._closed: dict[int, Step] = {}  # steps that wait for their verdict
+        # Of rows that have been shown logits: whose, and the token that was drawn from them.
+        self._drawn: dict[int, tuple[Writer, list[Draw]]] = {}
         self._ahead: dict[Writer, RunAhead] = {}
         if not any(c.hooks.processors for c in conversations):
             for w, n in turns.items():
@@ -154,6 +156,10 @@ class Batch:
                 yield row, item
                 continue
             if isinstance(item, Ask):
+                writer, drawn = self._drawn.pop(row, (None, []))
+                if item.draw and item.writer == writer:
+                    reply = drawn
+                    continue
                 self._asks[row] = item
                 return
             if isinstance(item, Grade):
@@ -221,16 +227,20 @@ class Batch:
         for row, numbers in zip(rows, found, strict=True):
             if not numbers[_VALID]:
                 raise self._broken(writer, row)
-        values = read_signal(self._policy, packed, found, conversations) if True in draws else []
+        values = read_signal(self._policy, packed, found, conversations)
         replies: list[Reply] = []
-        for i, numbers in enumerate(found):
-            if not draws[i]:
-                replies.append(unpack(packed[i : i + 1]).stats)
+        for i, (row, numbers) in enumerate(zip(rows, found, strict=True)):
+            processed = conversations[i].hooks.processors
+            if draws[i]:
+                token = int(numbers[_TOKEN])
+                if processed:
+                    token = self._draw_processed(logits[i : i + 1], row)
+                replies.append([Draw(token, values[i])])
                 continue
-            token = int(numbers[_TOKEN])
-            if conversations[i].hooks.processors:
-                token = self._draw_processed(logits[i : i + 1], rows[i])
-            replies.append([Draw(token, values[i])])
+            replies.append(unpack(packed[i : i + 1]).stats)
+            if not processed and writer not in self._ahead:
+                # If it is to write, it asks for that next: one turn less, and no call.
+                self._drawn[row] = writer, [Draw(int(numbers[_TOKEN]), values[i])]
         return replies
 
     def _guarded(
