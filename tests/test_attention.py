@@ -50,7 +50,7 @@ def test_no_mask_is_built_for_rows_of_different_length(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lane, _ = read(make_model(family, 0))
-    monkeypatch.setattr("steer_decode.lane.ragged_mask", None)
+    monkeypatch.setattr("steer_decode.forward.ragged_mask", None)
     for text in lane._transcripts:
         text.append(6, "small")
     assert lane.catch_up((0, 1)).isfinite().all()
@@ -88,6 +88,36 @@ def test_a_few_tokens_are_served_and_many_are_not() -> None:
         torch.testing.assert_close(logits, scratch, atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("family", ALL)
+def test_rows_with_different_numbers_of_new_tokens_run_in_one_pass_without_padding(
+    family: str,
+) -> None:
+    pair = make_pair(family)
+    lane, _ = read(pair.small, (30, 9, 12, 12))
+    counts = (5, 1, 3, 3)
+    for text, count in zip(lane._transcripts, counts, strict=True):
+        for token in prompt_ids(count, count):
+            text.append(token, "large")
+    shapes = []
+    handle = pair.small.register_forward_pre_hook(
+        lambda *call: shapes.append(tuple(call[2]["input_ids"].shape)), with_kwargs=True
+    )
+    packed = lane.catch_up(range(4))
+    for text in lane._transcripts:
+        text.append(7, "small")
+    after = lane.catch_up(range(4))
+    handle.remove()
+    assert shapes == [(1, sum(counts)), (4, 1)]
+    assert [lane.usage(row).processed for row in range(4)] == [
+        len(text) for text in lane._transcripts
+    ]
+    for row, text in enumerate(lane._transcripts):
+        for logits, ids in ((packed, text.ids[:-1]), (after, text.ids)):
+            expected = ref.next_logits(pair, "small", ids)
+            actual = logits[row, : pair.vocab_size].double()
+            torch.testing.assert_close(actual, expected, atol=2e-4, rtol=1e-4)
+
+
 def test_models_with_other_attention_stay_with_it() -> None:
     model = make_model("llama", 0)
     expected = read(model)[1]
@@ -98,17 +128,28 @@ def test_models_with_other_attention_stay_with_it() -> None:
     torch.testing.assert_close(logits, expected, atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("lengths", [(9, 30), (9, 12)], ids=["one by one", "packed"])
 def test_what_the_operator_does_not_know_is_read_again_with_a_mask(
-    monkeypatch: pytest.MonkeyPatch,
+    lengths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the sliding window, which Mistral names to its attention, were unknown."""
     model = make_model("mistral", 0)
-    expected = read(model)[1]
+    expected = read(model, lengths)[1]
     monkeypatch.setattr(attention, "_UNKNOWN", frozenset({"sliding_window"}))
-    lane, logits = read(model)
+    lane, logits = read(model, lengths)
     assert lane.cache.served == 0
-    assert not lane._direct.serves(1)
+    assert not lane.forward.packs(1)
     torch.testing.assert_close(logits, expected, atol=2e-4, rtol=1e-4)
+
+
+def test_a_model_packs_only_after_all_of_its_layers_have_come_to_us() -> None:
+    model = make_model("llama", 0)
+    first = Lane(model, ModelShape.of(model), [Transcript(prompt_ids(1, 4))])
+    assert not first.forward.packs(4)
+    first.catch_up()
+    assert first.forward.packs(4)
+    # Known of the model from now on, so that the prompts of the next cohort are packed.
+    assert Lane(model, ModelShape.of(model), [Transcript(prompt_ids(2, 4))]).forward.packs(4)
 
 
 def test_the_name_goes_back_when_a_pass_fails() -> None:

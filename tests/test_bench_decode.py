@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 from steer_decode import FirstTokenEntropy, Router, SteerError
 from steer_decode.bench import decode, decode_answers, decode_memory, decode_models
-from steer_decode.bench.decode_answers import Pass, count_passes, demo_pair, predict
+from steer_decode.bench.decode_answers import Replay, answer_by_answer, demo_pair, passes_of
 from steer_decode.bench.decode_models import Shape, load, random_model
 from steer_decode.bench.decode_plan import GROUPS, MEASURES, MODELS, QUICK, Job, Plan, Row
 from steer_decode.bench.decode_report import head, line
@@ -200,23 +199,27 @@ class TestTurns:
             assert load(name).max_length == decode_models.POSITIONS
 
 
-def test_predicted_seconds_are_a_sum_over_passes() -> None:
-    small, large, prompt = Pass("small", 1), Pass("large", 1), Pass("large", 30)
-    times = {small: 1e-3, large: 4e-3, prompt: 9e-3}
-    assert predict(Counter({small: 10, large: 5, prompt: 2}), times) == pytest.approx(48e-3)
-
-
-def test_every_forward_pass_is_counted() -> None:
+def test_every_forward_pass_of_an_answer_is_noted_and_run_again() -> None:
     router = Router(demo_pair(), FirstTokenEntropy(0.5))
     prompt = "Compute 13 -4 +7 -9 +4 -3 ?"
-    passes, longest = count_passes(router, [prompt])
+    passes = passes_of(router, prompt)
     answer = router.generate(prompt, max_new_tokens=decode_answers.MAX_NEW_TOKENS)
-    assert longest == len(answer.token_ids)
     for writer, usage in (("small", answer.cost.small), ("large", answer.cost.large)):
-        mine = {kind: count for kind, count in passes.items() if kind.writer == writer}
-        assert sum(mine.values()) == usage.forwards
-        assert sum(kind.tokens * count for kind, count in mine.items()) == usage.processed
+        mine = [tokens for w, tokens in passes if w == writer]
+        assert len(mine) == usage.forwards
+        assert sum(mine) == usage.processed
     assert not router.pair.small._forward_pre_hooks
+    again = Replay(router.pair)
+    for _ in range(2):
+        again.run(passes)
+        for writer, lane in again._lanes.items():
+            assert lane.watermark() == sum(tokens for w, tokens in passes if w == writer)
+
+
+def test_answers_are_timed_one_by_one_and_together() -> None:
+    ticks = iter(range(100))
+    turn = answer_by_answer({"a": lambda _: next(ticks), "b": str}, 2, lambda: float(next(ticks)))
+    assert turn() == {"a": 4, "b": 2, "a 0": 2, "b 0": 1, "a 1": 2, "b 1": 1}
 
 
 class TestMemory:

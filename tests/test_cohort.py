@@ -46,7 +46,7 @@ def test_a_row_is_answered_as_if_it_were_alone(family: str, policy: Policy) -> N
         for writer in WRITERS:
             many, one = getattr(together[i].cost, writer), getattr(alone.cost, writer)
             assert many.processed == one.processed
-            # A hand-over beside rows that decode takes two passes, and the head works twice.
+            # A long hand-over beside rows that decode takes two passes, and the head works twice.
             extra = 2 * router.pair.shapes[writer].head * (many.forwards - one.forwards)
             assert many.flops == one.flops + extra
     if policy.name in ("steer", "random"):
@@ -73,6 +73,23 @@ def test_the_weights_are_read_once_for_all_rows() -> None:
     shape = pair.shapes["small"]
     weights = 4 * (shape.body + shape.head) * alone.small.forwards
     assert sum(r.bytes_read for r in rows) == pytest.approx(4 * alone.bytes_read - 3 * weights)
+
+
+def test_a_row_writes_in_the_turn_in_which_its_logits_were_looked_at() -> None:
+    """Steps close at different turns; no row waits for a turn in which it has nothing to read."""
+    router = Router(PAIRS["llama"], FirstTokenEntropy(threshold=99.0))
+    prompts = [prompt_text(i, 9) for i in range(4)]
+    passes = 0
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+
+    handle = router.pair.small.register_forward_pre_hook(count)
+    outputs = router.cohort(prompts, max_new_tokens=40)
+    handle.remove()
+    assert len({tuple(len(s.token_ids) for s in o.trace.steps) for o in outputs}) > 1
+    assert passes == max(len(o.token_ids) for o in outputs)
 
 
 def test_every_row_streams_and_is_done_once() -> None:

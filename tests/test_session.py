@@ -235,7 +235,7 @@ def test_ctrl_c_within_a_pass(after: int, late: bool, monkeypatch: pytest.Monkey
     turn = talk.begin(QUESTIONS[1])
     with monkeypatch.context() as patch:
         for lane in talk.session._lanes.values():
-            patch.setattr(lane, "_forward", breaks(after, late)(lane._forward))
+            patch.setattr(lane, "_read_pending", breaks(after, late)(lane._read_pending))
         with pytest.raises(KeyboardInterrupt):
             turn.finish()
     talk.end(turn)

@@ -15,10 +15,14 @@ from .transcript import Writer
 
 
 class Ask(NamedTuple):
-    """What a conversation wants of a model: tokens to append, or a look at the next logits."""
+    """What a conversation wants of a model: tokens to append, or a look at the next logits.
+
+    With ``one`` it wants a single token, however many turns the model may run ahead.
+    """
 
     writer: Writer
     draw: bool
+    one: bool = False
 
 
 class Grade(NamedTuple):

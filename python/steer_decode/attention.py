@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from steer_kernels import decode_attention, supported_cpu_isas
 
-from .cache import KVCache, layer_of
+from .cache import KVCache
+from .cache_layer import layer_of
 
 NAME = "steer_decode"
 MOST_QUERIES = 16  # new tokens a row; beyond, SDPA's blocks of queries are faster
@@ -45,25 +47,56 @@ def _attend(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """An attention function of transformers: query [B, H, N, D] to [B, N, H, Dv]."""
+    """An attention function of transformers: query [B, H, N, D] to [B, N, H, Dv].
+
+    Of a packed pass, query [1, H, T, D] to [1, T, H, Dv].
+    """
     layer = layer_of(key)
     known = _UNKNOWN.isdisjoint(kwargs) or all(kwargs.get(name) is None for name in _UNKNOWN)
     if layer is None or not known or dropout or query.dtype != key.dtype:
+        if layer is not None and layer.cache.span.runs:
+            # A packed pass that is about to be read again in another way: anything of that shape.
+            return query.new_zeros(*query.transpose(1, 2).shape[:3], value.shape[3]), None
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
         result: tuple[Tensor, Tensor | None] = sdpa(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return result
-    layer.cache.served += 1
-    starts = layer.cache.span.starts
-    return decode_attention(query, key, value, starts, scaling, layer.window), None
+    cache = layer.cache
+    cache.served += 1
+    span, window = cache.span, layer.window
+    if not span.runs:
+        return decode_attention(query, key, value, span.starts, scaling, window), None
+    outputs = []
+    for run in span.runs:
+        # Views: [1, H, T, D] of the tokens of n rows is [n, H, N, D].
+        queries = query[0, :, run.tokens].unflatten(1, (-1, run.each)).transpose(0, 1)
+        keys, values = key[run.rows], value[run.rows]
+        output = decode_attention(queries, keys, values, run.starts, scaling, window)
+        outputs.append(output.flatten(0, 1))
+    return torch.cat(outputs)[None], None
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, _attend)
 ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
+_HELD = "_attn_implementation_internal"  # where a config of transformers keeps the name
+# Models all of whose layers have come to us. Packed keys are of another shape than the queries, and
+# attention that does not come here would not know.
+_proven: WeakSet[PreTrainedModel] = WeakSet()
 _lock = threading.Lock()
 _passes: dict[int, int] = {}  # passes under way, by the id of the config whose name they changed
+
+
+def _set_name(config: Any, name: str) -> None:
+    """``config._attn_implementation = name`` without the property, which costs 10 us a call.
+
+    If transformers came to keep the name elsewhere, no layer would come to us.
+    """
+    if type(config).sub_configs:  # which are told, too
+        config._attn_implementation = name
+    else:
+        object.__setattr__(config, _HELD, name)
 
 
 @contextmanager
@@ -72,7 +105,7 @@ def _named(config: Any) -> Iterator[None]:
     key = id(config)
     with _lock:
         _passes[key] = _passes.get(key, 0) + 1
-        config._attn_implementation = NAME
+        _set_name(config, NAME)
     try:
         yield
     finally:
@@ -80,7 +113,7 @@ def _named(config: Any) -> Iterator[None]:
             _passes[key] -= 1
             if not _passes[key]:
                 del _passes[key]
-                config._attn_implementation = "sdpa"
+                _set_name(config, "sdpa")
 
 
 def attention_of(model: PreTrainedModel) -> str:
@@ -103,12 +136,17 @@ class DirectAttention:
             and getattr(model, "_supports_attention_backend", False)
             and bool(supported_cpu_isas())  # else the operator is its slow definition
         )
+        self._proven = model in _proven
         # Nothing reads it: a mask of four dimensions spares transformers the making of one.
         self._mask = torch.zeros(1, 1, 1, 1, dtype=model.dtype)
 
     def serves(self, queries: int) -> bool:
         """Whether a pass of so many new tokens a row goes this way."""
         return self._usable and queries <= MOST_QUERIES
+
+    def packs(self, queries: int) -> bool:
+        """Whether a packed pass with at most so many new tokens a row can go this way."""
+        return self._proven and self.serves(queries)
 
     def logits(self, arguments: dict[str, Any]) -> Tensor | None:
         """The logits of a pass that needs no mask; the cache has begun it.
@@ -124,4 +162,9 @@ class DirectAttention:
         finally:
             cache.direct = False
         self._usable = cache.served == len(cache.layers)
-        return logits if self._usable else None
+        if not self._usable:
+            return None
+        if not self._proven:
+            self._proven = True
+            _proven.add(self._model)
+        return logits

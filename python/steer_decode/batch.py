@@ -81,6 +81,8 @@ class Batch:
         self._asks: dict[int, Ask] = {}
         self._grades: dict[int, Grade] = {}  # drafts that wait for the large model
         self._closed: dict[int, Step] = {}  # steps that wait for their verdict
+        # Of rows that have been shown logits: whose, and the token that was drawn from them.
+        self._drawn: dict[int, tuple[Writer, list[Draw]]] = {}
         self._ahead: dict[Writer, RunAhead] = {}
         if not any(c.hooks.processors for c in conversations):
             for w, n in turns.items():
@@ -95,27 +97,31 @@ class Batch:
         for row in range(len(self._running)):
             yield from self._advance(row, None)
         while self._asks or self._grades or self._closed:
-            for writer in WRITERS:
-                # A row whose step the small model has just closed may join the large one's pass.
-                rows = [row for row, ask in self._asks.items() if ask.writer == writer]
-                if not rows:
-                    continue
-                draws = [self._asks.pop(row).draw for row in rows]
-                begin = time.perf_counter()
-                replies = self._replies(writer, rows, draws)
-                share = (time.perf_counter() - begin) / len(rows)
-                for row, reply in replies:
-                    self.seconds[row] += share
-                    yield from self._advance(row, reply)
-                    if writer in self._ahead:  # it may have read beyond the end of the step
-                        length = len(self._conversations[row].transcript)
-                        self.lanes[writer].roll_back(row, length)
+            # In this order, so that a row whose step has just closed or was refused joins at once.
+            yield from self._write("small")
             if self._grades and len(self._grades) >= len(self._asks):
                 # Drafts wait while more answers are being written: a pass over many costs little
                 # more than one over few.
                 yield from self._judge_drafts()
+            yield from self._write("large")
             if self._closed and not self._asks and not self._grades:
                 yield from self._judge_round()
+
+    def _write(self, writer: Writer) -> Iterator[tuple[int, Event]]:
+        """One turn of a model, over the rows that ask for it."""
+        rows = [row for row, ask in self._asks.items() if ask.writer == writer]
+        if not rows:
+            return
+        asks = [self._asks.pop(row) for row in rows]
+        begin = time.perf_counter()
+        replies = self._replies(writer, rows, asks)
+        share = (time.perf_counter() - begin) / len(rows)
+        for row, reply in replies:
+            self.seconds[row] += share
+            yield from self._advance(row, reply)
+            if writer in self._ahead:  # it may have read beyond the end of the step
+                length = len(self._conversations[row].transcript)
+                self.lanes[writer].roll_back(row, length)
 
     def _judge_round(self) -> Iterator[tuple[int, Event]]:
         """Every answer waits at the end of a step: judges those that are furthest behind.
@@ -155,6 +161,10 @@ class Batch:
                 yield row, item
                 continue
             if isinstance(item, Ask):
+                writer, drawn = self._drawn.pop(row, (None, []))
+                if item.draw and item.writer == writer:
+                    reply = drawn
+                    continue
                 self._asks[row] = item
                 return
             if isinstance(item, Grade):
@@ -196,18 +206,20 @@ class Batch:
                 yield from self._advance(row, reply)
 
     def _replies(
-        self, writer: Writer, rows: Sequence[int], draws: Sequence[bool]
+        self, writer: Writer, rows: Sequence[int], asks: Sequence[Ask]
     ) -> list[tuple[int, Reply]]:
-        if writer not in self._ahead:
-            return list(zip(rows, self._reply(writer, rows, draws), strict=True))
-        looking = [row for row, draw in zip(rows, draws, strict=True) if not draw]
-        writing = [row for row, draw in zip(rows, draws, strict=True) if draw]
+        draws = {row: ask.draw for row, ask in zip(rows, asks, strict=True)}
+        ahead = self._ahead.get(writer)
+        if ahead is None:
+            return list(zip(rows, self._reply(writer, rows, list(draws.values())), strict=True))
+        # To look, or for a single token, it does not run ahead.
+        writing = [r for r, ask in zip(rows, asks, strict=True) if ask.draw and not ask.one]
+        rest = [row for row in rows if row not in writing]
         replies: list[tuple[int, Reply]] = []
-        if looking:
-            shown = self._reply(writer, looking, [False] * len(looking))
-            replies += zip(looking, shown, strict=True)
+        if rest:
+            shown = self._reply(writer, rest, [draws[row] for row in rest])
+            replies += zip(rest, shown, strict=True)
         if writing:
-            ahead = self._ahead[writer]
             written = self._guarded(writer, writing, ahead.write, writing, self._conversations)
             for row, (drawn, valid) in written.items():
                 if not drawn and not valid:
@@ -222,16 +234,20 @@ class Batch:
         for row, numbers in zip(rows, found, strict=True):
             if not numbers[_VALID]:
                 raise self._broken(writer, row)
-        values = read_signal(self._policy, packed, found, conversations) if True in draws else []
+        values = read_signal(self._policy, packed, found, conversations)
         replies: list[Reply] = []
-        for i, numbers in enumerate(found):
-            if not draws[i]:
-                replies.append(unpack(packed[i : i + 1]).stats)
+        for i, (row, numbers) in enumerate(zip(rows, found, strict=True)):
+            processed = conversations[i].hooks.processors
+            if draws[i]:
+                token = int(numbers[_TOKEN])
+                if processed:
+                    token = self._draw_processed(logits[i : i + 1], row)
+                replies.append([Draw(token, values[i])])
                 continue
-            token = int(numbers[_TOKEN])
-            if conversations[i].hooks.processors:
-                token = self._draw_processed(logits[i : i + 1], rows[i])
-            replies.append([Draw(token, values[i])])
+            replies.append(unpack(packed[i : i + 1]).stats)
+            if not processed and writer not in self._ahead:
+                # If it is to write, it asks for that next: one turn less, and no call.
+                self._drawn[row] = writer, [Draw(int(numbers[_TOKEN]), values[i])]
         return replies
 
     def _guarded(

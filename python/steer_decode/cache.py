@@ -19,133 +19,17 @@ Attention that knows where each row ends (``attention.py``) is given whole buffe
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
-from typing import Any
+from operator import add
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache
 
-from steer_kernels import kv_append_
-
-from .span import Span, rounded_up
+from .cache_layer import KVLayer
+from .span import Span, rounded_up, runs_of
 
 BLOCK = 128
-
-
-class KVLayer(CacheLayerMixin):
-    """One layer of a :class:`KVCache`, as the models of transformers call it.
-
-    Args:
-        cache: the cache that it belongs to, which says where to write.
-        window: keys that a token may attend to, itself included; None is all of them.
-    """
-
-    is_compileable = False
-    is_croppable = True
-
-    def __init__(self, cache: KVCache, window: int | None) -> None:
-        super().__init__()
-        # No reference cycle: a cache goes with the answer it is of, not when the collector runs.
-        self._cache = weakref.ref(cache)
-        self.window = window
-        self.is_sliding = window is not None
-        self._places: tuple[int, int] | None = None  # that the marked views run over
-        self._marked: tuple[Tensor, Tensor]
-
-    @property
-    def cache(self) -> KVCache:
-        """The cache that the layer belongs to."""
-        cache = self._cache()
-        assert cache is not None, "a layer does not outlive its cache"
-        return cache
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
-        values = key_states if value_states is None else value_states
-        self.keys = self._room(key_states)
-        self.values = self._room(values)
-        self._places = None
-        self.is_initialized = True
-
-    def _room(self, new: Tensor) -> Tensor:
-        # Zeros, not what the memory held: a masked position has weight 0, and 0 times NaN is NaN.
-        _, heads, _, width = new.shape
-        return new.new_zeros(self.cache.rows, heads, self.cache.capacity, width)
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Writes the new keys and values [n, H, N, D] and returns views of all that may be read."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None
-        assert self.values is not None
-        span = self.cache.span
-        indices = span.rows, span.starts, span.counts
-        if span.rows.device != key_states.device:  # a model spread over several devices
-            indices = tuple(index.to(key_states.device) for index in indices)  # type: ignore[assignment]
-        kv_append_(self.keys, self.values, key_states, value_states, *indices)
-        if self.cache.direct:
-            return self._direct_views(span)
-        rows = slice(span.first, span.first + span.size)
-        read = rows, slice(None), slice(self._skip(), span.width)
-        return self.keys[read], self.values[read]
-
-    def _direct_views(self, span: Span) -> tuple[Tensor, Tensor]:
-        """Keys and values of the rows of a pass, all positions; made anew where rows change."""
-        places = span.first, span.first + span.size
-        if places != self._places:
-            assert self.keys is not None
-            assert self.values is not None
-            self._marked = self.keys[slice(*places)], self.values[slice(*places)]
-            self._marked[0].steer_layer = weakref.ref(self)  # type: ignore[attr-defined]
-            self._places = places
-        return self._marked
-
-    def _skip(self) -> int:
-        """Positions before the window of the oldest new token; a ragged pass masks them instead."""
-        span = self.cache.span
-        if self.window is None or span.ragged:
-            return 0
-        return max(0, span.start - self.window + 1)
-
-    def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
-        skip = self._skip()
-        return self.cache.span.width - skip, skip
-
-    def get_seq_length(self) -> int:
-        return self.cache.span.start
-
-    def get_max_length(self) -> int:
-        return -1
-
-    get_max_cache_shape = get_max_length  # its name in transformers 4
-
-    def grow(self, capacity: int) -> None:
-        """Moves to buffers of ``capacity`` positions, keys first, so that one copy is extra."""
-        for name in ("keys", "values"):
-            old: Tensor | None = getattr(self, name)
-            if old is not None:
-                rows, heads, length, width = old.shape
-                new = old.new_zeros(rows, heads, capacity, width)
-                new[:, :, :length] = old
-                setattr(self, name, new)
-        self._places = None
-
-    def exchange(self, a: int, b: int, length: int) -> None:
-        """Swaps the first ``length`` positions of two places."""
-        for buffer in (self.keys, self.values):
-            if buffer is not None and length:
-                kept = buffer[a, :, :length].clone()
-                buffer[a, :, :length] = buffer[b, :, :length]
-                buffer[b, :, :length] = kept
-
-
-def layer_of(keys: Tensor) -> KVLayer | None:
-    """The layer that handed out ``keys`` whole, for attention that reads ``cache.span``."""
-    layer: weakref.ref[KVLayer] | None = getattr(keys, "steer_layer", None)
-    return None if layer is None else layer()
 
 
 class KVCache(Cache):
@@ -172,6 +56,7 @@ class KVCache(Cache):
         self.capacity = 0
         self._place = list(range(rows))  # of each row, in the buffers
         self._line = nothing = torch.empty(0, dtype=torch.int64)
+        self._counted = 0  # numbers in it
         self.span = Span(0, 0, 0, 0, False, nothing, nothing, nothing)
         self.direct, self.served = False, 0
         self._reading: list[tuple[int, int]] = []  # rows of the pass under way, and their counts
@@ -210,7 +95,7 @@ class KVCache(Cache):
         width = start + count
         ragged = n > 1 and (starts.count(start) < n or counts.count(count) < n)
         if ragged:
-            width = max(a + b for a, b in zip(starts, counts, strict=True))
+            start, width = max(starts), max(map(add, starts, counts))
         if width > self.capacity:
             self._grow(width)
         first = self._place[rows[0]]
@@ -218,15 +103,44 @@ class KVCache(Cache):
         if ragged:
             at, new = (torch.tensor(values, device=device) for values in (starts, counts))
         else:
-            at, new = line[start : start + 1].expand(n), line[count : count + 1].expand(n)
-        places = line[first : first + n]
-        self.span = Span(first, n, max(starts), width, ragged, places, at, new)
+            at, new = line[start : start + 1], line[count : count + 1]
+            if n > 1:
+                at, new = at.expand(n), new.expand(n)
+        self.span = Span(first, n, start, width, ragged, line[first : first + n], at, new)
+        self._reading = list(zip(rows, counts, strict=True))
+        return self.span
+
+    def begin_packed(self, rows: Sequence[int], counts: list[int], device: torch.device) -> Span:
+        """As :meth:`begin`, for a pass that has the tokens of all ``rows`` one after another.
+
+        The models of transformers take it for one text. ``kv_append_`` writes every token where it
+        belongs, and attention has to look at ``Span.runs``.
+        """
+        starts = [self.lengths[row] for row in rows]
+        width = max(map(add, starts, counts))
+        if width > self.capacity:
+            self._grow(width)
+        first = self._place[rows[0]]
+        places: list[int] = []
+        at: list[int] = []
+        for i, (start, count) in enumerate(zip(starts, counts, strict=True)):
+            places += [first + i] * count
+            at += range(start, start + count)
+        indices = torch.tensor([places, at, [1] * len(at)], device=device)
+        runs = tuple(runs_of(counts, indices[1]))
+        self.span = Span(
+            first, len(rows), max(starts), width, True, indices[0], indices[1], indices[2], runs
+        )
         self._reading = list(zip(rows, counts, strict=True))
         return self.span
 
     def positions(self, length: int) -> Tensor:
-        """Positions [n, length] of the new tokens of the pass that has begun."""
+        """Positions [n, length] of the new tokens of the pass that has begun; [1, T] if packed."""
         span = self.span
+        if span.runs:
+            return span.starts[None]
+        if length == span.size == 1:
+            return span.starts[:, None]
         line = self._numbers(span.starts.device)
         if not span.ragged:
             return line[span.start : span.start + length].expand(span.size, length)
@@ -238,8 +152,9 @@ class KVCache(Cache):
 
     def _numbers(self, device: torch.device) -> Tensor:
         """0, 1, 2 and so on: a view of them costs less than a new tensor of indices a token."""
-        if len(self._line) <= max(self.capacity, self.rows) or self._line.device != device:
-            self._line = torch.arange(2 * max(self.capacity, self.rows) + 1, device=device)
+        if self._counted <= max(self.capacity, self.rows):
+            self._counted = 2 * max(self.capacity, self.rows) + 1
+            self._line = torch.arange(self._counted, device=device)
         return self._line
 
     def begin_fixed(

@@ -185,7 +185,7 @@ class Conversation:
         foreign = self._unread(writer)
         step.prefilled += foreign
         yield HandOver(step.index, writer, foreign)
-        drawn = yield Ask(writer, draw=True)
+        drawn = yield Ask(writer, draw=True, one=True)
         assert isinstance(drawn, list)
         step.others.append(len(step.token_ids))
         yield self._append(step, *drawn[0], writer)

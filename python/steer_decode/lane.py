@@ -9,21 +9,18 @@ so for any number of transcripts at once, whatever their lengths.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
-from typing import Any
+from itertools import accumulate, chain, groupby
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .attention import DirectAttention, attention_of
 from .cache import KVCache
-from .cache_support import cache_argument
 from .cost import ModelShape, Pass, Usage
-from .span import Span, ragged_mask, rounded_up
+from .forward import Forward
+from .span import rounded_up
 from .transcript import Transcript
 
-_MASKED = ("eager", "sdpa")  # attention that takes a 4-D mask
 PART = (256, 2048)  # longest part of a prompt that one pass reads, on a CPU and on a GPU
 CHUNK = 16  # the least chunk of a prefill whose shapes are rounded up; then twice that, and so on
 
@@ -39,6 +36,7 @@ class Lane:
 
     Attributes:
         cache: the keys and values, with a watermark for each row.
+        forward: runs the model over them.
         part: most tokens of a prompt that one pass reads.
     """
 
@@ -53,13 +51,11 @@ class Lane:
         self._shape = shape
         self._transcripts = transcripts
         self.cache = KVCache(shape.windows, len(transcripts), limit)
-        self._cache_argument = cache_argument(model)
         self._device = model.device
         self.part = PART[self._device.type == "cuda"]
         # What a token is read from.
         self._one = torch.zeros(1, 1, dtype=torch.int64, device=self._device)
-        self._attention = attention_of(model)
-        self._direct = DirectAttention(model, self.cache)
+        self.forward = Forward(model, shape.windows, self.cache)
         # Of each row: logits [n, V] of the pass that read its last token, and its place in them.
         self._logits: list[tuple[Tensor, int] | None] = [None] * len(transcripts)
         # Of each row: what `hold` was given, by the length of the text that it stands behind.
@@ -71,7 +67,7 @@ class Lane:
     @property
     def takes_masks(self) -> bool:
         """Whether rows of different length can run in one pass: attention takes a 4-D mask."""
-        return self._attention in _MASKED
+        return self.forward.takes_masks
 
     def transcript(self, row: int = 0) -> Transcript:
         """The text that a row reads."""
@@ -108,7 +104,7 @@ class Lane:
                 if pending > self.part:
                     self.shorten(row, 1)
         if len(rows) == 1 and behind:
-            return self._forward(rows)
+            return self._read_pending(rows)
         if behind:
             self._read(behind)
         known = [self.known_logits(row) for row in rows]
@@ -169,7 +165,7 @@ class Lane:
         self._held[row] = logits
 
     def count_turns(self, rows: Sequence[int], turns: int) -> None:
-        """Moves the watermarks over ``turns`` tokens that :meth:`run` has read one at a time."""
+        """Moves the watermarks over ``turns`` tokens that ``forward`` has read one at a time."""
         for row in rows:
             mark = self.watermark(row)
             self._passes[row] += [Pass(1, mark + i, len(rows)) for i in range(turns)]
@@ -185,7 +181,7 @@ class Lane:
         if self.pending(row) > self.part + least:
             self.cache.reserve(len(self._transcripts[row]))  # at once: buffers that grow are copied
         while (pending := self.pending(row)) > self.part + least:
-            self._forward([row], keep=pending - self.part)
+            self._read_pending([row], keep=pending - self.part)
 
     def _read_chunk(self, rows: Sequence[int]) -> None:
         """A forward pass whose shapes are rounded up, so that few of them ever occur."""
@@ -199,7 +195,7 @@ class Lane:
         width = self.cache.reserve(max(m + n for m, n in zip(marks, counts, strict=True)))
         exact = self.cache.begin(rows, counts, self._device)
         span = self.cache.begin_fixed(rows, exact.rows, exact.starts, exact.counts, width)
-        self.run(torch.tensor(new, device=self._device), span)
+        self.forward.logits(torch.tensor(new, device=self._device), span)
         self.cache.commit()
         self._count(rows, counts, marks)
 
@@ -208,6 +204,12 @@ class Lane:
         rows = self.cache.arrange(rows)
         pending = [self.pending(row) for row in rows]
         alike = min(pending) == max(pending)
+        if not alike:
+            new = [self._unread(row) for row in rows]
+            logits = self.read_packed(rows, new)
+            if logits is not None:
+                self._keep_logits(rows, logits)
+                return
         if not self.takes_masks:
             alike = alike and len({self.watermark(row) for row in rows}) == 1
             groups = [rows] if alike else [[row] for row in rows]
@@ -218,25 +220,30 @@ class Lane:
             # read in one pass with the rows that decode.
             for behind, run in groupby(rows, key=lambda row: self.pending(row) > 1):
                 if behind:
-                    self._forward(list(run), keep=1)
+                    self._read_pending(list(run), keep=1)
             groups = [rows]
         for group in groups:
-            self._forward(group)
+            self._read_pending(group)
 
-    def _forward(self, rows: Sequence[int], keep: int = 0) -> Tensor:
+    def _read_pending(self, rows: Sequence[int], keep: int = 0) -> Tensor:
         """One forward pass over what is pending in neighbouring rows, but for the last ``keep``.
 
         Returns the logits [n, V] behind the last token of the longest; with ``keep`` they are void.
         """
-        lengths = self.cache.lengths
-        new = [self._transcripts[row].ids[lengths[row] :] for row in rows]
+        new = [self._unread(row) for row in rows]
         if keep:
             new = [ids[:-keep] for ids in new]
         logits = self.read(rows, new)
         if not keep:
-            for i, row in enumerate(rows):
-                self._logits[row] = logits, i
+            self._keep_logits(rows, logits)
         return logits
+
+    def _unread(self, row: int) -> list[int]:
+        return self._transcripts[row].ids[self.cache.lengths[row] :]
+
+    def _keep_logits(self, rows: Sequence[int], logits: Tensor) -> None:
+        for i, row in enumerate(rows):
+            self._logits[row] = logits, i
 
     def read(
         self,
@@ -250,7 +257,7 @@ class Lane:
         Args:
             rows: in the order in which they lie, see ``KVCache.arrange``.
             new: the tokens of each.
-            keep: as in :meth:`run`, whose logits it returns.
+            keep: as in ``forward.logits``, which it returns.
             heads: positions of each row that count as the head's work; one by default.
         """
         marks = [self.cache.lengths[row] for row in rows]
@@ -263,9 +270,32 @@ class Lane:
             ids = self._one.fill_(new[0][0])
         else:
             ids = torch.tensor(new, device=self._device)
-        logits = self.run(ids, span, keep)
+        logits = self.forward.logits(ids, span, keep)
         self.cache.commit()
         self._count(rows, counts, marks, heads)
+        return logits
+
+    def read_packed(self, rows: Sequence[int], new: list[list[int]]) -> Tensor | None:
+        """One forward pass over tokens of rows that lie side by side, a few of each.
+
+        The tokens stand one after another, so there is no padding, and every matrix product is over
+        just those of ``new``.
+
+        Returns:
+            Logits [n, V] behind the last token of each row; or None, with nothing read, where the
+            attention of this model or of so many tokens needs a mask.
+        """
+        counts = [len(ids) for ids in new]
+        if not self.forward.packs(max(counts)):
+            return None
+        marks = [self.cache.lengths[row] for row in rows]
+        self.cache.begin_packed(rows, counts, self._device)
+        ends = torch.tensor([*accumulate(counts)], device=self._device)
+        ids = torch.tensor([[*chain(*new)]], device=self._device)
+        logits = self.forward.packed(ids, ends - 1)
+        if logits is not None:
+            self.cache.commit()
+            self._count(rows, counts, marks)
         return logits
 
     def _count(
@@ -279,33 +309,3 @@ class Lane:
             self._passes[row].append(Pass(counts[i], marks[i], len(rows), heads[i] if heads else 1))
             self._logits[row] = None
             self._held[row] = {}
-
-    def run(self, ids: Tensor, span: Span, keep: int = 0) -> Tensor:
-        """The forward pass itself: logits [n, V] behind the last of ``ids`` [n, N], void if padded.
-
-        ``span`` is the one that the cache has begun. With ``keep``, the logits [n, keep, V] behind
-        so many of the last.
-        """
-        length = ids.shape[1]
-        arguments: dict[str, Any] = {
-            "input_ids": ids,
-            "position_ids": self.cache.positions(length),
-            self._cache_argument: self.cache,
-            "use_cache": True,
-            "logits_to_keep": max(1, keep),
-        }
-        logits = self._direct.logits(arguments) if self._direct.serves(length) else None
-        if logits is None:
-            if span.ragged:
-                arguments["attention_mask"] = self._mask(span, length)
-            logits = self.model(**arguments).logits
-        return logits[:, -keep:] if keep else logits[:, -1]
-
-    def _mask(self, span: Span, length: int) -> Tensor | dict[str, Tensor]:
-        additive = self.model.dtype if self._attention == "eager" else None
-        windows = set(self._shape.windows)
-        masks = {window: ragged_mask(span, length, window, additive) for window in windows}
-        if len(windows) == 1:
-            return masks[windows.pop()]
-        # Models that mix kinds of layers take a mask for each kind.
-        return {"full_attention" if w is None else "sliding_attention": masks[w] for w in masks}

@@ -140,7 +140,7 @@ class RunAhead:
         span = self._lane.cache.begin_fixed(
             rows, buffers.places, buffers.starts, buffers.counts, width
         )
-        logits = self._lane.run(buffers.ids, span)
+        logits = self._lane.forward.logits(buffers.ids, span)
         self._take(buffers, logits)
         buffers.starts.add_(buffers.counts)
         buffers.active.copy_(buffers.running)

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Run(NamedTuple):
+    """Neighbouring rows of a packed pass that have equally many new tokens.
+
+    Fields:
+        rows: which of the rows that the pass runs over.
+        tokens: which of its tokens; those of a row follow one another.
+        each: tokens of each row.
+        starts: int64 [n], position of the first of them.
+    """
+
+    rows: slice
+    tokens: slice
+    each: int
+    starts: Tensor
 
 
 class Span(NamedTuple):
@@ -16,7 +34,9 @@ class Span(NamedTuple):
         start: length of the longest of them before the pass.
         width: positions that attention reads; start and width are the same for all layers.
         ragged: the rows differ in length or in new tokens, and a mask says what each may read.
-        rows, starts, counts: int64 tensors [size], as ``kv_append_`` takes them.
+        rows, starts, counts: int64 tensors [size], as ``kv_append_`` takes them; for each token of
+            a packed pass.
+        runs: of a packed pass, whose rows have their tokens one after another; else none.
     """
 
     first: int
@@ -27,6 +47,17 @@ class Span(NamedTuple):
     rows: Tensor
     starts: Tensor
     counts: Tensor
+    runs: tuple[Run, ...] = ()
+
+
+def runs_of(counts: Sequence[int], positions: Tensor) -> Iterator[Run]:
+    """Neighbours with equal ``counts``; ``positions`` [T] are those of all their tokens."""
+    row = token = 0
+    for count, same in groupby(counts):
+        n = len(list(same))
+        rows, tokens = slice(row, row + n), slice(token, token + n * count)
+        yield Run(rows, tokens, count, positions[tokens][::count])
+        row, token = rows.stop, tokens.stop
 
 
 def rounded_up(value: int, least: int, most: int) -> int:

@@ -1,24 +1,30 @@
-"""Whole answers of the demo pair: routed, predicted, by assisted decoding, and in a cohort."""
+"""Whole answers of the demo pair: routed, predicted, by assisted decoding, and in a cohort.
+
+A second of answers is long enough to meet whatever else the machine does; a millisecond of a pass
+is not, and the ratio of their least times would tell of that. So what a routed answer should take
+is measured as the answer is: its forward passes, bare and in their order, right after it. Of each
+answer the least time counts.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
 
 from ..cache_support import cache_argument
 from ..demo import DOMAINS, problems
+from ..lane import Lane
 from ..pair import Pair
 from ..policies import FirstTokenEntropy
 from ..router import Router
-from ..transcript import WRITERS, Writer
+from ..transcript import WRITERS, Transcript, Writer
 from .decode_models import demo_pair
 from .decode_plan import Job, Plan, Row
-from .decode_turns import Clock, Context, Turn, clock, forward, in_turns, run_generate, timed
+from .decode_turns import Clock, Turn, clock, forward, in_turns, run_generate, timed
 
 MAX_NEW_TOKENS = 200  # an answer is about half as long
 
@@ -41,58 +47,74 @@ def rows(job: Job, plan: Plan) -> list[Row]:
     each = -(-plan.problems // len(DOMAINS))
     mixed = [p for some in zip(*(problems(d, each) for d in DOMAINS), strict=True) for p in some]
     prompts = [problem.prompt for problem in mixed[: plan.problems]]
-    router = Router(pair, FirstTokenEntropy(0.5))
-    longest = max(len(pair.encode(prompt)) for prompt in prompts)
-    passes, kept = count_passes(router, prompts)
+    router, options = Router(pair, FirstTokenEntropy(0.5)), {"max_new_tokens": MAX_NEW_TOKENS}
+    passes = [passes_of(router, prompt) for prompt in prompts]
+    again = Replay(pair)
 
-    def routed() -> None:
-        router.generate(prompts, max_new_tokens=MAX_NEW_TOKENS)
+    def assisted(answer: int) -> None:
+        ids = torch.tensor([pair.encode(prompts[answer])])
+        run_generate(pair.large, ids, MAX_NEW_TOKENS, assistant_model=pair.small)
 
-    def assisted() -> None:
-        for prompt in prompts:
-            ids = torch.tensor([pair.encode(prompt)])
-            run_generate(pair.large, ids, MAX_NEW_TOKENS, assistant_model=pair.small)
-
-    def cohort() -> None:
-        router.cohort(prompts, max_new_tokens=MAX_NEW_TOKENS)
-
-    contenders = {"routed": routed}
-    found = {}
-    if "assisted" in plan.only:
-        contenders["assisted"] = assisted
-    if "cohort" in plan.only:
-        contenders["cohort"] = cohort
-    turns = [timed(name, call, now) for name, call in contenders.items()]
-    least, spread = in_turns(turns, plan.turns, plan.seconds)
+    one_by_one: dict[str, Callable[[int], object]] = {
+        "routed": lambda answer: router.generate(prompts[answer], **options)
+    }
     if "predicted" in plan.only:
-        times = bare_times(pair, passes, longest + kept // 2, plan, now)
-        found["predicted"] = least["routed"] / predict(passes, times)
-    for name in ("assisted", "cohort"):
-        if name in contenders:
-            # How many times longer assisted decoding takes, and how many times shorter a cohort.
-            pair_of = (name, "routed") if name == "assisted" else ("routed", name)
-            found[name] = least[pair_of[0]] / least[pair_of[1]]
+        one_by_one["predicted"] = lambda answer: again.run(passes[answer])
+    if "assisted" in plan.only:
+        one_by_one["assisted"] = assisted
+    turns = [answer_by_answer(one_by_one, len(prompts), now)]
+    if "cohort" in plan.only:
+        turns.append(timed("cohort", partial(router.cohort, prompts, **options), now))
+    least, spread = in_turns(turns, plan.turns, plan.seconds)
+    found = {}
+    if "predicted" in one_by_one:
+        found["predicted"] = _sum(least, "routed") / _sum(least, "predicted")
+    if "assisted" in one_by_one:
+        found["assisted"] = _sum(least, "assisted") / _sum(least, "routed")
+    if "cohort" in plan.only:
+        # A cohort is timed as a whole, and so are then the answers one by one.
+        found["cohort"] = least["routed"] / least["cohort"]
+    longest = max(len(pair.encode(prompt)) for prompt in prompts)
     return [Row.of(name, job, value, spread, longest) for name, value in found.items()]
 
 
-def count_passes(router: Router, prompts: Sequence[str]) -> tuple[Counter[Pass], int]:
-    """Every forward pass behind the answers to ``prompts``, one after another, by kind.
+def answer_by_answer(calls: dict[str, Callable[[int], object]], answers: int, now: Clock) -> Turn:
+    """A turn that calls each of ``calls`` for every answer, one after another.
 
-    Returns:
-        How many of each kind, and the tokens of the longest answer.
+    Its times are the sum by name, and those of each answer.
     """
-    passes: Counter[Pass] = Counter()
+
+    def turn() -> dict[str, float]:
+        found = dict.fromkeys(calls, 0.0)
+        for answer in range(answers):
+            for name, call in calls.items():
+                begin = now()
+                call(answer)
+                found[f"{name} {answer}"] = passed = now() - begin
+                found[name] += passed
+        return found
+
+    return turn
+
+
+def _sum(least: dict[str, float], name: str) -> float:
+    return sum(value for key, value in least.items() if key.startswith(f"{name} "))
+
+
+def passes_of(router: Router, prompt: str) -> list[Pass]:
+    """The forward passes behind a routed answer to ``prompt``, in their order."""
+    passes: list[Pass] = []
     with contextlib.ExitStack() as hooks:
         for writer in WRITERS:
-            hooks.enter_context(_counted(router.pair.model(writer), writer, passes))
-        answers = router.generate(list(prompts), max_new_tokens=MAX_NEW_TOKENS)
-    return passes, max(len(answer.token_ids) for answer in answers)
+            hooks.enter_context(_noted(router.pair.model(writer), writer, passes))
+        router.generate(prompt, max_new_tokens=MAX_NEW_TOKENS)
+    return passes
 
 
 @contextlib.contextmanager
-def _counted(model: Any, writer: Writer, passes: Counter[Pass]) -> Iterator[None]:
+def _noted(model: Any, writer: Writer, passes: list[Pass]) -> Iterator[None]:
     def note(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        passes[Pass(writer, kwargs["input_ids"].shape[1])] += 1
+        passes.append(Pass(writer, kwargs["input_ids"].shape[1]))
 
     handle = model.register_forward_pre_hook(note, with_kwargs=True)
     try:
@@ -101,35 +123,22 @@ def _counted(model: Any, writer: Writer, passes: Counter[Pass]) -> Iterator[None
         handle.remove()
 
 
-def bare_times(
-    pair: Pair, passes: Counter[Pass], context: int, plan: Plan, now: Clock
-) -> dict[Pass, float]:
-    """Least seconds of a bare forward pass of each kind, at one context.
+class Replay:
+    """Runs the forward passes of an answer bare, over caches of the same kind."""
 
-    The demo's texts are so short that the context hardly matters.
-    """
-    longest = max(kind.tokens for kind in passes)
-    contexts = {w: Context(pair, context, longest, w) for w in WRITERS}
+    def __init__(self, pair: Pair) -> None:
+        self._vocab_size = pair.vocab_size
+        self._lanes: dict[Writer, Lane] = {
+            w: Lane(pair.model(w), pair.shapes[w], [Transcript([])]) for w in WRITERS
+        }
+        self._arguments = {w: cache_argument(pair.model(w)) for w in WRITERS}
 
-    def turn(kind: Pass) -> Turn:
-        where = contexts[kind.writer]
-        argument = cache_argument(where.model)
-        ids = [i % pair.vocab_size for i in range(kind.tokens)]
-
-        @torch.inference_mode()
-        def run() -> dict[str, float]:
-            where.start_again()
-            begin = now()
-            int(forward(where.model, where.cache, argument, ids)[0].argmax())
-            return {str(kind): now() - begin}
-
-        return run
-
-    # A pass takes a millisecond: many turns cost nothing.
-    least, _ = in_turns([turn(kind) for kind in passes], 5 * plan.turns, plan.seconds / 4)
-    return {kind: least[str(kind)] for kind in passes}
-
-
-def predict(passes: Counter[Pass], times: dict[Pass, float]) -> float:
-    """Seconds that the passes take alone."""
-    return sum(count * times[kind] for kind, count in passes.items())
+    @torch.inference_mode()
+    def run(self, passes: Sequence[Pass]) -> None:
+        """The passes of an answer, from an empty cache."""
+        for lane in self._lanes.values():
+            lane.roll_back(0, 0)
+        for writer, tokens in passes:
+            lane = self._lanes[writer]
+            ids = [i % self._vocab_size for i in range(tokens)]
+            int(forward(lane.model, lane.cache, self._arguments[writer], ids)[0].argmax())

@@ -64,7 +64,7 @@ MEASURES = {
     "generate-whole": Measure("generate / ours, whole", "at least", 1.0),
     "hand-over": Measure("hand-over / a bare pass", "at most", 1.15),
     "encode-again": Measure("encoding all / hand-over", "at least", 10.0),
-    "predicted": Measure("routed / predicted", "within", 0.10),
+    "predicted": Measure("routed / its passes, bare", "within", 0.10),
     "assisted": Measure("assisted / routed decoding"),
     "cohort": Measure("one by one / in a cohort", "at least", 4.0),
     "memory": Measure("peak / weights and caches", "at most", 1.05),

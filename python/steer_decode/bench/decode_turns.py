@@ -112,6 +112,8 @@ class Context:
         """Back to the text, with its last token unread."""
         self.transcript.restart(self.ids)
         self.lane.roll_back(0, len(self.ids) - 1)
+        for lane in self.lanes.values():
+            lane.forget_usage()  # an answer counts its own passes, not those of all turns before
 
 
 @torch.inference_mode()

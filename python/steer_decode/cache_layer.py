@@ -1,0 +1,132 @@
+"""One layer of a KV cache: the buffers themselves, written in place and read as views."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+from steer_kernels import kv_append_
+
+from .span import Span
+
+if TYPE_CHECKING:
+    from .cache import KVCache
+
+
+class KVLayer(CacheLayerMixin):
+    """One layer of a :class:`KVCache`, as the models of transformers call it.
+
+    Args:
+        cache: the cache that it belongs to, which says where to write.
+        window: keys that a token may attend to, itself included; None is all of them.
+    """
+
+    is_compileable = False
+    is_croppable = True
+
+    def __init__(self, cache: KVCache, window: int | None) -> None:
+        super().__init__()
+        # No reference cycle: a cache goes with the answer it is of, not when the collector runs.
+        self._cache = weakref.ref(cache)
+        self.window = window
+        self.is_sliding = window is not None
+        self._places: tuple[int, int] | None = None  # that the marked views run over
+        self._marked: tuple[Tensor, Tensor]
+
+    @property
+    def cache(self) -> KVCache:
+        """The cache that the layer belongs to."""
+        cache = self._cache()
+        assert cache is not None, "a layer does not outlive its cache"
+        return cache
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
+        values = key_states if value_states is None else value_states
+        self.keys = self._room(key_states)
+        self.values = self._room(values)
+        self._places = None
+        self.is_initialized = True
+
+    def _room(self, new: Tensor) -> Tensor:
+        # Zeros, not what the memory held: a masked position has weight 0, and 0 times NaN is NaN.
+        _, heads, _, width = new.shape
+        return new.new_zeros(self.cache.rows, heads, self.cache.capacity, width)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Writes the new keys and values [n, H, N, D] and returns views of all that may be read."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None
+        assert self.values is not None
+        span = self.cache.span
+        indices = span.rows, span.starts, span.counts
+        if span.runs:  # [1, H, T, D]: each token for itself
+            key_states, value_states = key_states.transpose(0, 2), value_states.transpose(0, 2)
+        if span.rows.device != key_states.device:  # a model spread over several devices
+            indices = tuple(index.to(key_states.device) for index in indices)  # type: ignore[assignment]
+        kv_append_(self.keys, self.values, key_states, value_states, *indices)
+        if self.cache.direct:
+            return self._direct_views(span)
+        rows = slice(span.first, span.first + span.size)
+        read = rows, slice(None), slice(self._skip(), span.width)
+        return self.keys[read], self.values[read]
+
+    def _direct_views(self, span: Span) -> tuple[Tensor, Tensor]:
+        """Keys and values of the rows of a pass, all positions; made anew where rows change."""
+        places = span.first, span.first + span.size
+        if places != self._places:
+            assert self.keys is not None
+            assert self.values is not None
+            self._marked = self.keys[slice(*places)], self.values[slice(*places)]
+            self._marked[0].steer_layer = weakref.ref(self)  # type: ignore[attr-defined]
+            self._places = places
+        return self._marked
+
+    def _skip(self) -> int:
+        """Positions before the window of the oldest new token; a ragged pass masks them instead."""
+        span = self.cache.span
+        if self.window is None or span.ragged:
+            return 0
+        return max(0, span.start - self.window + 1)
+
+    def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
+        skip = self._skip()
+        return self.cache.span.width - skip, skip
+
+    def get_seq_length(self) -> int:
+        return self.cache.span.start
+
+    def get_max_length(self) -> int:
+        return -1
+
+    get_max_cache_shape = get_max_length  # its name in transformers 4
+
+    def grow(self, capacity: int) -> None:
+        """Moves to buffers of ``capacity`` positions, keys first, so that one copy is extra."""
+        for name in ("keys", "values"):
+            old: Tensor | None = getattr(self, name)
+            if old is not None:
+                rows, heads, length, width = old.shape
+                new = old.new_zeros(rows, heads, capacity, width)
+                new[:, :, :length] = old
+                setattr(self, name, new)
+        self._places = None
+
+    def exchange(self, a: int, b: int, length: int) -> None:
+        """Swaps the first ``length`` positions of two places."""
+        for buffer in (self.keys, self.values):
+            if buffer is not None and length:
+                kept = buffer[a, :, :length].clone()
+                buffer[a, :, :length] = buffer[b, :, :length]
+                buffer[b, :, :length] = kept
+
+
+def layer_of(keys: Tensor) -> KVLayer | None:
+    """The layer that handed out ``keys`` whole, for attention that reads ``cache.span``."""
+    layer: weakref.ref[KVLayer] | None = getattr(keys, "steer_layer", None)
+    return None if layer is None else layer()
