@@ -72,19 +72,24 @@ def empty_stats(rows: int, k: int = 8) -> LogitStats:
     if not 1 <= k <= MAX_K:
         raise ValueError(f"k must be in 1..{MAX_K}, got {k}")
     return LogitStats(
-        max_logit=torch.empty(rows),
-        lse=torch.empty(rows),
-        entropy=torch.empty(rows),
-        topk_logits=torch.empty(rows, k),
-        topk_ids=torch.empty(rows, k, dtype=torch.int64),
-        valid=torch.empty(rows, dtype=torch.bool),
+        max_logit=_empty(rows),
+        lse=_empty(rows),
+        entropy=_empty(rows),
+        topk_logits=_empty(rows, k),
+        topk_ids=_empty(rows, k, dtype=torch.int64),
+        valid=_empty(rows, dtype=torch.bool),
     )
+
+
+def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Whatever torch's default dtype and device are."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def empty_sampled(rows: int, k: int = 8) -> SampledLogits:
     """Outputs for `sample_logits_`; see `empty_stats`."""
-    token = torch.empty(rows if rows >= 0 else 0, dtype=torch.int64)
-    return SampledLogits(*empty_stats(rows, k), token, torch.empty(rows))
+    stats = empty_stats(rows, k)
+    return SampledLogits(*stats, _empty(rows, dtype=torch.int64), _empty(rows))
 
 
 def logit_stats_(logits: Tensor, out: LogitStats, vocab_size: int | None = None) -> LogitStats:

@@ -213,6 +213,19 @@ def test_bad_arguments_of_sampling(way: str, change: dict, error: type, message:
         sample_logits_(**arguments)
 
 
+def test_outputs_are_what_they_are_whatever_torch_defaults_to() -> None:
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        out = empty_sampled(2)
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_default_device(None)
+    assert all(field.is_cpu for field in out)
+    assert out.lse.dtype == out.logprob.dtype == out.topk_logits.dtype == torch.float32
+
+
 def test_sizes_of_outputs_are_checked() -> None:
     with pytest.raises(ValueError, match="rows must not be negative, got -1"):
         empty_stats(-1)

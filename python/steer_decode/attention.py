@@ -48,7 +48,7 @@ def _attend(
     """An attention function of transformers: query [B, H, N, D] to [B, N, H, Dv]."""
     layer = layer_of(key)
     known = _UNKNOWN.isdisjoint(kwargs) or all(kwargs.get(name) is None for name in _UNKNOWN)
-    if layer is None or not known or dropout or query.dtype != key.dtype:
+    if layer is None or not known or dropout or not query.dtype == key.dtype == value.dtype:
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
         result: tuple[Tensor, Tensor | None] = sdpa(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs

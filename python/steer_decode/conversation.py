@@ -19,7 +19,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from steer_kernels import LogitStats
 
-from .asking import consult, signal_of
+from .asking import consult, read_look
 from .errors import SteerError
 from .events import Event, HandOver, StepClosed, TextDelta
 from .holding import held_back
@@ -225,7 +225,7 @@ class Conversation:
             reply = yield Ask("small", draw=False)
             assert isinstance(reply, LogitStats)
             stats = reply
-            step.before = float(signal_of(self._policy, stats, [self])[0])
+            step.before = read_look(self._policy, stats, self)
         start = StepStart(step.index, step.writer, self._seed, stats, self.trace)
         step.writer = consult(
             self._policy, f"before step {step.index}", lambda: self._policy.before_step(start)
