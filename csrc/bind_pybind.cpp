@@ -72,12 +72,18 @@ DLTensor look_into(PyObject* object, const char* name) {
   DLTensor tensor;
   if (exchange->dltensor_from_py_object_no_sync(object, &tensor) != 0) {
     py::error_already_set reason;
-    throw py::value_error(std::string(name) + " cannot be used where it lies: " + reason.what());
+    const std::string what = reason.what();  // torch adds a trace of C++ frames below
+    throw py::value_error(std::string(name) + " cannot be used where it lies: " +
+                          what.substr(0, what.find('\n')));
   }
   if (tensor.device.device_type != kDLCPU)
     throw py::value_error(std::string(name) + " must be on the CPU, got DLPack device type " +
                           text(tensor.device.device_type) +
                           "; the operators of steer_kernels take CUDA tensors");
+  bool elements = true;
+  for (int i = 0; i < tensor.ndim; ++i) elements = elements && tensor.shape[i] != 0;
+  if (elements && tensor.data == nullptr)  // torch._efficientzerotensor, storage that was freed
+    throw py::value_error(std::string(name) + " has no memory");
   return tensor;
 }
 

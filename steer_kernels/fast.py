@@ -9,9 +9,11 @@ outputs instead:
         logit_stats_(model(...), out)        # every call writes over the last one's figures
 
 These take CPU tensors only, no subclasses of `torch.Tensor`, and are not traced: code for
-`torch.compile`, autograd or CUDA calls the operators. Results are the same bit for bit. The native
-part (csrc/bind_pybind.cpp) comes with an editable install and is not in the wheel, whose one binary
-serves every Python; without it the same functions call the operators and copy.
+`torch.compile`, autograd or CUDA calls the operators. The memory of a tensor is read as it lies, so
+one that torch negates lazily (`z.conj().imag`) has to be made real first, by `resolve_neg`. Results
+are the same bit for bit. The native part (csrc/bind_pybind.cpp) comes with an editable install and
+is not in the wheel, whose one binary serves every Python; without it the same functions call the
+operators and copy.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ import torch
 from torch import Tensor
 
 from steer_kernels import _extension
+from steer_kernels.ops import logit_stats as stats_op
+from steer_kernels.ops import sample_logits as sample_op
 from steer_kernels.ops.logit_stats import MAX_K, LogitStats, logit_stats
 from steer_kernels.ops.sample_logits import SampledLogits, sample_logits
 
@@ -68,19 +72,24 @@ def empty_stats(rows: int, k: int = 8) -> LogitStats:
     if not 1 <= k <= MAX_K:
         raise ValueError(f"k must be in 1..{MAX_K}, got {k}")
     return LogitStats(
-        max_logit=torch.empty(rows),
-        lse=torch.empty(rows),
-        entropy=torch.empty(rows),
-        topk_logits=torch.empty(rows, k),
-        topk_ids=torch.empty(rows, k, dtype=torch.int64),
-        valid=torch.empty(rows, dtype=torch.bool),
+        max_logit=_empty(rows),
+        lse=_empty(rows),
+        entropy=_empty(rows),
+        topk_logits=_empty(rows, k),
+        topk_ids=_empty(rows, k, dtype=torch.int64),
+        valid=_empty(rows, dtype=torch.bool),
     )
+
+
+def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Whatever torch's default dtype and device are."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def empty_sampled(rows: int, k: int = 8) -> SampledLogits:
     """Outputs for `sample_logits_`; see `empty_stats`."""
-    token = torch.empty(rows if rows >= 0 else 0, dtype=torch.int64)
-    return SampledLogits(*empty_stats(rows, k), token, torch.empty(rows))
+    stats = empty_stats(rows, k)
+    return SampledLogits(*stats, _empty(rows, dtype=torch.int64), _empty(rows))
 
 
 def logit_stats_(logits: Tensor, out: LogitStats, vocab_size: int | None = None) -> LogitStats:
@@ -101,7 +110,11 @@ def logit_stats_(logits: Tensor, out: LogitStats, vocab_size: int | None = None)
         ValueError: a shape, stride, device or number that does not fit; the message names it.
     """
     if _native is not None:
-        return _native.logit_stats_(logits, out, vocab_size)
+        try:
+            return _native.logit_stats_(logits, out, vocab_size)
+        except (TypeError, RuntimeError):
+            stats_op._check(logits, 1, vocab_size)  # says it better, if it is one of these
+            raise
     _copy(logit_stats(logits, _ranks(out, LogitStats), vocab_size), out)
     return out
 
@@ -126,9 +139,13 @@ def sample_logits_(
         RuntimeError: a value of `uniform` outside [0, 1).
     """
     if _native is not None:
-        return _native.sample_logits_(
-            logits, uniform, out, temperature, top_k, top_p, min_p, vocab_size
-        )
+        try:
+            return _native.sample_logits_(
+                logits, uniform, out, temperature, top_k, top_p, min_p, vocab_size
+            )
+        except (TypeError, RuntimeError):
+            sample_op._check(logits, uniform, temperature, top_k, top_p, min_p, 1, vocab_size)
+            raise
     k = _ranks(out, SampledLogits)
     _copy(sample_logits(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size), out)
     return out

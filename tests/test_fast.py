@@ -135,6 +135,7 @@ def with_field(name: str, value: object) -> LogitStats:
         ((torch.zeros(2, 0), empty_stats(2, 4)), ValueError, "logits must have at least one col"),
         ((torch.zeros(10, 2).t(), empty_stats(2, 4)), ValueError, "logits must be contiguous in"),
         ((GOOD, empty_stats(2, 4), 11), ValueError, r"vocab_size must be in 1\.\.10 .*got 11"),
+        ((GOOD, empty_stats(2, 4), 2**70), ValueError, r"vocab_size must be in 1\.\.10 .*got 1180"),
         ((GOOD, empty_stats(2, 4), True), TypeError, "vocab_size must be an int or None, got True"),
         ((GOOD, empty_stats(2, 12)), ValueError, r"k.* must be .*10, got 12"),
         ((GOOD, None), TypeError, "out must be a LogitStats, got NoneType"),
@@ -167,9 +168,13 @@ def test_bad_arguments_name_themselves(
 def test_tensors_without_memory_are_refused() -> None:
     if not fast.native():
         pytest.skip("the operator has a meta kernel")
-    for logits in (GOOD.to("meta"), GOOD.to_sparse()):
-        with pytest.raises(ValueError, match=r"logits (cannot be|must be on)"):
+    zeros = torch._efficientzerotensor((2, 10))
+    for logits in (GOOD.to("meta"), GOOD.to_sparse(), zeros):
+        with pytest.raises(ValueError, match=r"logits (cannot be|must be on|has no)") as raised:
             logit_stats_(logits, empty_stats(2, 4))
+        assert "\n" not in str(raised.value)  # torch's trace of frames is left out
+    with pytest.raises(ValueError, match=r"out\.lse has no memory"):
+        logit_stats_(GOOD, with_field("lse", zeros[:, 0]))
 
 
 def test_outputs_that_are_not_contiguous_are_refused_and_left_alone() -> None:
@@ -196,12 +201,29 @@ def test_outputs_that_are_not_contiguous_are_refused_and_left_alone() -> None:
         ({"uniform": torch.zeros(2).long()}, TypeError, "uniform must be float32 or float64"),
         ({"uniform": torch.tensor([0.5, 1.0])}, RuntimeError, r"uniform must lie in \[0, 1\)"),
         ({"out": empty_stats(2)}, TypeError, "out must be a SampledLogits, got LogitStats"),
+        ({"temperature": "1"}, TypeError, "temperature must be a number, got '1'"),
+        ({"temperature": 10**400}, ValueError, "temperature must be 0 .greedy. or a positive"),
+        ({"top_k": 2**63}, ValueError, "top_k must be below 2.63, got 9223372036854775808"),
+        ({"vocab_size": 2**70}, ValueError, r"vocab_size must be in 1\.\.10 .columns., got 1180"),
     ],
 )
 def test_bad_arguments_of_sampling(way: str, change: dict, error: type, message: str) -> None:
     arguments = {"logits": GOOD, "uniform": torch.zeros(2), "out": empty_sampled(2)} | change
     with pytest.raises(error, match=message):
         sample_logits_(**arguments)
+
+
+def test_outputs_are_what_they_are_whatever_torch_defaults_to() -> None:
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        out = empty_sampled(2)
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_default_device(None)
+    assert all(field.is_cpu for field in out)
+    assert out.lse.dtype == out.logprob.dtype == out.topk_logits.dtype == torch.float32
 
 
 def test_sizes_of_outputs_are_checked() -> None:

@@ -88,6 +88,15 @@ def test_large_vocabulary_does_not_lose_precision(run: Run) -> None:
         assert abs(stats.lse.item() - 3.0 - math.log(columns)) < 2e-6
 
 
+def test_nearly_equal_logits_are_not_all_rounded_in_one_direction(run: Run) -> None:
+    """Weights of 0.99999 round away the same part of a large sum, one after another."""
+    for columns in (4096, 9000):
+        logits = random_logits(1, columns) * 2.5e-7
+        stats = run(logits, 2)
+        assert abs(stats.lse.item() - math.log(columns)) < 1.5e-6
+        assert abs(stats.entropy.item() - math.log(columns)) < 1.5e-6
+
+
 def test_padded_head_never_wins_and_never_counts(run: Run) -> None:
     for pad in (1e4, INF, NAN, -INF):
         logits = random_logits(3, 1000)

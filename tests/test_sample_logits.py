@@ -285,10 +285,27 @@ def test_extreme_temperatures(sample: Sample) -> None:
     uniform = torch.tensor([0.1, 0.9])
     cold = sample(logits, uniform, 1e-30)
     assert torch.equal(cold.token, cold.topk_ids[:, 0])
-    hot = sample(logits, torch.tensor([100.5, 300.5]) / 400, 1e30)
-    assert hot.token.tolist() == [100, 300]
+    uniform_of_tokens = torch.tensor([100.5, 300.5]) / 400
+    for heat in (1e30, 1e37, 1e300):
+        assert sample(logits, uniform_of_tokens, heat).token.tolist() == [100, 300]
     for tiny in (5e-324, 1e-40):
         assert torch.equal(sample(logits, uniform, tiny).token, cold.token)
+
+
+@pytest.mark.parametrize("temperature", [1e30, 1e37, 1e300])
+def test_heat_gives_no_weight_to_masked_columns(sample: Sample, temperature: float) -> None:
+    logits = torch.full((1, 4100), -6e4)
+    logits[:, ::2] = -INF
+    for cuts in ({}, {"top_p": 0.5}, {"min_p": 0.5}, {"top_k": 4099, "top_p": 1e-9}):
+        out = sample(logits, torch.tensor([0.9]), temperature, **cuts)
+        assert logits[0, out.token[0]] == -6e4, cuts
+        assert out.logprob.isfinite().all(), cuts
+
+
+def test_min_p_keeps_all_that_a_high_temperature_makes_equal(sample: Sample) -> None:
+    logits = random_logits(1, 300) * 1e30
+    out = sample(logits, torch.tensor([250.5 / 300]), 1e36, min_p=0.9)
+    assert int(out.token) == 250
 
 
 SPECIAL = st.sampled_from([0.0, -0.0, INF, -INF, NAN, 1.0, -1e4, 88.0, -88.0])

@@ -30,6 +30,8 @@ BAD: list[tuple] = [
     ((GOOD, U), {"temperature": -0.5}, ValueError, r"temperature must be 0 \(greedy\).*-0\.5"),
     ((GOOD, U), {"temperature": INF}, ValueError, "temperature must be .*got inf"),
     ((GOOD, U), {"temperature": NAN}, ValueError, "temperature must be .*got nan"),
+    ((GOOD, U), {"temperature": 10**400}, ValueError, r"temperature must be 0 \(greedy\)"),
+    ((GOOD, U), {"top_k": 2**63}, ValueError, "top_k must be below 2.63, got 92233720368"),
     ((GOOD, U), {"temperature": "hot"}, TypeError, "temperature must be a number, got 'hot'"),
     ((GOOD, U), {"top_k": -1}, ValueError, r"top_k must be 0 \(all\) or positive, got -1"),
     ((GOOD, U), {"top_k": 2.0}, TypeError, r"top_k must be an int, got 2\.0"),
@@ -83,6 +85,9 @@ def test_uniform_of_any_stride_and_no_gradient() -> None:
     logits = random_logits(3, 50)
     uniform = torch.rand(6, dtype=torch.float64)[::2]
     out = sample_logits(logits.requires_grad_(), uniform)
+    with_gradient = sample_logits(logits.detach(), uniform.clone().requires_grad_())
+    assert not any(field.requires_grad for field in with_gradient)
+    assert torch.equal(with_gradient.token, out.token)
     again = sample_logits(logits, uniform.contiguous())
     assert torch.equal(out.token, again.token)
     assert not any(field.requires_grad for field in out)

@@ -55,6 +55,8 @@ def test_the_state_of_prompts() -> None:
     assert state.limit.tolist() == [6, 5]
     assert [field.dtype for field in state[3:6]] == [torch.float64, torch.int64, torch.uint8]
     assert StepState.of_prompts([], 3).transcript.shape == (0, 3)
+    with pytest.raises(ValueError, match="max_new_tokens must not be negative, got -1"):
+        StepState.of_prompts([[3]], -1)
 
 
 # ---- arguments ------------------------------------------------------------------------------
@@ -78,6 +80,7 @@ CASES: list = [
     ({}, {"token_class": CLASSES[None]}, ValueError, r"token_class must have shape \[V\], got"),
     ({}, {"active": LONG}, TypeError, "active must be bool, got torch.int64"),
     ({}, {"max_step": 0}, ValueError, "max_step must be at least 1, got 0"),
+    ({}, {"max_step": 2**70}, ValueError, "max_step must be below 2.63, got 11"),
     ({}, {"max_step": 2.0}, TypeError, r"max_step must be an int, got 2\.0"),
 ]
 

@@ -38,16 +38,18 @@ LogitStatsWorkspace::LogitStatsWorkspace(const LogitStatsParams& params, int lis
       tasks(params.rows * tiles_per_row),
       k(list_length),
       required(gap_ > 0.0 ? params.k : list_length),
-      gap(static_cast<float>(std::min(gap_, 1e30))),
+      gap(gap_ < std::numeric_limits<float>::max() ? static_cast<float>(gap_)
+                                                   : std::numeric_limits<float>::infinity()),
       partials(tasks),
       counts(tasks, 0),
       values(new float[tasks * k]),
       ids(new int64_t[tasks * k]) {}
 
 void LogitStatsWorkspace::temper(double temperature) {
-  // Finite and above zero, so that neither 0 * inf nor inf * 0 comes up.
+  // So that neither 0 * inf nor inf * 0 comes up; and the difference that gives a weight of 0, up to
+  // 88 times the temperature, has to be a float as well (vec_exp_avx512.h clamps there).
   const double largest = std::numeric_limits<float>::max();
-  const double smallest = std::numeric_limits<float>::min();
+  const double smallest = 3e-37;
   inverse_temperature =
       static_cast<float>(std::min(largest, std::max(smallest, 1.0 / temperature)));
   masses.assign(tasks, 0.0);

@@ -24,6 +24,7 @@ constexpr int64_t kBlocks = kTile / kBlock;
 // How far above its reference a maximum may lie: d exp(d) rounds in proportion to the distance.
 constexpr float kReachAbove = 2.0f;
 constexpr float kReachBelow = 40.0f;
+constexpr int64_t kMassColumns = 4 * kBlock;  // that mass_of_tile adds up in float
 constexpr int64_t kSample = 128;  // columns of each tile that the reference is the largest of
 
 // Lane-wise maxima of each block of a tile's body, and of its tail.
@@ -84,11 +85,14 @@ float reference_of_row(const LogitStatsParams& params, int64_t row) {
   return max_of_lanes(Vec::max(max[0], max[1]));
 }
 
-// Adds the exponentials of at most a block of whole steps, and returns its lane-wise maxima.
+// Adds the exponentials of at most a block of whole steps, and returns its lane-wise maxima. A block
+// has sums of its own: weights that are nearly equal would all be rounded in one direction by a sum
+// that grows through the tile.
 template <class T>
 inline Vec sum_block(const T* data, int64_t columns, Vec reference,
-                     const Exponential<false>& exponential, ExpState& state) {
-  const Vec lowest = Vec::set1(-std::numeric_limits<float>::infinity());
+                     const Exponential<false>& exponential, ExpState& total) {
+  const Vec lowest = Vec::set1(-std::numeric_limits<float>::infinity()), zero = Vec::set1(0.0f);
+  ExpState state{{zero, zero}, {zero, zero}};
   Vec max[2] = {lowest, lowest};
   for (int64_t i = 0; i < columns; i += kStep) {
     for (int first = 0; first < kUnroll; first += kLockstep) {
@@ -106,6 +110,10 @@ inline Vec sum_block(const T* data, int64_t columns, Vec reference,
         state.weighted[lane] = Vec::fma(d[j], e[j], state.weighted[lane]);
       }
     }
+  }
+  for (int lane : {0, 1}) {
+    total.sum[lane] = Vec::add(total.sum[lane], state.sum[lane]);
+    total.weighted[lane] = Vec::add(total.weighted[lane], state.weighted[lane]);
   }
   return Vec::max(max[0], max[1]);
 }
@@ -202,8 +210,16 @@ double mass_of_tile(const Tile<T>& tile, const SoftmaxAccumulator& softmax,
                     const Exponential<true>& tempered) {
   if (!is_finite(softmax.max)) return softmax.sum;  // the number of +inf
   const Vec max = Vec::set1(softmax.max), zero = Vec::set1(0.0f);
-  Vec sum[2] = {zero, zero};
-  add_masses(tile.body, tile.body_columns, max, tempered, sum);
-  if (tile.tail_columns != 0) add_masses(tile.tail, kStep, max, tempered, sum);
-  return sum_lanes(sum) / kExpUnit;
+  double mass = 0.0;
+  for (int64_t i = 0; i < tile.body_columns; i += kMassColumns) {
+    Vec sum[2] = {zero, zero};
+    add_masses(tile.body + i, std::min(kMassColumns, tile.body_columns - i), max, tempered, sum);
+    mass += sum_lanes(sum);
+  }
+  if (tile.tail_columns != 0) {
+    Vec sum[2] = {zero, zero};
+    add_masses(tile.tail, kStep, max, tempered, sum);
+    mass += sum_lanes(sum);
+  }
+  return mass / kExpUnit;
 }

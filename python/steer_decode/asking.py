@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
@@ -37,7 +38,7 @@ def consult(policy: Policy, where: str, ask: Callable[[], _T]) -> _T:
         raise _failed(f"policy {policy.name!r}", where, error) from error
     after = where.startswith("after")
     answers = (*WRITERS, REDO, RESTART) if after else WRITERS
-    for word in answer if isinstance(answer, list) else [answer]:
+    for word in answer if policy.in_rounds and isinstance(answer, list) else [answer]:
         mends = after and isinstance(word, Mend) and isinstance(word.at, int)
         if not mends and word not in answers:
             *most, last = [*map(repr, answers), *(["Mend(i)"] if after else [])]
@@ -58,13 +59,28 @@ def read_signal(
         rows: the same, as the host has read it.
 
     Raises:
-        SteerError: the signal failed or returned another shape; the message names it and the step.
+        SteerError: the signal failed, or returned another shape or a NaN; the message names it and
+            the step.
     """
     column = policy.signal.column
     if column is not None:
         return [row[column] for row in rows]
     values: list[float] = signal_of(policy, unpack(packed).stats, conversations).tolist()
+    for value, conversation in zip(values, conversations, strict=True):
+        _check_value(policy, value, conversation)
     return values
+
+
+def read_look(policy: Policy, stats: LogitStats, conversation: Placed) -> float:
+    """The policy's signal of one row, read before a step. Raises as :func:`read_signal`."""
+    value = float(signal_of(policy, stats, [conversation])[0])
+    _check_value(policy, value, conversation)
+    return value
+
+
+def _check_value(policy: Policy, value: float, conversation: Placed) -> None:
+    if math.isnan(value):  # no threshold holds against it
+        raise SteerError(f"signal {policy.signal.name!r} is NaN at {conversation.place}")
 
 
 def signal_of(policy: Policy, stats: LogitStats, conversations: Sequence[Placed] = ()) -> Tensor:
@@ -87,7 +103,7 @@ def signal_of(policy: Policy, stats: LogitStats, conversations: Sequence[Placed]
 
 
 def _places(conversations: Sequence[Placed]) -> str:
-    return "at " + (", ".join(c.place for c in conversations) or "a token")
+    return "at " + (", ".join(dict.fromkeys(c.place for c in conversations)) or "a token")
 
 
 def _failed(what: str, where: str, error: Exception) -> SteerError:

@@ -53,7 +53,7 @@ def _attend(
     """
     layer = layer_of(key)
     known = _UNKNOWN.isdisjoint(kwargs) or all(kwargs.get(name) is None for name in _UNKNOWN)
-    if layer is None or not known or dropout or query.dtype != key.dtype:
+    if layer is None or not known or dropout or not query.dtype == key.dtype == value.dtype:
         if layer is not None and layer.cache.span.runs:
             # A packed pass that is about to be read again in another way: anything of that shape.
             return query.new_zeros(*query.transpose(1, 2).shape[:3], value.shape[3]), None

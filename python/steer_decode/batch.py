@@ -283,7 +283,9 @@ class Batch:
             numbers = [conversation.uniforms(1)[0] for conversation in conversations]
             return torch.tensor(numbers, dtype=torch.float64, device=logits.device)
         if len(self._unused) != len(conversations) or self._unused.device != logits.device:
-            self._unused = torch.zeros(len(conversations), device=logits.device)
+            self._unused = torch.zeros(
+                len(conversations), dtype=torch.float32, device=logits.device
+            )
         return self._unused
 
     def _draw_processed(self, logits: Tensor, row: int) -> int:

@@ -17,7 +17,7 @@ import torch
 
 from steer_kernels import LogitStats
 
-from .asking import consult, signal_of
+from .asking import consult, read_look
 from .asks import Ask, Grade, Graded, Hooks, Judge, Reply
 from .errors import SteerError
 from .events import Event, HandOver, StepClosed, TextDelta
@@ -206,7 +206,7 @@ class Conversation:
             reply = yield Ask("small", draw=False)
             assert isinstance(reply, LogitStats)
             stats = reply
-            step.before = float(signal_of(self._policy, stats, [self])[0])
+            step.before = read_look(self._policy, stats, self)
         start = StepStart(step.index, step.writer, self._seed, stats, self.trace)
         step.writer = consult(
             self._policy, f"before step {step.index}", lambda: self._policy.before_step(start)

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,8 @@ class Pair:
     """Two causal language models and the one tokenizer that serves both.
 
     Raises:
-        SteerError: the tokenizers differ, or a model's cache cannot be rolled back.
+        SteerError: the tokenizers differ, a model's cache cannot be rolled back, or it is in
+            float64.
     """
 
     small: PreTrainedModel
@@ -45,6 +46,10 @@ class Pair:
             check_same_vocabulary(self.tokenizer, self.large_tokenizer)
         for name in WRITERS:
             check_cache_support(self.model(name), name)
+            if self.model(name).dtype == torch.float64:
+                raise SteerError(
+                    f"the {name} model is in float64: load it in float32, bfloat16 or float16"
+                )
             self.model(name).eval()
 
     @classmethod
@@ -170,13 +175,25 @@ class Pair:
         """
         if not messages:
             raise SteerError("messages are empty: give at least one message")
+        said: Any = messages
+        if not isinstance(said, Sequence) or not all(isinstance(m, Mapping) for m in said):
+            raise SteerError(
+                'messages must be a list of {"role": ..., "content": ...}, got '
+                f"{str(messages)[:60]!r}"
+            )
         if getattr(self.tokenizer, "chat_template", None) is None:
             raise SteerError("the tokenizer has no chat template: give the prompt as a text")
-        return str(
-            self.tokenizer.apply_chat_template(
-                list(messages), add_generation_prompt=True, tokenize=False
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    list(messages), add_generation_prompt=True, tokenize=False
+                )
             )
-        )
+        except Exception as error:  # whatever a template raises, or jinja on its behalf
+            raise SteerError(
+                f"the chat template cannot read these messages: {type(error).__name__}: "
+                f"{str(error).strip().partition(chr(10))[0]}"
+            ) from error
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of a rendered text, whose special tokens are written out."""
@@ -195,7 +212,7 @@ class Pair:
                 f"prompt is {len(ids)} tokens long, but the context of this pair holds "
                 f"{self.max_length}, answer included: shorten the prompt"
             )
-        foreign = [i for i in ids if i >= self.vocab_size]
+        foreign = [i for i in ids if not 0 <= i < self.vocab_size]
         if foreign:
             raise SteerError(
                 f"prompt holds token id {foreign[0]}, but the models know ids below "

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 from .asks import Hooks
 from .batch import Batch
+from .checks import listed, whole
 from .conversation import Conversation
 from .cost import Cost
 from .custom_generate import custom_generate
@@ -46,8 +47,13 @@ class Router:
         boundary: StepBoundary | None = None,
         turns: int | None = None,
     ) -> None:
+        if not isinstance(policy, Policy):
+            raise SteerError(
+                f"policy must be a router such as FirstTokenEntropy(0.5), got {policy!r}: "
+                "parse_policy makes one of a text"
+            )
         policy.check(pair)
-        if turns is not None and turns < 1:
+        if turns is not None and (turns := whole("turns", turns)) < 1:
             raise SteerError(f"turns must be at least 1, got {turns}")
         self.turns: dict[Writer, int] = {
             w: turns or (8 if pair.model(w).device.type == "cuda" else 1) for w in WRITERS
@@ -74,10 +80,13 @@ class Router:
         Takes the options of :meth:`stream`; the i-th prompt of a list has ``seed + i``. A list is
         answered faster by :meth:`cohort`, which needs memory for all of it at once.
         """
-        if isinstance(prompts, str) or not all(isinstance(p, str) for p in prompts):
-            return self.stream(prompts, **options).finish()  # type: ignore[arg-type]
-        seed = options.pop("seed", 0)
-        streams = [self.stream(p, seed=seed + i, **options) for i, p in enumerate(prompts)]  # type: ignore[arg-type]
+        if isinstance(prompts, str):
+            return self.stream(prompts, **options).finish()
+        prompts = listed(prompts)
+        if not all(isinstance(p, str) for p in prompts):
+            return self.stream(prompts, **options).finish()
+        seed = whole("seed", options.pop("seed", 0))
+        streams = [self.stream(p, seed=seed + i, **options) for i, p in enumerate(prompts)]
         # Every prompt was checked above; a finished stream goes, and its two caches with it.
         return [streams.pop(0).finish() for _ in prompts]
 
@@ -146,12 +155,17 @@ class Router:
         """
         sampling = Sampling(temperature, top_p, top_k, min_p)
         transcripts = []
+        prompts = listed(prompts)
         for i, prompt in enumerate(prompts):
             try:
                 transcripts.append(Transcript(self.pair.encode(prompt, chat)))
             except SteerError as error:
                 raise SteerError(f"prompt {i}: {error}") from error
-        seeds = range(seed, seed + len(prompts)) if isinstance(seed, int) else seed
+        try:
+            seeds: Sequence[int] = list(seed)  # type: ignore[arg-type]
+        except TypeError:
+            first = whole("seed", seed)
+            seeds = range(first, first + len(prompts))
         if len(seeds) != len(prompts):
             raise SteerError(f"seed must be one number or {len(prompts)} of them, got {len(seeds)}")
         return Cohort(self, transcripts, max_new_tokens, sampling, seeds)
@@ -173,6 +187,7 @@ class Cohort:
         hooks: Sequence[Hooks] | None = None,
         lanes: dict[Writer, Lane] | None = None,
     ) -> None:
+        max_new_tokens = whole("max_new_tokens", max_new_tokens)
         if max_new_tokens < 1:
             raise SteerError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
         if not transcripts:
@@ -180,6 +195,7 @@ class Cohort:
         self._pair = pair = router.pair
         limits = [min(len(t) + max_new_tokens, pair.max_length) for t in transcripts]
         check_memory(pair, max(limits), len(transcripts))
+        seeds = [whole("seed", seed) for seed in seeds]
         policy = router.policy.start()
         each = hooks or [Hooks()] * len(transcripts)
         self._conversations = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -17,6 +15,7 @@ _SCHEMA = (
 )
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _DEVICES = ("cpu", "meta")
+_LARGEST = torch.finfo(torch.float32).max
 
 
 def decode_attention(
@@ -156,13 +155,15 @@ def _check_numbers(scale: float | None, window: int | None) -> None:
     if scale is not None:
         if isinstance(scale, bool) or not isinstance(scale, (float, int, torch.SymFloat)):
             raise TypeError(f"scale must be a number or None, got {scale!r}")
-        if not math.isfinite(scale):
-            raise ValueError(f"scale must be a finite number, got {scale}")
+        if not -_LARGEST <= scale <= _LARGEST:
+            raise ValueError(f"scale must be a finite number in float32, got {scale}")
     if window is not None:
         if isinstance(window, bool) or not isinstance(window, (int, torch.SymInt)):
             raise TypeError(f"window must be an int or None, got {window!r}")
         if window < 1:
             raise ValueError(f"window must be at least 1, got {window}")
+        if window >= 2**63:
+            raise ValueError(f"window must be below 2^63, got {window}")
 
 
 def _fake(

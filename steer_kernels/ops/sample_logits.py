@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import NamedTuple
 
 import torch
@@ -108,8 +108,8 @@ def sample_logits(
             _check(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
             raise
     _check(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
-    if logits.requires_grad:
-        logits = logits.detach()
+    if logits.requires_grad or uniform.requires_grad:
+        logits, uniform = logits.detach(), uniform.detach()
     return SampledLogits(
         *_OP(logits, uniform, float(temperature), top_k, float(top_p), float(min_p), k, vocab_size)
     )
@@ -130,6 +130,7 @@ def _left_to_the_kernel(
         stats_op._left_to_the_kernel(logits, k, vocab_size)
         and type(uniform) is Tensor
         and uniform.is_cpu
+        and not uniform.requires_grad
         and type(temperature) in _NUMBERS
         and type(top_p) in _NUMBERS
         and type(min_p) in _NUMBERS
@@ -163,12 +164,14 @@ def _check(
     for name, value in (("temperature", temperature), ("top_p", top_p), ("min_p", min_p)):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0 <= temperature < math.inf:
+    if not 0 <= temperature <= sys.float_info.max:
         raise ValueError(f"temperature must be 0 (greedy) or a positive number, got {temperature}")
     if not stats_op._is_int(top_k):
         raise TypeError(f"top_k must be an int, got {top_k!r}")
     if top_k < 0:
         raise ValueError(f"top_k must be 0 (all) or positive, got {top_k}")
+    if top_k >= 2**63:
+        raise ValueError(f"top_k must be below 2^63, got {top_k}")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1], got {top_p}")
     if not 0 <= min_p <= 1:

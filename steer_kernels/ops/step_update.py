@@ -116,7 +116,13 @@ class StepState(NamedTuple):
         max_new_tokens: int,
         device: torch.device | str | None = None,
     ) -> StepState:
-        """The state before the first token: each prompt in a row, with room for the answer."""
+        """The state before the first token: each prompt in a row, with room for the answer.
+
+        Raises:
+            ValueError: `max_new_tokens` is negative.
+        """
+        if max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens must not be negative, got {max_new_tokens}")
         lengths = [len(prompt) for prompt in prompts]
         capacity = max(lengths, default=0) + max_new_tokens
         transcript = torch.zeros(len(prompts), capacity, dtype=torch.int64)
@@ -206,6 +212,8 @@ def _check(tensors: Sequence[Tensor], active: Tensor | None, max_step: int) -> N
         raise TypeError(f"max_step must be an int, got {max_step!r}")
     if max_step < 1:
         raise ValueError(f"max_step must be at least 1, got {max_step}")
+    if max_step >= 2**63:
+        raise ValueError(f"max_step must be below 2^63, got {max_step}")
 
 
 def _check_shape(name: str, tensor: Tensor, transcript: Tensor) -> None:
