@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import gc
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -43,7 +44,10 @@ def rows(job: Job, plan: Plan) -> list[Row]:
     """
     numbers = (job.context, max(plan.tokens_of(job), 4 * STEP), job.threads)
     command = [sys.executable, "-m", __name__, job.model, *map(str, numbers)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Which freed blocks glibc keeps depends on what it met before; with a threshold of its own it
+    # gives them all back, and the peak is of what is in use.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise SteerError(f"measuring the memory of {job.model!r} failed: {last}")
