@@ -3,14 +3,9 @@
 SDPA reads every key and value once for each query head, and needs a mask wherever rows differ in
 length. ``steer_kernels.decode_attention`` reads them once for each key head, and each row its own
 length only. Passes of a few new tokens over a :class:`KVCache` on the CPU take it; longer ones of
-rows that are alike take ``part_attention``. Stay with transformers: long passes with windows or over
-rows of different length, other devices, models loaded with other attention than "sdpa", and what
-these functions do not know (soft caps, sinks, dropout).
-
-transformers looks its attention up by the name in the model's config, at every layer. For the time
-of such a pass the name is ours. Everything else that runs meanwhile, a user's own ``generate`` in
-another thread say, gets what it would get under "sdpa": the function acts on keys that our cache
-has marked only.
+rows that are alike take ``part_attention``. What these functions do not know (soft caps, sinks,
+dropout) stays with transformers, and so do long passes with windows or over rows of different
+length, other devices, and models loaded with other attention than "sdpa".
 """
 
 from __future__ import annotations
