@@ -75,17 +75,36 @@ def test_nan_behind_each_rows_end_never_leaks(family: str) -> None:
     assert torch.equal(poisoned, clean.catch_up((0, 1)))
 
 
-def test_a_few_tokens_are_served_and_many_are_not() -> None:
-    model = make_model("llama", 0)
-    lane, _ = read(model, (9,))
-    for count, served in ((attention.MOST_QUERIES, 2), (attention.MOST_QUERIES + 1, 0)):
+@pytest.mark.parametrize("family", ALL)
+@pytest.mark.parametrize("more", [attention.MOST_QUERIES, attention.MOST_QUERIES + 1, 40])
+def test_long_passes_are_served_unless_a_window_cuts_something_off(family: str, more: int) -> None:
+    """A prompt in parts of 20 tokens, and a hand-over."""
+    pair = make_pair(family)
+    shape = ModelShape.of(pair.small)
+    text = Transcript(prompt_ids(1, 70))
+    lane = Lane(pair.small, shape, [text])
+    lane.part = 20
+    for count in (0, more):
         for token in prompt_ids(count, count):
-            lane._transcripts[0].append(token, "large")
+            text.append(token, "large")
         lane.cache.served = 0
-        logits = lane.catch_up((0,))
-        assert lane.cache.served == served
-        scratch = model(torch.tensor([lane._transcripts[0].ids]), logits_to_keep=1).logits[:, -1]
-        torch.testing.assert_close(logits, scratch, atol=2e-4, rtol=1e-4)
+        logits = lane.catch_up()
+        if count > attention.MOST_QUERIES:
+            served = lane.cache.served == len(lane.cache.layers)
+            assert served == all(w is None or w >= len(text) for w in shape.windows)
+        expected = ref.next_logits(pair, "small", text.ids)
+        actual = logits[0, : pair.vocab_size].double()
+        torch.testing.assert_close(actual, expected, atol=2e-4, rtol=1e-4)
+
+
+def test_long_passes_of_rows_of_different_length_are_given_a_mask() -> None:
+    lane, _ = read(make_model("llama", 0), (9, 30))
+    lane.cache.served = 0
+    for text in lane._transcripts:
+        for token in prompt_ids(3, attention.MOST_QUERIES + 1):
+            text.append(token, "large")
+    lane.catch_up((0, 1))
+    assert lane.cache.served == 0
 
 
 @pytest.mark.parametrize("family", ALL)

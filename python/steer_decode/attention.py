@@ -1,10 +1,11 @@
-"""Decode steps on a CPU: attention by `decode_attention` instead of torch's SDPA.
+"""Attention on a CPU: of decode steps by `decode_attention`, of parts of prompts without a mask.
 
 SDPA reads every key and value once for each query head, and needs a mask wherever rows differ in
 length. ``steer_kernels.decode_attention`` reads them once for each key head, and each row its own
-length only. Passes of a few new tokens over a :class:`KVCache` on the CPU take it; prompts, other
-devices, models loaded with other attention than "sdpa", and whatever the operator does not know
-(soft caps, sinks, dropout) stay with transformers.
+length only. Passes of a few new tokens over a :class:`KVCache` on the CPU take it; longer ones of
+rows that are alike take ``part_attention``. Stay with transformers: long passes with windows or
+over rows of different length, other devices, models loaded with other attention than "sdpa", and
+what these functions do not know (soft caps, sinks, dropout).
 
 transformers looks its attention up by the name in the model's config, at every layer. For the time
 of such a pass the name is ours. Everything else that runs meanwhile, a user's own ``generate`` in
@@ -30,6 +31,8 @@ from steer_kernels import decode_attention, supported_cpu_isas
 
 from .cache import KVCache
 from .cache_layer import layer_of
+from .part_attention import part_attention
+from .span import Span
 
 NAME = "steer_decode"
 MOST_QUERIES = 16  # new tokens a row; beyond, SDPA's blocks of queries are faster
@@ -62,19 +65,25 @@ def _attend(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return result
-    cache = layer.cache
-    cache.served += 1
-    span, window = cache.span, layer.window
-    if not span.runs:
-        return decode_attention(query, key, value, span.starts, scaling, window), None
+    layer.cache.served += 1
+    span, window = layer.cache.span, layer.window
+    if span.runs:
+        return _attend_packed(query, key, value, span, scaling, window), None
+    if query.shape[2] > MOST_QUERIES:
+        return part_attention(query, key, value, span.start, scaling), None
+    return decode_attention(query, key, value, span.starts, scaling, window), None
+
+
+def _attend_packed(
+    query: Tensor, key: Tensor, value: Tensor, span: Span, scale: float | None, window: int | None
+) -> Tensor:
     outputs = []
     for run in span.runs:
         # Views: [1, H, T, D] of the tokens of n rows is [n, H, N, D].
         queries = query[0, :, run.tokens].unflatten(1, (-1, run.each)).transpose(0, 1)
         keys, values = key[run.rows], value[run.rows]
-        output = decode_attention(queries, keys, values, run.starts, scaling, window)
-        outputs.append(output.flatten(0, 1))
-    return torch.cat(outputs)[None], None
+        outputs.append(decode_attention(queries, keys, values, run.starts, scale, window))
+    return torch.cat([output.flatten(0, 1) for output in outputs])[None]
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, _attend)
@@ -136,17 +145,21 @@ class DirectAttention:
             and getattr(model, "_supports_attention_backend", False)
             and bool(supported_cpu_isas())  # else the operator is its slow definition
         )
+        self._windows = {layer.window for layer in cache.layers}
         self._proven = model in _proven
         # Nothing reads it: a mask of four dimensions spares transformers the making of one.
         self._mask = torch.zeros(1, 1, 1, 1, dtype=model.dtype)
 
-    def serves(self, queries: int) -> bool:
-        """Whether a pass of so many new tokens a row goes this way."""
-        return self._usable and queries <= MOST_QUERIES
+    def serves(self, span: Span, queries: int) -> bool:
+        """Whether a pass of so many new tokens a row, which the cache has begun, goes this way."""
+        if queries <= MOST_QUERIES or not self._usable:
+            return self._usable
+        # Longer ones where all rows are alike and no window cuts anything off.
+        return not span.ragged and all(w is None or w >= span.width for w in self._windows)
 
     def packs(self, queries: int) -> bool:
         """Whether a packed pass with at most so many new tokens a row can go this way."""
-        return self._proven and self.serves(queries)
+        return self._proven and self._usable and queries <= MOST_QUERIES
 
     def logits(self, arguments: dict[str, Any]) -> Tensor | None:
         """The logits of a pass that needs no mask; the cache has begun it.

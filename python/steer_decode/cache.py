@@ -192,8 +192,9 @@ class KVCache(Cache):
         self.lengths[row] = min(self.lengths[row], length)
 
     def _grow(self, width: int) -> None:
-        # By half as much again, so that all copies together are at most twice the final size.
-        wanted = max(width, self.capacity + self.capacity // 2)
+        # By half as much again, so that all copies together are at most twice the final size. The
+        # first time, too: the token after a prompt would grow what its last token has filled.
+        wanted = width + width // 2
         capacity = min(-(-wanted // BLOCK) * BLOCK, max(self.limit, width))
         for layer in self.layers:
             layer.grow(capacity)

@@ -60,7 +60,7 @@ class Forward:
         """
         length = ids.shape[1]
         arguments = self._arguments(ids, max(1, keep))
-        logits = self._direct.logits(arguments) if self._direct.serves(length) else None
+        logits = self._direct.logits(arguments) if self._direct.serves(span, length) else None
         if logits is None:
             if span.ragged:
                 arguments["attention_mask"] = self._mask(span, length)
