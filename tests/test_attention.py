@@ -97,23 +97,16 @@ def test_long_passes_are_served_unless_a_window_cuts_something_off(family: str, 
         torch.testing.assert_close(actual, expected, atol=2e-4, rtol=1e-4)
 
 
-def test_long_passes_of_rows_of_different_length_are_given_a_mask() -> None:
-    lane, _ = read(make_model("llama", 0), (9, 30))
-    lane.cache.served = 0
-    for text in lane._transcripts:
-        for token in prompt_ids(3, attention.MOST_QUERIES + 1):
-            text.append(token, "large")
-    lane.catch_up((0, 1))
-    assert lane.cache.served == 0
-
-
 @pytest.mark.parametrize("family", ALL)
+@pytest.mark.parametrize("counts", [(5, 1, 3, 3), (5, 40, 23, 23)], ids=["a few", "many"])
 def test_rows_with_different_numbers_of_new_tokens_run_in_one_pass_without_padding(
-    family: str,
+    family: str, counts: tuple[int, ...]
 ) -> None:
+    """Unless a window cuts something off: long passes are then given a mask."""
     pair = make_pair(family)
     lane, _ = read(pair.small, (30, 9, 12, 12))
-    counts = (5, 1, 3, 3)
+    windows = lane.cache.layers[0].window, lane.cache.layers[-1].window
+    packs = max(counts) <= attention.MOST_QUERIES or windows == (None, None)
     for text, count in zip(lane._transcripts, counts, strict=True):
         for token in prompt_ids(count, count):
             text.append(token, "large")
@@ -126,7 +119,8 @@ def test_rows_with_different_numbers_of_new_tokens_run_in_one_pass_without_paddi
         text.append(7, "small")
     after = lane.catch_up(range(4))
     handle.remove()
-    assert shapes == [(1, sum(counts)), (4, 1)]
+    assert shapes[-1] == (4, 1)
+    assert (shapes[:-1] == [(1, sum(counts))]) == packs
     assert [lane.usage(row).processed for row in range(4)] == [
         len(text) for text in lane._transcripts
     ]
@@ -157,18 +151,26 @@ def test_what_the_operator_does_not_know_is_read_again_with_a_mask(
     monkeypatch.setattr(attention, "_UNKNOWN", frozenset({"sliding_window"}))
     lane, logits = read(model, lengths)
     assert lane.cache.served == 0
-    assert not lane.forward.packs(1)
+    assert not lane.forward.packs(1, 1)
     torch.testing.assert_close(logits, expected, atol=2e-4, rtol=1e-4)
 
 
-def test_a_model_packs_only_after_all_of_its_layers_have_come_to_us() -> None:
+def test_memory_that_runs_out_in_a_packed_pass_is_not_taken_for_foreign_attention() -> None:
     model = make_model("llama", 0)
-    first = Lane(model, ModelShape.of(model), [Transcript(prompt_ids(1, 4))])
-    assert not first.forward.packs(4)
-    first.catch_up()
-    assert first.forward.packs(4)
-    # Known of the model from now on, so that the prompts of the next cohort are packed.
-    assert Lane(model, ModelShape.of(model), [Transcript(prompt_ids(2, 4))]).forward.packs(4)
+    lane, _ = read(model, (9, 12))
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    handle = model.lm_head.register_forward_pre_hook(full)
+    for text in lane._transcripts:
+        text.append(7, "small")
+    lane._transcripts[0].append(8, "small")
+    with pytest.raises(torch.OutOfMemoryError):
+        lane.catch_up((0, 1))
+    handle.remove()
+    assert lane.forward.packs(1, 1)
+    assert lane.cache.lengths == [10, 13]
 
 
 def test_the_name_goes_back_when_a_pass_fails() -> None:

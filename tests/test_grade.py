@@ -6,6 +6,7 @@ import pytest
 import torch
 from steer_decode import Policy, Router, Step
 from steer_decode.asks import Graded as Grades
+from steer_decode.cache_support import cache_argument
 from steer_decode.judging import ask, grade
 from steer_decode.lane import Lane
 from steer_decode.policies import Question, Redo
@@ -86,9 +87,10 @@ def test_drafts_that_wait_are_read_in_one_pass_and_each_row_pays_its_share() -> 
     router = Router(make_pair("qwen2", 0), Graded())
     prompts = [prompt_text(i, 3 + i) for i in range(4)]
     alone = [router.generate(prompt, max_new_tokens=40) for prompt in prompts]
-    ran: list[int] = []
+    ran: list[int] = []  # rows of each pass; a packed one has the tokens of all of them in one
+    cache = cache_argument(router.pair.large)
     hook = router.pair.large.register_forward_pre_hook(
-        lambda module, args, kwargs: ran.append(kwargs["input_ids"].shape[0]), with_kwargs=True
+        lambda module, args, kwargs: ran.append(kwargs[cache].span.size), with_kwargs=True
     )
     try:
         together = router.cohort(prompts, max_new_tokens=40)

@@ -3,9 +3,14 @@
 SDPA reads every key and value once for each query head, and needs a mask wherever rows differ in
 length. ``steer_kernels.decode_attention`` reads them once for each key head, and each row its own
 length only. Passes of a few new tokens over a :class:`KVCache` on the CPU take it; longer ones of
-rows that are alike take ``part_attention``. What these functions do not know (soft caps, sinks,
-dropout) stays with transformers, and so do long passes with windows or over rows of different
-length, other devices, and models loaded with other attention than "sdpa".
+rows that are alike take ``part_attention``. Stay with transformers: long passes with windows or
+over rows of different length, other devices, models loaded with other attention than "sdpa", and
+what these functions do not know (soft caps, sinks, dropout).
+
+transformers looks its attention up by the name in the model's config, at every layer. For the time
+of such a pass the name is ours. Everything else that runs meanwhile, a user's own ``generate`` in
+another thread say, gets what it would get under "sdpa": the function acts on keys that our cache
+has marked only.
 """
 
 from __future__ import annotations
@@ -14,7 +19,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -52,9 +56,6 @@ def _attend(
     layer = layer_of(key)
     known = _UNKNOWN.isdisjoint(kwargs) or all(kwargs.get(name) is None for name in _UNKNOWN)
     if layer is None or not known or dropout or not query.dtype == key.dtype == value.dtype:
-        if layer is not None and layer.cache.span.runs:
-            # A packed pass that is about to be read again in another way: anything of that shape.
-            return query.new_zeros(*query.transpose(1, 2).shape[:3], value.shape[3]), None
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
         result: tuple[Tensor, Tensor | None] = sdpa(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
@@ -77,7 +78,12 @@ def _attend_packed(
         # Views: [1, H, T, D] of the tokens of n rows is [n, H, N, D].
         queries = query[0, :, run.tokens].unflatten(1, (-1, run.each)).transpose(0, 1)
         keys, values = key[run.rows], value[run.rows]
-        outputs.append(decode_attention(queries, keys, values, run.starts, scale, window))
+        if run.each <= MOST_QUERIES:
+            outputs.append(decode_attention(queries, keys, values, run.starts, scale, window))
+            continue
+        for i, start in enumerate(run.marks):
+            row = slice(i, i + 1)
+            outputs.append(part_attention(queries[row], keys[row], values[row], start, scale))
     return torch.cat([output.flatten(0, 1) for output in outputs])[None]
 
 
@@ -85,9 +91,6 @@ ALL_ATTENTION_FUNCTIONS.register(NAME, _attend)
 ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
 _HELD = "_attn_implementation_internal"  # where a config of transformers keeps the name
-# Models all of whose layers have come to us. Packed keys are of another shape than the queries, and
-# attention that does not come here would not know.
-_proven: WeakSet[PreTrainedModel] = WeakSet()
 _lock = threading.Lock()
 _passes: dict[int, int] = {}  # passes under way, by the id of the config whose name they changed
 
@@ -141,7 +144,6 @@ class DirectAttention:
             and bool(supported_cpu_isas())  # else the operator is its slow definition
         )
         self._windows = {layer.window for layer in cache.layers}
-        self._proven = model in _proven
         # Nothing reads it: a mask of four dimensions spares transformers the making of one.
         self._mask = torch.zeros(1, 1, 1, 1, dtype=model.dtype)
 
@@ -149,12 +151,18 @@ class DirectAttention:
         """Whether a pass of so many new tokens a row, which the cache has begun, goes this way."""
         if queries <= MOST_QUERIES or not self._usable:
             return self._usable
-        # Longer ones where all rows are alike and no window cuts anything off.
-        return not span.ragged and all(w is None or w >= span.width for w in self._windows)
+        return not span.ragged and self._reads_all(span.width)
 
-    def packs(self, queries: int) -> bool:
-        """Whether a packed pass with at most so many new tokens a row can go this way."""
-        return self._proven and self._usable and queries <= MOST_QUERIES
+    def packs(self, queries: int, width: int) -> bool:
+        """Whether a packed pass with at most so many new tokens a row can go this way.
+
+        ``width`` is the length of the longest row after it.
+        """
+        return self._usable and (queries <= MOST_QUERIES or self._reads_all(width))
+
+    def _reads_all(self, width: int) -> bool:
+        """Whether no window cuts anything off, which long passes would need a mask for."""
+        return all(window is None or window >= width for window in self._windows)
 
     def logits(self, arguments: dict[str, Any]) -> Tensor | None:
         """The logits of a pass that needs no mask; the cache has begun it.
@@ -167,12 +175,12 @@ class DirectAttention:
         try:
             with _named(self._config):
                 logits: Tensor = self._model(**arguments, attention_mask=self._mask).logits
+        except (RuntimeError, ValueError):
+            # The keys of a packed pass are of another shape than its queries. Attention that did
+            # not come to us does not know that.
+            if not cache.span.runs or cache.served == len(cache.layers):
+                raise
         finally:
             cache.direct = False
         self._usable = cache.served == len(cache.layers)
-        if not self._usable:
-            return None
-        if not self._proven:
-            self._proven = True
-            _proven.add(self._model)
-        return logits
+        return logits if self._usable else None

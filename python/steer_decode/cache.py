@@ -127,7 +127,7 @@ class KVCache(Cache):
             places += [first + i] * count
             at += range(start, start + count)
         indices = torch.tensor([places, at, [1] * len(at)], device=device)
-        runs = tuple(runs_of(counts, indices[1]))
+        runs = tuple(runs_of(starts, counts, indices[1]))
         self.span = Span(
             first, len(rows), max(starts), width, True, indices[0], indices[1], indices[2], runs
         )

@@ -48,9 +48,12 @@ class Forward:
         """Whether rows of different length can run in one pass: attention takes a 4-D mask."""
         return self._attention in _MASKED
 
-    def packs(self, longest: int) -> bool:
-        """Whether :meth:`packed` can be tried with at most ``longest`` new tokens a row."""
-        return self._direct.packs(longest)
+    def packs(self, longest: int, width: int) -> bool:
+        """Whether :meth:`packed` can be tried with at most ``longest`` new tokens a row.
+
+        ``width`` is the length of the longest row after it.
+        """
+        return self._direct.packs(longest, width)
 
     def logits(self, ids: Tensor, span: Span, keep: int = 0) -> Tensor:
         """Logits [n, V] behind the last of ``ids`` [n, N], void if padded.

@@ -120,8 +120,8 @@ def ask(
 ) -> dict[int, Graded | None]:
     """Reads what is pending in ``rows`` and the question behind it, and forgets the question.
 
-    Rows that differ in length are read but for its last token first, and that one together, so that
-    the head sees one position of each.
+    Rows that differ in length run packed, or are read but for its last token first and that one
+    together, so that the head sees one position of each.
 
     Returns:
         Of each row the log-probability of each choice; None where the logits are not sound.
@@ -134,10 +134,13 @@ def ask(
     choices = list(question.choices)
     for group in [order] if together else [[row] for row in order]:
         new = [[*lane.transcript(row).ids[lane.watermark(row) :], *question.ids] for row in group]
-        if min(map(len, new)) != max(map(len, new)):
-            lane.read(group, [some[:-1] for some in new])
-            new = [some[-1:] for some in new]
-        logits = lane.read(group, new)
+        alike = min(map(len, new)) == max(map(len, new))
+        logits = None if alike else lane.read_packed(group, new)
+        if logits is None:
+            if not alike:
+                lane.read(group, [some[:-1] for some in new])
+                new = [some[-1:] for some in new]
+            logits = lane.read(group, new)
         stats = logit_stats(logits, vocab_size=vocab_size)
         log_probs = (logits[:, choices].float() - stats.lse[:, None]).tolist()
         for row, valid, values in zip(group, stats.valid.tolist(), log_probs, strict=True):

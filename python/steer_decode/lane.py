@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, chain, groupby
+from operator import add
 
 import torch
 from torch import Tensor
@@ -263,6 +264,8 @@ class Lane:
         marks = [self.cache.lengths[row] for row in rows]
         counts = [len(ids) for ids in new]
         if len(rows) > 1 and min(counts) != (length := max(counts)):
+            if not keep and (packed := self.read_packed(rows, new)) is not None:
+                return packed
             new = [ids + ids[-1:] * (length - len(ids)) for ids in new]
         span = self.cache.begin(rows, counts, self._device)
         if len(rows) == counts[0] == 1:
@@ -286,9 +289,9 @@ class Lane:
             attention of this model or of so many tokens needs a mask.
         """
         counts = [len(ids) for ids in new]
-        if not self.forward.packs(max(counts)):
-            return None
         marks = [self.cache.lengths[row] for row in rows]
+        if not self.forward.packs(max(counts), max(map(add, marks, counts))):
+            return None
         self.cache.begin_packed(rows, counts, self._device)
         ends = torch.tensor([*accumulate(counts)], device=self._device)
         ids = torch.tensor([[*chain(*new)]], device=self._device)

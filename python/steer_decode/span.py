@@ -18,12 +18,14 @@ class Run(NamedTuple):
         tokens: which of its tokens; those of a row follow one another.
         each: tokens of each row.
         starts: int64 [n], position of the first of them.
+        marks: the same numbers, as the host knows them.
     """
 
     rows: slice
     tokens: slice
     each: int
     starts: Tensor
+    marks: list[int]
 
 
 class Span(NamedTuple):
@@ -50,13 +52,13 @@ class Span(NamedTuple):
     runs: tuple[Run, ...] = ()
 
 
-def runs_of(counts: Sequence[int], positions: Tensor) -> Iterator[Run]:
+def runs_of(marks: list[int], counts: Sequence[int], positions: Tensor) -> Iterator[Run]:
     """Neighbours with equal ``counts``; ``positions`` [T] are those of all their tokens."""
     row = token = 0
     for count, same in groupby(counts):
         n = len(list(same))
         rows, tokens = slice(row, row + n), slice(token, token + n * count)
-        yield Run(rows, tokens, count, positions[tokens][::count])
+        yield Run(rows, tokens, count, positions[tokens][::count], marks[rows])
         row, token = rows.stop, tokens.stop
 
 
