@@ -118,6 +118,21 @@ def test_a_checker_that_raises_ends_nothing_and_is_reported(
     )
 
 
+def test_a_checker_that_wants_to_exit_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "exiting_checker.py").write_text(
+        "def check(text, answer):\n    raise SystemExit(3)"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"prompt": "Compute 1 +1 ?", "answer": "2", "id": "x"}\n')
+    command = ["eval", "--tasks", path, "--checker", "exiting_checker:check", "--routers", "small"]
+    result = steer(*command, "--out", tmp_path / "r")
+    assert result.exit_code == 0
+    assert "the checker failed on 1 of 1 answers" in said(result)
+
+
 def test_results_of_two_pairs_do_not_make_one_report(tmp_path: Path) -> None:
     mine = write(tmp_path / "a", [row("small", "math", 0)], settings(["small"]))
     other = write(tmp_path / "b", [row("large", "math", 0)], settings(["large"], pair="f" * 16))

@@ -15,8 +15,7 @@ import pytest
 from steer_decode import AlwaysLarge, AlwaysSmall, Pair, RandomShare, Steer, SteerError
 from steer_decode.demo import pair_paths
 from steer_decode.evaluate import Evaluation, run, settings, with_controls
-from steer_decode.results import ResultsFolder, digest
-from steer_decode.rows import Problem, Row, StepRecord
+from steer_decode.rows import Row, StepRecord
 from steer_decode.summary import markdown, summarise
 from steer_decode.tasks import Task, demo_tasks
 
@@ -92,66 +91,6 @@ class TestSummary:
         summary = summarise(self.ROWS, order=["steer", "small"])
         assert [r["domain"] for r in summary[:4]] == ["all"] * 4
         assert [r["router"] for r in summary[:2]] == ["steer", "small"]
-
-
-class TestResultsFolder:
-    SETTINGS = {"pair": "x", "top_k": 0, "routers": {"small": "small"}}  # noqa: RUF012
-
-    def test_goes_on_where_it_was_cut_off(self, tmp_path: Path) -> None:
-        folder = ResultsFolder(tmp_path, self.SETTINGS)
-        rows = [row("small", i, True, 0) for i in range(3)]
-        for each in rows:
-            folder.add(each)
-        folder.close()
-        path = tmp_path / "results.jsonl"
-        path.write_bytes(path.read_bytes()[:-7])
-        again = ResultsFolder(tmp_path, self.SETTINGS)
-        assert list(again.rows.values()) == rows[:2]
-        again.add(rows[2])
-        again.close()
-        lines = path.read_text().splitlines()
-        assert [Row.from_dict(json.loads(line)) for line in lines] == rows
-        assert '"right": false' in lines[0]
-
-    def test_other_settings_need_another_folder(self, tmp_path: Path) -> None:
-        ResultsFolder(tmp_path, self.SETTINGS).close()
-        with pytest.raises(SteerError, match="top_k was 0, now 1"):
-            ResultsFolder(tmp_path, {**self.SETTINGS, "top_k": 1})
-        with pytest.raises(SteerError, match="router 'small'"):
-            ResultsFolder(tmp_path, {**self.SETTINGS, "routers": {"small": "smaller"}})
-
-    def test_routers_may_be_added(self, tmp_path: Path) -> None:
-        ResultsFolder(tmp_path, self.SETTINGS).close()
-        ResultsFolder(tmp_path, {**self.SETTINGS, "routers": {"large": "large"}}).close()
-        ResultsFolder(tmp_path, self.SETTINGS).close()
-        kept = json.loads((tmp_path / "settings.json").read_text())
-        assert kept["routers"] == {"small": "small", "large": "large"}
-
-    def test_results_of_an_older_version_are_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "settings.json").write_text(json.dumps(self.SETTINGS))
-        with pytest.raises(SteerError, match=r"format 1, .* format 2: .* another --out"):
-            ResultsFolder(tmp_path, self.SETTINGS)
-
-    def test_problems_may_be_added_but_not_changed(self, tmp_path: Path) -> None:
-        first, second = (Problem("mine", name, "How many?", "3") for name in "ab")
-        ResultsFolder(tmp_path, self.SETTINGS, [first]).close()
-        ResultsFolder(tmp_path, self.SETTINGS, [second]).close()
-        kept = [json.loads(line) for line in (tmp_path / "problems.jsonl").open()]
-        assert [record["problem"] for record in kept] == ["a", "b"]
-        with pytest.raises(
-            SteerError, match=r"another problem mine:a \(its prompt was .*many.*now .*much"
-        ):
-            ResultsFolder(tmp_path, self.SETTINGS, [Problem("mine", "a", "How much?", "3")])
-
-    @pytest.mark.parametrize("name", ["settings.json", "results.jsonl", "problems.jsonl"])
-    def test_foreign_files_are_refused(self, tmp_path: Path, name: str) -> None:
-        (tmp_path / name).write_text('{"a": 1}\n')
-        with pytest.raises(SteerError, match="choose another --out"):
-            ResultsFolder(tmp_path, self.SETTINGS)
-
-    def test_routers_do_not_change_the_name_of_the_settings(self) -> None:
-        assert digest(self.SETTINGS) == digest({**self.SETTINGS, "routers": {}})
-        assert digest(self.SETTINGS) != digest({**self.SETTINGS, "top_k": 1})
 
 
 class TestRun:

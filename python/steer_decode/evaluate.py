@@ -163,7 +163,7 @@ def _judge(task: Task, text: str) -> tuple[bool, str]:
         verdict = task.check(text)
         if verdict not in (True, False):
             raise TypeError(f"the checker answered {verdict!r}, neither True nor False")
-    except Exception as error:  # a user's checker may fail in any way
+    except (Exception, SystemExit) as error:  # a user's checker may fail in any way
         return False, f"{type(error).__name__}: {error}"
     return bool(verdict), ""
 

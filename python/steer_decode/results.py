@@ -6,16 +6,20 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
+from types import NoneType
 from typing import Any, TextIO, TypeVar
 
 from .calibration import write_whole
 from .errors import SteerError
 from .rows import Key, Problem, Row
+from .transcript import WRITERS
 
 FORMAT = 2
 _SHOWN = 60
+_FIGURE = (int, float, NoneType)
 T = TypeVar("T")
 # What may differ between runs that share a folder: routers may be added, the rest only describes.
 _MERGED = ("routers", "signals")
@@ -59,13 +63,25 @@ class ResultsFolder:
             ) from error
 
     def add(self, row: Row) -> None:
-        """Appends one line and hands it to the system at once."""
-        self._file.write(json.dumps(row.to_dict(), ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
+        """Appends one line and hands it to the system at once.
+
+        Raises:
+            SteerError: the system does not take it: the disk is full, say.
+        """
+        line = json.dumps(row.to_dict(), ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            raise SteerError(
+                f"cannot write to {self._file.name!r}: {error.strerror}; {len(self.rows)} answers "
+                "are kept, and the same command goes on once there is room"
+            ) from error
         self.rows[row.key] = row
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # what could not be written has been said
+            self._file.close()
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -85,7 +101,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise SteerError(
-            f"{str(path)!r} is not the settings of an evaluation: choose another --out"
+            f"{str(path)!r} is not the settings of an evaluation: "
+            "run `steer eval` with another --out"
         ) from error
     if settings.get("format", 1) != FORMAT:
         raise SteerError(
@@ -133,7 +150,7 @@ def read_rows(path: Path) -> tuple[list[Row], int]:
     """
     data = path.read_bytes() if path.exists() else b""
     whole = data.rfind(b"\n") + 1
-    return _read(path, data[:whole], Row.from_dict), whole
+    return _read(path, data[:whole], _row), whole
 
 
 def read_problems(folder: Path) -> dict[tuple[str, str], Problem]:
@@ -144,6 +161,31 @@ def read_problems(folder: Path) -> dict[tuple[str, str], Problem]:
     return {(problem.domain, problem.problem): problem for problem in found}
 
 
+def _row(record: dict[str, Any]) -> Row:
+    """A row whose fields are what a report reckons with; TypeError where one is not."""
+    row = Row.from_dict(record)
+    costs = (row.flops_paper, row.flops_processed, row.bytes_read, row.seconds, row.hand_overs)
+    texts = (row.router, row.domain, row.problem, row.stop_reason, row.error)
+    if not (
+        type(row.correct) is bool
+        and type(row.seed) is int
+        and type(row.difficulty) in (int, NoneType)
+        and all(type(text) is str for text in texts)
+        and all(type(cost) in (int, float) and cost >= 0 for cost in costs)
+        and all(
+            step.writer in WRITERS
+            and type(step.text) is str
+            and type(step.tokens) is int
+            and type(step.score) in _FIGURE
+            and type(step.before) in _FIGURE
+            and type(step.posterior) in _FIGURE
+            for step in row.trace
+        )
+    ):
+        raise TypeError("not an answer")
+    return row
+
+
 def _read(path: Path, data: bytes, make: Callable[[dict[str, Any]], T]) -> list[T]:
     found = []
     for number, line in enumerate(data.split(b"\n"), 1):
@@ -151,9 +193,10 @@ def _read(path: Path, data: bytes, make: Callable[[dict[str, Any]], T]) -> list[
             continue
         try:
             found.append(make(json.loads(line)))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise SteerError(
-                f"line {number} of {str(path)!r} is not a result: choose another --out"
+                f"line {number} of {str(path)!r} is not a result: "
+                "remove it, or run `steer eval` with another --out"
             ) from error
     return found
 

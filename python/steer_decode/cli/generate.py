@@ -79,7 +79,7 @@ def generate(
 
     Examples:
 
-    - `steer generate --problem planning:3 --compare`
+    - `steer generate --problem planning:7 --router first-token --compare`
 
     - `steer generate "Compute 13 -4 +7 -9 +4 -3 ?" --router first-token:threshold=0.4`
 

@@ -14,8 +14,14 @@ def info() -> None:
     import transformers
 
     import steer_kernels
+    import steer_kernels.fast  # so that it is known whether its native part loads
 
-    lines = {f"kernels {key}": value for key, value in steer_kernels.build_info().items()}
+    facts = steer_kernels.build_info()
+    if not facts["reason"]:
+        del facts["reason"]
+    if isinstance(facts["fast"], dict):
+        facts["fast"] = "native"
+    lines = {f"kernels {key}": value for key, value in facts.items()}
     lines["transformers"] = transformers.__version__
     lines["threads"] = torch.get_num_threads()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -23,4 +29,5 @@ def info() -> None:
     width = max(map(len, lines))
     for name, value in lines.items():
         shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        shown = "not built" if value is None else shown
         print(f"{name:{width}}  {shown}")

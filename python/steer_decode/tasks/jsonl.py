@@ -57,7 +57,7 @@ def jsonl_tasks(path: Path, checker: str, n: int | None = None) -> list[Task]:
 def _task(line: str, number: int, domain: str, checker: Checker, where: str) -> Task:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SteerError(f"{where} is not JSON: {error}") from error
     if not isinstance(record, dict):
         raise SteerError(f'{where} is not an object with "prompt" and "answer"')
