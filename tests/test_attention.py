@@ -202,7 +202,7 @@ def test_others_notice_nothing_while_the_name_is_ours() -> None:
         found.append(model(ids, attention_mask=padding).logits)
 
     generate()
-    with attention._named(model.config):
+    with attention._Named(model.config):
         assert model.config._attn_implementation == NAME
         assert attention_of(model) == "sdpa"
         other = threading.Thread(target=generate)
@@ -214,7 +214,7 @@ def test_others_notice_nothing_while_the_name_is_ours() -> None:
 
 def test_the_name_stays_until_the_last_pass_has_ended() -> None:
     model = make_model("llama", 0)
-    first, second = attention._named(model.config), attention._named(model.config)
+    first, second = attention._Named(model.config), attention._Named(model.config)
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)

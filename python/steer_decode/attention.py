@@ -16,8 +16,6 @@ has marked only.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -106,21 +104,24 @@ def _set_name(config: Any, name: str) -> None:
         object.__setattr__(config, _HELD, name)
 
 
-@contextmanager
-def _named(config: Any) -> Iterator[None]:
+class _Named:
     """Our name in the config until the last of the passes that need it has ended."""
-    key = id(config)
-    with _lock:
-        _passes[key] = _passes.get(key, 0) + 1
-        _set_name(config, NAME)
-    try:
-        yield
-    finally:
+
+    def __init__(self, config: Any) -> None:
+        self._config = config
+        self._key = id(config)
+
+    def __enter__(self) -> None:
         with _lock:
-            _passes[key] -= 1
-            if not _passes[key]:
-                del _passes[key]
-                _set_name(config, "sdpa")
+            _passes[self._key] = _passes.get(self._key, 0) + 1
+            _set_name(self._config, NAME)
+
+    def __exit__(self, *_: object) -> None:
+        with _lock:
+            _passes[self._key] -= 1
+            if not _passes[self._key]:
+                del _passes[self._key]
+                _set_name(self._config, "sdpa")
 
 
 def attention_of(model: PreTrainedModel) -> str:
@@ -135,7 +136,7 @@ class DirectAttention:
     def __init__(self, model: PreTrainedModel, cache: KVCache) -> None:
         self._model = model
         self._cache = cache
-        self._config = model.config.get_text_config(decoder=True)
+        self._named = _Named(model.config.get_text_config(decoder=True))
         self._usable = (
             model.device.type == "cpu"
             and model.dtype in _DTYPES
@@ -173,7 +174,7 @@ class DirectAttention:
         cache = self._cache
         cache.direct, cache.served = True, 0
         try:
-            with _named(self._config):
+            with self._named:
                 logits: Tensor = self._model(**arguments, attention_mask=self._mask).logits
         except (RuntimeError, ValueError):
             # The keys of a packed pass are of another shape than its queries. Attention that did

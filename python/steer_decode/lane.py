@@ -279,7 +279,7 @@ class Lane:
         return logits
 
     def read_packed(self, rows: Sequence[int], new: list[list[int]]) -> Tensor | None:
-        """One forward pass over tokens of rows that lie side by side, a few of each.
+        """One forward pass over tokens of rows that lie side by side, as many of each as there are.
 
         The tokens stand one after another, so there is no padding, and every matrix product is over
         just those of ``new``.
