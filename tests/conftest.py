@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from backends import Run, backends, use_backend
+from samplers import SAMPLERS, Sample, use_sampler
 
 HAS_GPU = torch.cuda.is_available()
 
@@ -60,3 +61,10 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     """`logit_stats` for CPU tensors, once on each backend."""
     with use_backend(request.param) as backend:
         yield backend
+
+
+@pytest.fixture(params=SAMPLERS)
+def sample(request: pytest.FixtureRequest) -> Iterator[Sample]:
+    """`sample_logits` for CPU tensors, once on each backend."""
+    with use_sampler(request.param) as sampler:
+        yield sampler

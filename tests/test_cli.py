@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,22 +62,6 @@ def refused(*args: object, **options: Any) -> str:
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("steer: ")
     return str(lines[0])
-
-
-def command(*args: object) -> list[str]:
-    return [sys.executable, "-m", "steer_decode", *(str(a) for a in args)]
-
-
-def interrupt(args: Sequence[str], ready: Any) -> tuple[int, str, str]:
-    """Starts a command, sends Ctrl-C once ``ready(process)`` returns; (status, stdout, stderr)."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(
-        args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    first = ready(process)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, (first or "") + out, err
 
 
 class TestGenerate:
@@ -243,45 +225,6 @@ class TestBadInput:
         args = ["--small", source, "--large", source, "--router", "small"]
         assert source in refused("generate", PROMPT, *args)
         assert time.monotonic() - begin < 15
-
-
-class TestInterruption:
-    def test_ctrl_c_leaves_whole_steps_and_a_whole_trace(
-        self, pair: list[str], tmp_path: Path
-    ) -> None:
-        trace = tmp_path / "t.json"
-        args = ["--router", "small", "--max-new-tokens", 480, "--trace", trace]
-        status, out, err = interrupt(
-            command("generate", PROMPT, *pair, *args, "--threads", 1), lambda p: p.stdout.readline()
-        )
-        assert status == 130
-        assert err.splitlines() == ["steer: interrupted"]
-        data = json.loads(trace.read_text())
-        assert data["trace"]["stop_reason"] == "interrupted"
-        ids = [i for step in data["trace"]["steps"] for i in step["token_ids"]]
-        assert data["token_ids"] == ids
-        closed = "".join(s["text"] for s in data["trace"]["steps"] if s["closed"])
-        assert closed.startswith(out)
-
-    def test_closed_pipe_is_quiet(self, pair: list[str], tmp_path: Path) -> None:
-        trace = tmp_path / "t.json"
-        args = ["--router", "small", "--max-new-tokens", 300, "--trace", trace]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        process = subprocess.Popen(
-            command("generate", PROMPT, *pair, *args, "--threads", 1),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.readline()
-        process.stdout.close()
-        error = process.stderr.read()
-        assert process.wait(timeout=300) == 141
-        assert error == ""
-        assert json.loads(trace.read_text())["trace"]["stop_reason"] == "interrupted"
 
 
 def test_help_needs_neither_torch_nor_transformers() -> None:
