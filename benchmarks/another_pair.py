@@ -33,7 +33,8 @@ from steer_decode.tasks.demo import demo_tasks
 from step_bank import StepBank
 from transformers.utils import logging
 
-SHARES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6)
+WRITTEN = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75)  # shares where steps are written
+MENDED = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3)  # where tokens are
 ENTROPIES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.1, 1.4)
 LOG_PROBS = (-6.0, -4.0, -3.0, -2.0, -1.0, -0.5, -0.2, -0.1, -0.05)
 
@@ -62,8 +63,10 @@ def setting(plan: Plan, share: float) -> Setting:
 
 def families(made: SidesCalibration) -> dict[str, list[Setting]]:
     ours = {
-        f"both-sides:cost={cost}": [setting(made.plans[cost], share) for share in SHARES]
-        for cost in COST_NAMES
+        f"both-sides:cost={cost}": [
+            setting(plan, share) for share in (MENDED if plan.fix == "token" else WRITTEN)
+        ]
+        for cost, plan in made.plans.items()
     }
     first = [Setting(before="entropy", lost=-v) for v in ENTROPIES]
     return {**ours, "first-token": first, "spec-reason": [Setting(keep=k) for k in LOG_PROBS]}
