@@ -9,10 +9,10 @@ import pytest
 import torch
 from steer_decode import FirstTokenEntropy, Pair, RandomShare, Router, SteerError, SteerOnline
 from steer_decode.policies import AlwaysSmall
-from steer_decode.router import RoutedStream
 from steer_decode.sampling import Sampling
 from steer_decode.session import Session, Turn
 from steer_decode.steps import decode
+from steer_decode.streams import RoutedStream
 from steer_decode.transcript import WRITERS, Transcript
 from tiny import make_pair
 

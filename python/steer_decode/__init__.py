@@ -30,9 +30,10 @@ if TYPE_CHECKING:
         StepStart,
         parse_policy,
     )
-    from .router import Cohort, RoutedStream, Router
+    from .router import Router
     from .session import Session
     from .signals import SIGNALS, Signal, get_signal
+    from .streams import Cohort, RoutedStream
     from .trace import Step, Trace
 
 # Where each public name lives. They are imported when first asked for: torch and transformers take
@@ -62,7 +63,8 @@ _HOME = {
         "StepStart",
         "parse_policy",
     ],
-    "router": ["Cohort", "RoutedStream", "Router"],
+    "router": ["Router"],
+    "streams": ["Cohort", "RoutedStream"],
     "session": ["Session"],
     "signals": ["SIGNALS", "Signal", "get_signal"],
     "trace": ["Step", "Trace"],

@@ -10,11 +10,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from steer_kernels import Packed, sample_logits, sample_logits_packed, unpack
+from steer_kernels import Packed, unpack
 
 from .asking import consult, read_signal
 from .asks import Ask, Draw, Grade, Judge, Reply
 from .conversation import Conversation
+from .drawing import Drawer
 from .errors import BrokenModelError, OutOfMemoryError, SteerError
 from .events import Event, StepClosed, TextDelta
 from .judging import ask, grade
@@ -68,10 +69,8 @@ class Batch:
     ) -> None:
         self._policy = policy
         self._conversations = conversations
-        self._sampling = sampling
+        self._drawer = Drawer(sampling, pair.vocab_size)
         self._vocab_size = pair.vocab_size
-        self._options = sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
-        self._unused = torch.empty(0)
         # Of each row; a pass is shared evenly by the rows that it runs over.
         self.seconds = [0.0] * len(conversations)
         self.lanes = lanes or make_lanes(pair, conversations)
@@ -241,7 +240,7 @@ class Batch:
             if draws[i]:
                 token = int(numbers[_TOKEN])
                 if processed:
-                    token = self._draw_processed(logits[i : i + 1], row)
+                    token = self._drawer.draw_processed(logits[i : i + 1], conversations[i])
                 replies.append([Draw(token, values[i])])
                 continue
             replies.append(unpack(packed[i : i + 1]).stats)
@@ -273,39 +272,7 @@ class Batch:
     ) -> tuple[Tensor, Tensor]:
         """Raw logits of ``rows``; a token of each and the statistics of its logits, packed."""
         logits = self._guarded(writer, rows, self.lanes[writer].catch_up, rows)
-        uniform = self._uniform(conversations, logits)
-        packed = sample_logits_packed(logits, uniform, *self._options, vocab_size=self._vocab_size)
-        return logits, packed
-
-    def _uniform(self, conversations: Sequence[Conversation], logits: Tensor) -> Tensor:
-        """A number for each row, where the logits are; greedy rows do not look at it."""
-        if self._sampling.temperature:
-            numbers = [conversation.uniforms(1)[0] for conversation in conversations]
-            return torch.tensor(numbers, dtype=torch.float64, device=logits.device)
-        if len(self._unused) != len(conversations) or self._unused.device != logits.device:
-            self._unused = torch.zeros(
-                len(conversations), dtype=torch.float32, device=logits.device
-            )
-        return self._unused
-
-    def _draw_processed(self, logits: Tensor, row: int) -> int:
-        """Draws from what the caller's processors make of raw logits [1, V]."""
-        uniform = self._uniform([self._conversations[row]], logits)
-        scores = self._processed(logits, row)
-        return int(sample_logits(scores, uniform, *self._options).token)
-
-    def _processed(self, logits: Tensor, row: int) -> Tensor:
-        """The scores [1, V] that the caller's processors make of raw logits."""
-        conversation = self._conversations[row]
-        ids = torch.tensor([conversation.transcript.ids], device=logits.device)
-        raw = logits[:, : self._vocab_size].to(torch.float32, copy=True)
-        scores: Tensor = conversation.hooks.processors(ids, raw)  # type: ignore[misc]
-        if bool(torch.isnan(scores).any()) or not bool((scores > -torch.inf).any()):
-            raise BrokenModelError(
-                f"logits_processor left no token to choose at {conversation.place}: "
-                "at least one score must be a number above -inf"
-            )
-        return scores
+        return logits, self._drawer.draw(logits, conversations)
 
     def _broken(self, writer: Writer, row: int) -> BrokenModelError:
         return BrokenModelError(

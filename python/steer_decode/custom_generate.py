@@ -39,7 +39,8 @@ from .steer_config import SteerConfig
 from .transcript import Transcript
 
 if TYPE_CHECKING:
-    from .router import Cohort, Router
+    from .router import Router
+    from .streams import Cohort
 
 
 @dataclass
@@ -172,7 +173,7 @@ def _cohort(
     config: SteerConfig,
     generation_config: GenerationConfig,
 ) -> Cohort:
-    from .router import Cohort  # it imports this module
+    from .streams import Cohort  # which comes to import this module
 
     # The warpers are among the processors, so what is left to do is to draw.
     sampling = Sampling(temperature=1.0 if generation_config.do_sample else 0.0)

@@ -8,9 +8,10 @@ from typing import Any
 from .errors import SteerError
 from .events import RoutedOutput
 from .lane import Lane
-from .router import RoutedStream, Router
+from .router import Router
 from .sampling import Sampling
 from .steps import decode
+from .streams import RoutedStream
 from .transcript import WRITERS, Transcript, Writer
 
 

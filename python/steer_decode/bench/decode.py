@@ -11,8 +11,9 @@ from ..cache_support import cache_argument
 from ..lane import Lane
 from ..pair import Pair
 from ..policies import AlwaysSmall
-from ..router import RoutedStream, Router
+from ..router import Router
 from ..sampling import Sampling
+from ..streams import RoutedStream
 from ..transcript import Transcript
 from . import decode_answers, decode_memory
 from .decode_models import load

@@ -26,9 +26,10 @@ import torch
 from ..errors import SteerError
 from ..pair import Pair
 from ..policies import RandomShare
-from ..router import RoutedStream, Router
+from ..router import Router
 from ..sampling import Sampling
 from ..steps import StepBoundary
+from ..streams import RoutedStream
 from ..transcript import WRITERS, Transcript
 from .decode_models import SHAPES, load, make_tokenizer, random_model
 from .decode_plan import Job, Plan, Row

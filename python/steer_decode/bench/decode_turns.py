@@ -23,8 +23,9 @@ from ..events import TextDelta
 from ..lane import Lane
 from ..pair import Pair
 from ..policies import AlwaysSmall
-from ..router import RoutedStream, Router
+from ..router import Router
 from ..sampling import Sampling
+from ..streams import RoutedStream
 from ..transcript import Transcript, Writer
 
 Clock = Callable[[], float]

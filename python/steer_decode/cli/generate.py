@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..pair import Pair
     from ..policies import Policy
     from ..record import Answer
-    from ..router import RoutedStream
+    from ..streams import RoutedStream
     from ..transcript import Writer
 
 
