@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,16 @@ from steer_decode.bench.decode_answers import Replay, answer_by_answer, demo_pai
 from steer_decode.bench.decode_models import Shape, load, random_model
 from steer_decode.bench.decode_plan import GROUPS, MEASURES, MODELS, QUICK, Job, Plan, Row
 from steer_decode.bench.decode_report import head, line
-from steer_decode.bench.decode_turns import BUSY, Context, bare, generate, in_turns, ours
+from steer_decode.bench.decode_turns import (
+    BUSY,
+    Context,
+    bare,
+    generate,
+    in_turns,
+    ours,
+    pieces,
+    total,
+)
 from steer_decode.cli import app
 from typer.testing import CliRunner
 
@@ -214,6 +224,14 @@ def test_every_forward_pass_of_an_answer_is_noted_and_run_again() -> None:
         again.run(passes)
         for writer, lane in again._lanes.items():
             assert lane.watermark() == sum(tokens for w, tokens in passes if w == writer)
+
+
+def test_the_least_time_of_each_token_counts() -> None:
+    assert pieces("a", [1.0, 3.0, 4.0]) == {"a": 3.0, "a 0": 2.0, "a 1": 1.0}
+    turns = cycle([[1.0, 3.0, 4.0], [1.0, 2.0, 9.0]])
+    least, _ = in_turns([lambda: pieces("a", next(turns))], 2, 0, warm=False)
+    assert least["a"] == 3.0
+    assert total(least, "a") == 2.0
 
 
 def test_answers_are_timed_one_by_one_and_together() -> None:

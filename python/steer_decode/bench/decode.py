@@ -28,6 +28,7 @@ from .decode_turns import (
     ours,
     run_generate,
     timed,
+    total,
 )
 from .measure import threads_set_to
 
@@ -50,8 +51,8 @@ def _decode(job: Job, plan: Plan) -> list[Row]:
     turns = [make(context, tokens, now) for make in (ours, bare, generate)]
     least, spread = in_turns(turns, plan.turns, plan.seconds)
     return [
-        Row.of("loop", job, least["loop"] / least["bare"], spread),
-        Row.of("generate", job, least["generate"] / least["token"], spread),
+        Row.of("loop", job, total(least, "loop") / total(least, "bare"), spread),
+        Row.of("generate", job, total(least, "generate") / total(least, "token"), spread),
     ]
 
 

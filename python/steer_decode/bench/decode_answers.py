@@ -24,7 +24,7 @@ from ..router import Router
 from ..transcript import WRITERS, Transcript, Writer
 from .decode_models import demo_pair
 from .decode_plan import Job, Plan, Row
-from .decode_turns import Clock, Turn, clock, forward, in_turns, run_generate, timed
+from .decode_turns import Clock, Turn, clock, forward, in_turns, run_generate, timed, total
 
 MAX_NEW_TOKENS = 200  # an answer is about half as long
 
@@ -68,9 +68,9 @@ def rows(job: Job, plan: Plan) -> list[Row]:
     least, spread = in_turns(turns, plan.turns, plan.seconds)
     found = {}
     if "predicted" in one_by_one:
-        found["predicted"] = _sum(least, "routed") / _sum(least, "predicted")
+        found["predicted"] = total(least, "routed") / total(least, "predicted")
     if "assisted" in one_by_one:
-        found["assisted"] = _sum(least, "assisted") / _sum(least, "routed")
+        found["assisted"] = total(least, "assisted") / total(least, "routed")
     if "cohort" in plan.only:
         # A cohort is timed as a whole, and so are then the answers one by one.
         found["cohort"] = least["routed"] / least["cohort"]
@@ -95,10 +95,6 @@ def answer_by_answer(calls: dict[str, Callable[[int], object]], answers: int, no
         return found
 
     return turn
-
-
-def _sum(least: dict[str, float], name: str) -> float:
-    return sum(value for key, value in least.items() if key.startswith(f"{name} "))
 
 
 def passes_of(router: Router, prompt: str) -> list[Pass]:

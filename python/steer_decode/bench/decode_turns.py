@@ -1,9 +1,10 @@
 """One token after another: our loop, bare forward passes, and ``generate`` of transformers.
 
 A context need not be read to be there: a cache filled with random numbers costs a decoding step
-what any other does. The contenders take turns and the least time of each counts, since whatever
-else the machine does can only add to it. With one thread the clock is the thread's CPU time, which
-other processes do not stretch; with more it is the clock on the wall.
+what any other does. The contenders take turns and the least time counts, since whatever else the
+machine does can only add to it: of each token for itself, as a busy machine spares hardly a whole
+turn. With one thread the clock is the thread's CPU time, which other processes do not stretch but
+for the caches that they empty; with more it is the clock on the wall.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -83,6 +85,17 @@ def timed(name: str, call: Callable[[], object], now: Clock) -> Turn:
     return turn
 
 
+def pieces(name: str, marks: Sequence[float]) -> dict[str, float]:
+    """Time ``name`` from the first to the last of ``marks``, and ``name i`` between each two."""
+    between = {f"{name} {i}": b - a for i, (a, b) in enumerate(pairwise(marks))}
+    return {name: marks[-1] - marks[0], **between}
+
+
+def total(least: dict[str, float], name: str) -> float:
+    """The sum of the least times of the pieces of ``name``."""
+    return sum(value for key, value in least.items() if key.startswith(f"{name} "))
+
+
 class Context:
     """A lane of one model over a text that it has read but for the last token.
 
@@ -132,7 +145,7 @@ def fill(lane: Lane, tokens: int) -> None:
 
 
 def ours(context: Context, tokens: int, now: Clock) -> Turn:
-    """Our loop: "loop", seconds a token of the whole turn, and "token", between tokens."""
+    """Our loop: pieces of "loop", the whole turn, and of "token", from the first one on."""
     router = Router(context.pair, AlwaysSmall())
 
     def turn() -> dict[str, float]:
@@ -142,27 +155,26 @@ def ours(context: Context, tokens: int, now: Clock) -> Turn:
             router, context.transcript, tokens, Sampling(), 0, lanes=context.lanes
         )
         marks = [now() for event in stream if isinstance(event, TextDelta)]
-        end = now()
         assert len(marks) == tokens
-        between = (marks[-1] - marks[0]) / (tokens - 1)
-        return {"loop": (end - begin) / tokens, "token": between}
+        return pieces("loop", [begin, *marks, now()]) | pieces("token", marks)
 
     return turn
 
 
 def bare(context: Context, tokens: int, now: Clock) -> Turn:
-    """ "bare": seconds a token of a loop around the model: inputs, forward pass, argmax."""
+    """Pieces of "bare", a loop around the model: inputs, forward pass, argmax."""
     model, cache = context.model, context.cache
     argument = cache_argument(model)
 
     @torch.inference_mode()
     def turn() -> dict[str, float]:
         context.start_again()
-        begin = now()
+        marks = [now()]
         token = context.ids[-1]
         for _ in range(tokens):
             token = int(forward(model, cache, argument, [token])[0].argmax())
-        return {"bare": (now() - begin) / tokens}
+            marks.append(now())
+        return pieces("bare", marks)
 
     return turn
 
@@ -199,7 +211,7 @@ class _Marks(BaseStreamer):
 
 
 def generate(context: Context, tokens: int, now: Clock) -> Turn:
-    """ "generate": seconds between tokens of transformers' ``generate``, with its own cache."""
+    """Pieces of "generate", that of transformers with its own cache, from the first token on."""
     model = context.model
     argument = cache_argument(model)
     ids = torch.tensor([context.ids])
@@ -216,7 +228,7 @@ def generate(context: Context, tokens: int, now: Clock) -> Turn:
         run_generate(model, ids, tokens, streamer=streamer, **{argument: cache})
         marks = streamer.marks[1:]
         assert len(marks) == tokens
-        return {"generate": (marks[-1] - marks[0]) / (tokens - 1)}
+        return pieces("generate", marks)
 
     return turn
 
