@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from steer_decode.ledger import Ledger
+from steer_decode.policies.both_sides import PATIENCE
 from steer_decode.transcript import WRITERS, Writer
 from step_bank import Place, StepBank, Written
 
@@ -157,10 +158,10 @@ def follow(bank: StepBank, problem: int, setting: Setting) -> Iterator[Place]:
             bar = setting.lost + (setting.hold if after_large else 0.0)
             if bank.steps[place].signals[setting.before][0] < bar:
                 writer = "large"
+        stands = False
         if writer == "small":
-            stays = yield from _drafted(answer, place)
-            writer = "small" if stays else "large"
-        if writer == "large":
+            stands, writer = yield from _drafted(answer, place)
+        if not stands:
             place = answer.place("large")
             yield place
             step = answer.write(place)
@@ -179,8 +180,11 @@ def follow(bank: StepBank, problem: int, setting: Setting) -> Iterator[Place]:
     return Outcome(right, costs, n, large, answer.hand_overs, answer.wasted)
 
 
-def _drafted(answer: _Answer, place: Place) -> Generator[Place, None, bool]:
-    """The small model writes a step from ``place`` on, mended or not; False if it is taken back."""
+def _drafted(answer: _Answer, place: Place) -> Generator[Place, None, tuple[bool, Writer]]:
+    """The small model writes a step from ``place`` on, mended or not.
+
+    Returns whether something of it stands, and who wrote the end of the step or is to write it all.
+    """
     inside: tuple[int, ...] = ()
     mends = 0
     while True:
@@ -188,21 +192,25 @@ def _drafted(answer: _Answer, place: Place) -> Generator[Place, None, bool]:
         verdict = answer.verdict(draft, len(inside))
         if verdict is True:
             answer.close(inside + draft.ids, draft.ended)
-            return True
+            return True, "small"
         if verdict is False:
             answer.take_back(len(inside) + len(draft.ids), 0)
             answer.large_tokens -= mends
-            return False
+            return False, "large"
         answer.take_back(len(draft.ids) - verdict, len(inside) + verdict)
         inside += draft.ids[:verdict]
-        place = answer.place("large", inside, one=True)
+        place = answer.place("large", inside, one=mends < PATIENCE)
         yield place
         token = answer.write(place)
+        if not place.one:
+            answer.large_steps += 1
+            answer.close(inside + token.ids, token.ended)
+            return True, "large"
         mends += 1
         inside += token.ids
         if token.closed or len(answer.ids) + len(inside) >= answer.limit:
             answer.close(inside, token.ended)
-            return True
+            return True, "small"
         place = answer.place("small", inside)
         yield place
 

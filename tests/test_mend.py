@@ -19,7 +19,7 @@ from steer_decode import (
     StepClosed,
     TextDelta,
 )
-from steer_decode.policies import REDO, Mend
+from steer_decode.policies import REDO, Mend, Replay
 from steer_decode.record import Answer
 from steer_decode.trace import Trace
 from steer_decode.transcript import Writer
@@ -98,7 +98,9 @@ def test_the_large_model_writes_from_the_logits_that_its_reading_left() -> None:
     out = Router(pair, BothSides(**ALL_READ)).generate(prompt_text(2), max_new_tokens=70)
     read = sum(bool(s.graded) for s in out.trace.steps)
     assert sum(len(s.others) for s in out.trace.kept) > 2
-    assert out.cost.large.forwards == read
+    # Where it goes on itself, each token that it reads of its own is a pass.
+    own = sum(len(s.token_ids) - s.inherited - 1 for s in out.trace.steps if s.writer == "large")
+    assert out.cost.large.forwards == read + own
 
 
 def test_grades_of_a_mended_step_are_of_what_follows_the_mend() -> None:
@@ -162,6 +164,63 @@ def test_hand_overs_are_counted_to_the_token_and_back() -> None:
     assert out.cost.hand_overs in (2 * mends, 2 * mends - 1)
 
 
+class Leaves(Policy):
+    """Mends token 1 of each step, then has the large model write the step from token 3 on."""
+
+    name = "leaves"
+
+    def after_step(self, step: Step) -> Any:
+        if step.writer == "small" and len(step.token_ids) > 3:
+            return Mend(3, rest=True) if step.others else Mend(1)
+        return "small"
+
+
+@pytest.mark.parametrize("turns", [1, 4])
+def test_the_large_model_may_write_the_rest_of_a_step(turns: int) -> None:
+    pair = make_pair("llama", 0)
+    out = Router(pair, Leaves(), turns=turns).generate(prompt_text(3), max_new_tokens=80)
+    ids = list(out.trace.prompt_ids)
+    seen = 0
+    for step in (s for s in out.trace.kept if s.closed):
+        if step.writer == "large":
+            assert step.writers[:4] == ["small", "large", "small", "large"]
+            assert set(step.writers[3:]) == {"large"}
+            assert step.inherited == 3
+            seen += 1
+        for token, writer in zip(step.token_ids, step.writers, strict=True):
+            with torch.no_grad():
+                logits = pair.model(writer)(torch.tensor([ids]), use_cache=False).logits[0, -1]
+            assert token == int(logits[: pair.vocab_size].argmax())
+            ids.append(token)
+    assert seen
+    again = Router(pair, Replay.of([out.trace])).generate(prompt_text(3), max_new_tokens=80)
+    closed = len(ids) - len(out.trace.prompt_ids)  # what the limit cuts is not judged, nor mended
+    assert again.token_ids[:closed] == out.token_ids[:closed]
+
+
+def test_after_three_mends_the_large_model_goes_on_itself() -> None:
+    out = Router(make_pair("llama", 0), BothSides(**ALL_READ)).generate(
+        prompt_text(2), max_new_tokens=70
+    )
+    left = [s for s in out.trace.kept if s.writer == "large"]
+    assert left
+    for step in left:
+        drafts = [s for s in out.trace.steps if s.index == step.index and s.discarded]
+        assert [len(s.others) for s in drafts] == [0, 1, 2, 3]
+        assert set(step.writers[step.inherited :]) == {"large"}
+
+
+def test_what_the_large_model_has_gone_on_with_has_to_stay() -> None:
+    class Insists(Policy):
+        name = "insists"
+
+        def after_step(self, step: Step) -> Any:
+            return Mend(len(step.token_ids) - 1, rest=True)
+
+    with pytest.raises(SteerError, match="took step 0 back twice"):
+        Router(make_pair("llama", 0), Insists()).generate(prompt_text(3), max_new_tokens=60)
+
+
 def test_a_mended_step_may_be_taken_back_whole() -> None:
     class Both(Policy):
         name = "both"
@@ -183,7 +242,10 @@ def test_a_mended_step_may_be_taken_back_whole() -> None:
         ((99,), r"wants token 99 of step 0 mended: it must be one of 0 to \d+, which small wrote"),
         ((-1,), "wants token -1 of step 0 mended"),
         ((1, 1), "wants token 1 of step 0 mended"),
-        (("x",), r"answered Mend\(at='x'\) after step 0: it must answer .* or Mend\(i\)"),
+        (
+            ("x",),
+            r"answered Mend\(at='x', rest=False\) after step 0: it must answer .* or Mend\(i\)",
+        ),
     ],
 )
 def test_a_mend_out_of_reach_is_refused(places: tuple[Any, ...], message: str) -> None:

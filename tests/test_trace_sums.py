@@ -39,8 +39,10 @@ class Chaos(Policy):
         choices: list[Any] = [*WRITERS]
         if not again:
             choices.append("redo")
-        if step.unread and (not again or step.inherited or step.others):
-            choices.append(Mend(len(step.token_ids) - self._rng.randint(1, step.unread)))
+        mended = self.verdicts and isinstance(self.verdicts[-1], Mend) and again
+        if step.unread and (not again or (mended and not self.verdicts[-1].rest)):
+            at = len(step.token_ids) - self._rng.randint(1, step.unread)
+            choices.append(Mend(at, rest=self._rng.random() < 0.3))
         if self.restarts and "restart" not in self.verdicts:
             choices.append("restart")
         self.verdicts.append(self._rng.choice(choices))
@@ -91,6 +93,7 @@ def simulate(trace: Trace, chaos: Chaos) -> dict[Writer, Reader]:
 
     for step in trace.steps:
         start, mends = len(owners) - step.inherited, isinstance(verdict, Mend)
+        rest = mends and verdict.rest
         assert owners[start:] == step.writers[: step.inherited]
         prefilled = 0 if mends else foreign(step.writer)
         if chaos.looks_ahead and not mends and verdict != "redo":
@@ -98,7 +101,7 @@ def simulate(trace: Trace, chaos: Chaos) -> dict[Writer, Reader]:
             readers["small"].catch_up(start)
             assert step.probed == (pending if step.writer == "large" else 0)
         for i, writer in enumerate(step.writers[step.inherited :]):
-            assert (writer == step.writer) != (mends and i == 0)
+            assert (writer == step.writer) != (mends and i == 0 and not rest)
             prefilled += foreign(writer) if mends and i < 2 else 0
             readers[writer].catch_up(len(owners))
             owners.append(writer)
@@ -164,17 +167,30 @@ def test_the_steps_of_any_trace_add_up_to_its_totals(seed: int, room: int) -> No
 
 
 def kind(verdict: Any) -> str:
-    return "mend" if isinstance(verdict, Mend) else str(verdict)
+    if isinstance(verdict, Mend):
+        return "mend, rest" if verdict.rest else "mend"
+    return str(verdict)
 
 
 def test_chaos_does_everything() -> None:
     """The property above would be empty if none of this ever happened."""
     seen = set()
-    for seed in range(12):
+    for seed in range(16):
         chaos = Chaos(seed)
         out = Router(TINY, chaos, turns=1).generate(
             prompt_text(seed % 9), max_new_tokens=40, temperature=1.0, seed=seed
         )
         seen |= {*map(kind, chaos.verdicts), chaos.looks_ahead, "graded" if chaos.grades else ""}
         seen |= {"hand-over"} if out.cost.hand_overs > 2 else set()
-    assert seen >= {"small", "large", "redo", "mend", "restart", True, False, "graded", "hand-over"}
+    assert seen >= {
+        "small",
+        "large",
+        "redo",
+        "mend",
+        "mend, rest",
+        "restart",
+        True,
+        False,
+        "graded",
+        "hand-over",
+    }

@@ -119,7 +119,7 @@ class Conversation:
             self.trace.steps.append(step)
             mark, start = self._detokenizer.mark(), len(self.transcript) - step.inherited
             if mended is not None:
-                yield from self._mend(step)
+                yield from self._mend(step, rest=redo)
             yield from self._write(step)
             texts = self._boundary.texts(step.token_ids)
             step.counted = self._policy.counted(texts, self.trace.prompt)
@@ -132,12 +132,12 @@ class Conversation:
                     f"policy {self._policy.name!r} took step {index} back twice: "
                     "a step that was written again has to stay"
                 )
-            redo, mended = verdict == REDO, None
+            redo, mended = verdict == REDO or (isinstance(verdict, Mend) and verdict.rest), None
             if verdict == RESTART:
                 restarted = self._restart(restarted)
                 index, writer = 0, "large"
             elif isinstance(verdict, Mend):
-                mended = self._until(step, verdict.at)
+                mended = self._until(step, verdict)
                 self._take_back(step, start + verdict.at)
                 self._detokenizer.reset(mark)
             elif redo:
@@ -162,8 +162,9 @@ class Conversation:
             assert isinstance(reply, Graded)
             step.graded, step.likeliest = reply
 
-    def _until(self, step: Step, at: int) -> Step:
-        """The start of a step that takes the place of ``step``, whose token ``at`` is refused."""
+    def _until(self, step: Step, mend: Mend) -> Step:
+        """The start of a step that takes the place of ``step``, one of whose tokens is refused."""
+        at = mend.at
         first = len(step.token_ids) - step.unread
         if not first <= at < len(step.token_ids):
             raise SteerError(
@@ -172,15 +173,20 @@ class Conversation:
                 "since the step was mended last"
             )
         step.refused = at
-        return step.until(at)
+        return step.until(at, other(step.writer) if mend.rest else step.writer)
 
-    def _mend(self, step: Step) -> Generator[Event | Ask, Reply, None]:
-        """Shows what stays of the draft again, and has the other model write the next token."""
+    def _mend(self, step: Step, rest: bool) -> Generator[Event | Ask, Reply, None]:
+        """Shows what stays of the draft again, and has the other model write the next token.
+
+        With ``rest`` that is the step's writer, who is about to go on.
+        """
         for token, author in zip(step.token_ids, step.writers, strict=True):
             text = self._detokenizer.push(token)
             step.text += text
             step.ends.append(len(step.text))
             yield TextDelta(text, token, author, step.index)
+        if rest:
+            return
         writer = other(step.writer)
         foreign = self._unread(writer)
         step.prefilled += foreign

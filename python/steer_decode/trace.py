@@ -72,7 +72,7 @@ class Step:
 
     @property
     def unread(self) -> int:
-        """How many of the last tokens no other model has written or read."""
+        """How many of the last tokens its writer has written since another model did."""
         return len(self.token_ids) - (self.others[-1] + 1 if self.others else 0)
 
     @property
@@ -85,14 +85,17 @@ class Step:
         own = len(self.token_ids) - len(self.others)
         return own if writer == self.writer else len(self.others)
 
-    def until(self, at: int) -> Step:
-        """The start of the step that takes its place, where token ``at`` and the rest are void."""
+    def until(self, at: int, writer: Writer) -> Step:
+        """The start of the step that takes its place, where token ``at`` and the rest are void.
+
+        ``writer`` is to write what follows, tokens that mend it left aside.
+        """
         return Step(
             self.index,
-            self.writer,
+            writer,
             self.token_ids[:at],
             values=self.values[:at],
-            others=[position for position in self.others if position < at],
+            others=[i for i, author in enumerate(self.writers[:at]) if author != writer],
             inherited=at,
         )
 

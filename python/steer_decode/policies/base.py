@@ -23,10 +23,12 @@ RESTART: Final = "restart"
 class Mend(NamedTuple):
     """Token ``at`` of a step is refused: the other model writes it, and the step's writer goes on.
 
-    What stood before it stays. A step may be mended more than once, each time further on.
+    What stood before it stays. A step may be mended more than once, each time further on. With
+    ``rest`` the other model goes on itself to the end of the step, which then has to stay.
     """
 
     at: int
+    rest: bool = False
 
 
 Verdict = Writer | Redo | Mend | Restart

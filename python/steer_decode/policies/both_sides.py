@@ -10,7 +10,7 @@ it is, at a step's first token before it is written and over its tokens after:
     between the large model reads the draft, in one pass over what it has not read; the first token
             that it would not write itself, nor finds as likely as ``keep``, is refused: it writes
             that token, from logits that this pass has left, and the small model goes on with the
-            step, which is judged again from there
+            step, which is judged again from there; the fourth time the large model goes on itself
 
 With ``fix=step`` a draft whose mean log-probability is below ``keep`` is taken back as a whole, and
 the large model writes the step. The ends are known methods. With ``sure=1``, ``lost=0`` and
@@ -48,6 +48,7 @@ OVER: dict[str, Callable[[Sequence[float]], float]] = {
     "min": min,
     "mean": lambda values: sum(values) / len(values),
 }
+PATIENCE = 3  # tokens of one step that are mended before the large model writes the rest
 DEFAULTS = {"sure": 0.95, "keep": -0.1, "lost": 0.0, "doubt": 0.0, "hold": 0.0}
 _SCALES = {"margin": (0.0, 1.0), "max-prob": (0.0, 1.0)}
 
@@ -202,7 +203,7 @@ class BothSides(Policy):
             enough = not step.graded or fmean(step.graded) >= self.thresholds.keep
             return "small" if enough else REDO
         token = refused(step, self.thresholds.keep)
-        return "small" if token is None else Mend(token)
+        return "small" if token is None else Mend(token, rest=len(step.others) >= PATIENCE)
 
     def __str__(self) -> str:
         if self.share is not None:
