@@ -35,7 +35,8 @@ def calibrate_both_sides(
     told = made.agreement
     screen.print(
         f"{len(prompts)} prompts, {told['drafts']} drafts, {told['with_consent']} of them with the "
-        f"large model's consent (mean log-probability {told['consent_at']:g} or more)\n"
+        "large model's consent (its own likeliest tokens, or a mean log-probability of "
+        f"{told['consent_at']:g} or more)\n"
         f"saved in {out}: --router both-sides:share=0.3:path={out}",
         markup=False,
         soft_wrap=True,
@@ -62,7 +63,8 @@ def _plans(made: SidesCalibration) -> Table:
     for cost, plan in made.plans.items():
         inner = plan.knots[1:-1] or plan.knots
         first = inner[0].thresholds
-        read = "in doubt" if first.doubt < first.sure else "none"
+        refused = "mended" if plan.fix == "token" else "written anew"
+        read = f"in doubt, {refused}" if first.doubt < first.sure else "none"
         shares = ", ".join(f"{knot.share:.2f}" for knot in inner)
         area = made.agreement["forecast_area"][cost]
         table.add_row(
