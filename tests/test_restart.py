@@ -30,6 +30,7 @@ from steer_decode import (
     Trace,
     parse_policy,
 )
+from steer_decode.policies import REDO, RESTART, Mend
 from steer_decode.policies.parameters import Logistic, Parameters
 from steer_decode.transcript import WRITERS
 from tiny import FAMILIES, make_pair, prompt_text
@@ -211,6 +212,34 @@ def test_a_replay_writes_the_same_text() -> None:
     for a, b in zip(again, outs, strict=True):
         assert [s.writer for s in a.trace.kept] == [s.writer for s in b.trace.kept]
     assert len({o.cost.large_token_share for o in outs}) > 1
+
+
+@pytest.mark.parametrize("verdict", [REDO, Mend(1)])
+def test_a_reader_of_a_policy_that_also_takes_steps_back_sees_no_draft(verdict: Any) -> None:
+    """Who drops the text of a step that was taken back has the answer in the end."""
+
+    class Fickle(Policy):
+        name = "fickle"
+        restarts = True
+        restarted = False
+
+        def judge(self, step: Step, trace: Trace) -> Any:
+            if step.index == 2 and not self.restarted:
+                self.restarted = True
+                return RESTART
+            first = not any(s.discarded for s in trace.steps)
+            return verdict if first else "small"
+
+    stream = Router(PAIR, Fickle()).stream(prompt_text(3), max_new_tokens=60)
+    shown, open_ = "", ""
+    for event in stream:
+        if isinstance(event, TextDelta):
+            open_ += event.text
+        elif isinstance(event, StepClosed):
+            shown += "" if event.step.discarded else open_
+            open_ = ""
+    assert any(step.discarded and step.index == 2 for step in stream.trace.steps)
+    assert shown == stream.output.text
 
 
 @pytest.mark.parametrize("by_file", [False, True])

@@ -41,6 +41,10 @@ class Judge(NamedTuple):
     step: Step
 
 
+class Forget(NamedTuple):
+    """The transcript has been cut: neither model is to know more than what is left. No reply."""
+
+
 class Draw(NamedTuple):
     """A token, and the policy's signal on the raw logits that it was drawn from."""
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from steer_kernels import Packed, unpack
 
 from .asking import consult, read_signal
-from .asks import Ask, Draw, Grade, Judge, Reply
+from .asks import Ask, Draw, Forget, Grade, Judge, Reply
 from .conversation import Conversation
 from .drawing import Drawer
 from .errors import BrokenModelError, OutOfMemoryError, SteerError
-from .events import Event, StepClosed, TextDelta
+from .events import Event, TextDelta
 from .judging import ask, grade
 from .lane import Lane
 from .pair import Pair
@@ -178,10 +178,10 @@ class Batch:
                 trace = self._conversations[row].trace
                 reply = consult(policy, where, partial(policy.judge, step, trace))
                 continue
-            if isinstance(item, StepClosed) and item.step.discarded:
-                # Before the reader sees it, who may go away and leave the caches as they are.
+            if isinstance(item, Forget):
                 for lane in self.lanes.values():
                     lane.roll_back(row, len(self._conversations[row].transcript))
+                continue
             yield row, item
 
     def _judge_drafts(self) -> Iterator[tuple[int, Event]]:

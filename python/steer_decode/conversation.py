@@ -18,7 +18,7 @@ import torch
 from steer_kernels import LogitStats
 
 from .asking import consult, read_look
-from .asks import Ask, Grade, Graded, Hooks, Judge, Reply
+from .asks import Ask, Forget, Grade, Graded, Hooks, Judge, Reply
 from .errors import SteerError
 from .events import Event, HandOver, StepClosed, TextDelta
 from .holding import held_back
@@ -69,6 +69,7 @@ class Conversation:
         self.watermark: Callable[[Writer], int] = lambda writer: 0
         self.written: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
         self.discarded: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
+        self._restarted = False
         self._pen: Writer | Literal[""] = ""  # who wrote the last token, one taken back included
 
     def uniforms(self, n: int) -> list[float]:
@@ -101,12 +102,13 @@ class Conversation:
         step = self._step
         return f"token {len(step.token_ids)} of step {step.index}"
 
-    def run(self) -> Generator[Event | Ask | Grade | Judge, Reply, None]:
+    def run(self) -> Generator[Event | Ask | Grade | Judge | Forget, Reply, None]:
         """Writes the answer: yields events, which want no reply, and asks, which do."""
-        return held_back(self._run()) if self._policy.restarts else self._run()
+        running = self._run()
+        return held_back(running, lambda: self._restarted) if self._policy.restarts else running
 
-    def _run(self) -> Generator[Event | Ask | Grade | Judge, Reply, None]:
-        index, redo, restarted = 0, False, False
+    def _run(self) -> Generator[Event | Ask | Grade | Judge | Forget, Reply, None]:
+        index, redo = 0, False
         writer: Writer = "small"
         mended: Step | None = None  # what stays of the draft that was written last
         while not self.trace.stop_reason:
@@ -134,7 +136,7 @@ class Conversation:
                 )
             redo, mended = verdict == REDO or (isinstance(verdict, Mend) and verdict.rest), None
             if verdict == RESTART:
-                restarted = self._restart(restarted)
+                self._restart()
                 index, writer = 0, "large"
             elif isinstance(verdict, Mend):
                 mended = self._until(step, verdict)
@@ -146,6 +148,8 @@ class Conversation:
                 writer = other(step.writer)
             else:
                 index, writer = index + 1, verdict
+            if step.discarded:
+                yield Forget()  # Before the reader sees it, who may go away.
             yield StepClosed(step)
 
     def _grade(self, step: Step) -> Generator[Grade, Reply, None]:
@@ -276,10 +280,12 @@ class Conversation:
             self.discarded[writer] += self.transcript.writers[end:].count(writer)
         self.transcript.truncate(end)
 
-    def _restart(self, restarted: bool) -> Literal[True]:
+    def _restart(self) -> None:
         """Moves the transcript back to the prompt; the lanes follow."""
-        if restarted or not self._policy.restarts:
-            reason = "a second time" if restarted else "without saying that it restarts answers"
+        if self._restarted or not self._policy.restarts:
+            reason = (
+                "a second time" if self._restarted else "without saying that it restarts answers"
+            )
             raise SteerError(
                 f"policy {self._policy.name!r} answered 'restart' {reason} after step "
                 f"{self._step.index}: only a policy with restarts = True may do so, and once"
@@ -287,4 +293,4 @@ class Conversation:
         for step in self.trace.kept:
             self._take_back(step, self.transcript.prompt_length)
         self._detokenizer = Detokenizer(self._pair.tokenizer)
-        return True
+        self._restarted = True

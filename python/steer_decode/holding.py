@@ -6,19 +6,25 @@ taken off the screen, so the events of the draft wait, and come in the order in 
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
-from .events import Event, StepClosed
+from .events import Event
 
 _Ask = TypeVar("_Ask")
 _Reply = TypeVar("_Reply")
 
 
-def held_back(running: Generator[Event | _Ask, _Reply, None]) -> Generator[Any, Any, None]:
-    """``running``, but its events come at its end, or when the first step is taken back.
+def held_back(
+    running: Generator[Event | _Ask, _Reply, None], restarted: Callable[[], bool]
+) -> Generator[Any, Any, None]:
+    """``running``, but its events come at its end, or when the answer begins anew.
 
     What it asks goes out at once, and the reply goes in.
+
+    Args:
+        running: a conversation.
+        restarted: whether the answer has begun anew; that happens once.
     """
     held: list[Event] = []
     reply: Any = None
@@ -33,7 +39,7 @@ def held_back(running: Generator[Event | _Ask, _Reply, None]) -> Generator[Any, 
             reply = yield item
             continue
         held.append(item)
-        if isinstance(item, StepClosed) and item.step.discarded:
+        if restarted():
             yield from held
             yield from running
             return
