@@ -73,7 +73,8 @@ def grade(
                 # The large model may be asked for what it would have written in such a place.
                 start = len(draft.ids) - draft.n
                 refused = [j for j, agrees in enumerate(found.likeliest) if not agrees]
-                lane.hold(draft.row, {start + j: drawn_from[j : j + 1].clone() for j in refused})
+                held = drawn_from[refused][:, None].unbind()  # one copy, not views of all of it
+                lane.hold(draft.row, {start + j: x for j, x in zip(refused, held, strict=True)})
             graded[draft.row] = found
     return graded
 
