@@ -46,6 +46,18 @@ addEventListener("load", () => {
   found.more = cards();
   const struck = document.querySelector("s.text");
   found.struck = struck ? getComputedStyle(struck).textDecorationLine : "";
+  // Pieces of the legend that lie over each other.
+  found.overlaps = [...document.querySelectorAll(".legend .who")].filter((who) => {
+    const pieces = [...who.childNodes].map((node) => {
+      const range = document.createRange();
+      range.selectNode(node);
+      return [...range.getClientRects()];
+    });
+    return pieces.some((boxes, i) => {
+      const before = i ? pieces[i - 1].at(-1) : null;
+      return before && boxes[0].top < before.bottom - 1 && boxes[0].left < before.right - 1;
+    });
+  }).length;
   found.problems = window.problems;
   const out = document.createElement("output");
   out.id = "probe";
@@ -86,6 +98,7 @@ def test_fits_the_window_and_filters(page: Path, width: int) -> None:
     assert match is not None
     found = json.loads(unescape(match[1]))
     assert found["problems"] == []
+    assert found["overlaps"] == 0
     assert found["scroll"] <= found["width"]
     assert found["empty"] == 0
     assert found["cards"] == 12
