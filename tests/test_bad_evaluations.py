@@ -101,36 +101,21 @@ def test_ids_that_occur_twice_are_refused_before_the_models_load(
     assert "lines 1 and 2: give each problem an id of its own" in said(refused)
 
 
+@pytest.mark.parametrize("what", ["KeyError('x')", "SystemExit(3)"])
 def test_a_checker_that_raises_ends_nothing_and_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "raising_checker.py").write_text(
-        "def check(text, answer):\n    raise KeyError('x')\n"
-    )
+    checker = f"{what.partition('(')[0].lower()}_checker"  # a module is imported once
+    (tmp_path / f"{checker}.py").write_text(f"def check(text, answer):\n    raise {what}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     path = tmp_path / "t.jsonl"
     path.write_text('{"prompt": "Compute 1 +1 ?", "answer": "2", "id": "x"}\n')
-    command = ["eval", "--tasks", path, "--checker", "raising_checker:check", "--routers", "small"]
+    command = ["eval", "--tasks", path, "--checker", f"{checker}:check", "--routers", "small"]
     result = steer(*command, "--out", tmp_path / "r")
     assert result.exit_code == 0
     assert "the checker failed on 1 of 1 answers, which count as wrong; first on t:x" in said(
         result
     )
-
-
-def test_a_checker_that_wants_to_exit_ends_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "exiting_checker.py").write_text(
-        "def check(text, answer):\n    raise SystemExit(3)"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    path = tmp_path / "t.jsonl"
-    path.write_text('{"prompt": "Compute 1 +1 ?", "answer": "2", "id": "x"}\n')
-    command = ["eval", "--tasks", path, "--checker", "exiting_checker:check", "--routers", "small"]
-    result = steer(*command, "--out", tmp_path / "r")
-    assert result.exit_code == 0
-    assert "the checker failed on 1 of 1 answers" in said(result)
 
 
 def test_results_of_two_pairs_do_not_make_one_report(tmp_path: Path) -> None:
