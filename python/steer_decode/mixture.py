@@ -143,6 +143,7 @@ class _EM:
     def __init__(self, z: Array) -> None:
         self._basis = np.stack([np.ones_like(z), z, z * z])
         self._total: list[float] = self._basis.sum(axis=1).tolist()
+        self._against = np.empty(3)  # coefficients of the log-odds of the lower component
 
     def run(self, upper: Array, steps: int) -> tuple[float, tuple[_Component, _Component]]:
         """``steps`` iterations from responsibilities ``upper`` [N], which are changed in place.
@@ -150,18 +151,20 @@ class _EM:
         Returns:
             The log-likelihood, and the components behind it.
         """
+        against = self._against
         with np.errstate(over="ignore"):  # exp(inf) is as good as any number that large
             for _ in range(steps):
                 moments = (self._basis @ upper).tolist()
                 rest = [a - b for a, b in zip(self._total, moments, strict=True)]
                 components = self._component(rest), self._component(moments)
                 low, high = map(_log_joint, components)
-                odds = np.array([b - a for a, b in zip(low, high, strict=True)]) @ self._basis
-                np.exp(np.negative(odds, out=upper), out=upper)
+                against[:] = [a - b for a, b in zip(low, high, strict=True)]
+                np.exp(np.dot(against, self._basis, out=upper), out=upper)
                 upper += 1
                 np.reciprocal(upper, out=upper)
         # log(a + b) = log a + log(1 + b / a), summed over the scores.
         first = sum(c * total for c, total in zip(low, self._total, strict=True))
+        odds = -against @ self._basis
         return first + float(np.logaddexp(0, odds).sum()), components
 
     def _component(self, moments: Sequence[float]) -> _Component:
