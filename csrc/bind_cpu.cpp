@@ -20,9 +20,11 @@
 #include <vector>
 
 #include "bind_decode_attention.h"
+#include "bind_decode_linear.h"
 #include "bind_inplace.h"
 #include "bind_logits.h"
 #include "cpu/decode_attention.h"
+#include "cpu/decode_linear.h"
 #include "cpu/kv_append.h"
 #include "cpu/logit_stats.h"
 #include "cpu/sample_logits.h"
@@ -121,6 +123,23 @@ Tensor decode_attention(const Tensor& query, const Tensor& keys, const Tensor& v
   return out;
 }
 
+Tensor decode_linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
+  const Tensor rows = steer::has_plain_rows(x) ? x : torch::stable::contiguous(x);
+  steer::DecodeLinearParams params = steer::decode_linear_params(rows, weight, bias);
+  const int64_t dims = x.dim();
+  std::vector<int64_t> sizes(dims), strides(dims);
+  int64_t stride = 1;
+  for (int64_t dim = dims - 1; dim >= 0; --dim) {
+    sizes[dim] = dim == dims - 1 ? params.out_features : x.size(dim);
+    strides[dim] = stride;
+    stride *= std::max<int64_t>(1, sizes[dim]);
+  }
+  Tensor out = steer::allocate(dims, sizes.data(), strides.data(), x.scalar_type());
+  params.out = out.mutable_data_ptr();
+  steer::decode_linear_cpu(params, torch_parallel_for);
+  return out;
+}
+
 void step_update(const Tensor& transcript, const Tensor& length, const Tensor& step_start,
                  const Tensor& score_sum, const Tensor& score_count, const Tensor& flag,
                  const Tensor& limit, const Tensor& token, const Tensor& score,
@@ -148,6 +167,7 @@ STABLE_TORCH_LIBRARY(steer_kernels, library) {
   library.def(
       "decode_attention(Tensor query, Tensor keys, Tensor values, Tensor starts, "
       "float? scale=None, int? window=None) -> Tensor");
+  library.def("decode_linear(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor");
   library.def(
       "kv_append_(Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor k, Tensor v, Tensor rows, "
       "Tensor starts, Tensor counts) -> ()");
@@ -162,6 +182,7 @@ STABLE_TORCH_LIBRARY_IMPL(steer_kernels, CPU, library) {
   library.impl("sample_logits", TORCH_BOX(&sample_logits));
   library.impl("sample_logits_packed", TORCH_BOX(&sample_logits_packed));
   library.impl("decode_attention", TORCH_BOX(&decode_attention));
+  library.impl("decode_linear", TORCH_BOX(&decode_linear));
   library.impl("kv_append_", TORCH_BOX(&kv_append));
   library.impl("step_update_", TORCH_BOX(&step_update));
 }

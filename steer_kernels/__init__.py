@@ -17,6 +17,7 @@ from steer_kernels._extension import (
     supported_cpu_isas,
 )
 from steer_kernels.ops.decode_attention import decode_attention
+from steer_kernels.ops.decode_linear import decode_linear
 from steer_kernels.ops.kv_append import kv_append_
 from steer_kernels.ops.logit_stats import LogitStats, logit_stats
 from steer_kernels.ops.sample_logits import SampledLogits, sample_logits
@@ -40,6 +41,7 @@ __all__ = [
     "build_info",
     "cpu_isa",
     "decode_attention",
+    "decode_linear",
     "kv_append_",
     "logit_stats",
     "sample_logits",

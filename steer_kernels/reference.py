@@ -226,3 +226,11 @@ def decode_attention(
                 if not scores.eq(-math.inf).all():
                     out[b, i, h] = scores.softmax(0) @ v
     return out.to(out_dtype or query.dtype)
+
+
+def decode_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, out_dtype: torch.dtype | None = None
+) -> Tensor:
+    """x weight^T + bias in float64; see `ops.decode_linear`."""
+    out = x.double() @ weight.double().T
+    return (out if bias is None else out + bias.double()).to(out_dtype or x.dtype)

@@ -12,14 +12,6 @@ namespace {
 #include "cpu/simd_portable.h"
 #include "cpu/vec_exp.h"
 
-// The sum of the lanes of each vector.
-inline Vec sum_each(const Vec (&v)[Vec::kLanes]) {
-  Vec sum;
-  for (int i = 0; i < Vec::kLanes; ++i)
-    sum.v[i] = (v[i].v[0] + v[i].v[2]) + (v[i].v[1] + v[i].v[3]);
-  return sum;
-}
-
 #include "cpu/decode_attention_rows.h"
 #include "cpu/decode_attention_tile.h"
 }  // namespace

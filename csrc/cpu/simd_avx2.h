@@ -3,6 +3,7 @@
 
 struct Vec {
   static constexpr int kLanes = 8;
+  static constexpr int kRegisters = 16;
   static constexpr int kChains = 2;  // of 16 registers
   __m256 v;
 
@@ -29,3 +30,16 @@ struct Vec {
     return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)));
   }
 };
+
+// The sum of the lanes of each vector: vectors are folded in two together, until one is left.
+inline Vec sum_each(const Vec (&v)[Vec::kLanes]) {
+  __m256 half[4], pair[2];
+  for (int i = 0; i < 4; ++i)  // of vectors i and i + 4, in halves of four lanes
+    half[i] = _mm256_add_ps(_mm256_permute2f128_ps(v[i].v, v[i + 4].v, 0x20),
+                            _mm256_permute2f128_ps(v[i].v, v[i + 4].v, 0x31));
+  for (int i = 0; i < 2; ++i)
+    pair[i] = _mm256_add_ps(_mm256_unpacklo_ps(half[2 * i], half[2 * i + 1]),
+                            _mm256_unpackhi_ps(half[2 * i], half[2 * i + 1]));
+  return {_mm256_add_ps(_mm256_shuffle_ps(pair[0], pair[1], 0x44),
+                        _mm256_shuffle_ps(pair[0], pair[1], 0xEE))};
+}

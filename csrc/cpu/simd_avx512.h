@@ -3,6 +3,7 @@
 
 struct Vec {
   static constexpr int kLanes = 16;
+  static constexpr int kRegisters = 32;
   __m512 v;
 
   static Vec set1(float x) { return {_mm512_set1_ps(x)}; }
@@ -23,3 +24,22 @@ struct Vec {
   // Bit i is set where a[i] > b[i].
   static uint32_t greater(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
 };
+
+// The sum of the lanes of each vector: vectors are folded in two together, until one is left.
+inline Vec sum_each(const Vec (&v)[Vec::kLanes]) {
+  __m512 half[8], quarter[4];
+  for (int i = 0; i < 8; ++i) {  // of vectors a and a + 4, in halves of eight lanes
+    const __m512 a = v[i + i / 4 * 4].v, b = v[i + i / 4 * 4 + 4].v;
+    half[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
+  }
+  for (int i = 0; i < 4; ++i) {  // i, i + 4, i + 8, i + 12, in quarters of four lanes
+    const __m512 a = half[i], b = half[i + 4];
+    quarter[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));
+  }
+  __m512 pair[2];
+  for (int i = 0; i < 2; ++i)
+    pair[i] = _mm512_add_ps(_mm512_unpacklo_ps(quarter[2 * i], quarter[2 * i + 1]),
+                            _mm512_unpackhi_ps(quarter[2 * i], quarter[2 * i + 1]));
+  return {_mm512_add_ps(_mm512_shuffle_ps(pair[0], pair[1], 0x44),
+                        _mm512_shuffle_ps(pair[0], pair[1], 0xEE))};
+}

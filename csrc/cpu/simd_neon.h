@@ -3,6 +3,7 @@
 
 struct Vec {
   static constexpr int kLanes = 4;
+  static constexpr int kRegisters = 32;
   static constexpr int kChains = 4;  // of 32 registers
   float32x4_t v;
 
@@ -35,3 +36,8 @@ struct Vec {
     return bits;
   }
 };
+
+// The sum of the lanes of each vector.
+inline Vec sum_each(const Vec (&v)[Vec::kLanes]) {
+  return {vpaddq_f32(vpaddq_f32(v[0].v, v[1].v), vpaddq_f32(v[2].v, v[3].v))};
+}

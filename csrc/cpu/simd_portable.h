@@ -3,6 +3,7 @@
 
 struct Vec {
   static constexpr int kLanes = 4;
+  static constexpr int kRegisters = 16;
   static constexpr int kChains = 2;
   typedef float Floats __attribute__((vector_size(16)));
   typedef uint32_t Bits __attribute__((vector_size(16)));
@@ -40,3 +41,11 @@ struct Vec {
     return (m[0] & 1u) | (m[1] & 2u) | (m[2] & 4u) | (m[3] & 8u);
   }
 };
+
+// The sum of the lanes of each vector.
+inline Vec sum_each(const Vec (&v)[Vec::kLanes]) {
+  Vec sum;
+  for (int i = 0; i < Vec::kLanes; ++i)
+    sum.v[i] = (v[i].v[0] + v[i].v[2]) + (v[i].v[1] + v[i].v[3]);
+  return sum;
+}

@@ -16,6 +16,7 @@ has marked only.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -131,10 +132,18 @@ def attention_of(model: PreTrainedModel) -> str:
 
 
 class DirectAttention:
-    """Runs the passes of one model over one cache whose attention is `decode_attention`."""
+    """Runs the passes of one model over one cache whose attention is `decode_attention`.
 
-    def __init__(self, model: PreTrainedModel, cache: KVCache) -> None:
-        self._model = model
+    Args:
+        model: what it asks about attention, dtype and device.
+        call: the model, or what calls it.
+        cache: the passes' keys and values.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, call: Callable[..., Any], cache: KVCache
+    ) -> None:
+        self._call = call
         self._cache = cache
         self._named = _Named(model.config.get_text_config(decoder=True))
         self._usable = (
@@ -175,7 +184,7 @@ class DirectAttention:
         cache.direct, cache.served = True, 0
         try:
             with self._named:
-                logits: Tensor = self._model(**arguments, attention_mask=self._mask).logits
+                logits: Tensor = self._call(**arguments, attention_mask=self._mask).logits
         except (RuntimeError, ValueError):
             # The keys of a packed pass are of another shape than its queries. Attention that did
             # not come to us does not know that.

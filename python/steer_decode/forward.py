@@ -6,6 +6,8 @@ The cache has begun a pass and knows its span; here the model is called. Three w
 - the same for rows with different numbers of new tokens: *packed*, one after another as if they
   were one text, so that nothing is padded and the weights are read once;
 - all else: the attention that the model was loaded with, and a mask where rows differ.
+
+Large matrix products of a few tokens take `decode_linear` in each of them (``linear.py``).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from transformers import PreTrainedModel
 from .attention import DirectAttention, attention_of
 from .cache import KVCache
 from .cache_support import cache_argument
+from .linear import DirectLinear
 from .span import Span, ragged_mask
 
 _MASKED = ("eager", "sdpa")  # attention that takes a 4-D mask
@@ -36,12 +39,13 @@ class Forward:
     def __init__(
         self, model: PreTrainedModel, windows: Sequence[int | None], cache: KVCache
     ) -> None:
-        self._model = model
+        self._call = DirectLinear(model)
+        self._dtype = model.dtype
         self._cache = cache
         self._cache_argument = cache_argument(model)
         self._windows = set(windows)
         self._attention = attention_of(model)
-        self._direct = DirectAttention(model, cache)
+        self._direct = DirectAttention(model, self._call, cache)
 
     @property
     def takes_masks(self) -> bool:
@@ -67,7 +71,7 @@ class Forward:
         if logits is None:
             if span.ragged:
                 arguments["attention_mask"] = self._mask(span, length)
-            logits = self._model(**arguments).logits
+            logits = self._call(**arguments).logits
         return logits[:, -keep:] if keep else logits[:, -1]
 
     def packed(self, ids: Tensor, last: Tensor) -> Tensor | None:
@@ -88,7 +92,7 @@ class Forward:
         }
 
     def _mask(self, span: Span, length: int) -> Tensor | dict[str, Tensor]:
-        additive = self._model.dtype if self._attention == "eager" else None
+        additive = self._dtype if self._attention == "eager" else None
         masks = {w: ragged_mask(span, length, w, additive) for w in self._windows}
         if len(masks) == 1:
             return next(iter(masks.values()))

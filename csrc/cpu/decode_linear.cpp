@@ -1,0 +1,63 @@
+// decode_linear, CPU driver: stage the tokens, split the outputs.
+//
+// Mathematics: out[t, n] = sum_k x[t, k] weight[n, k] + bias[n], summed in float32.
+// Data movement: the weights are read from memory once, for all tokens (decode_linear_tile.h).
+// Bytes: out_features * in_features * sizeof(dtype). The tokens stay in the caches.
+// Arithmetic: a multiply-add for each weight and token. Up to a few tokens a core computes faster
+//   than it reads.
+// Synchronisation: one parallel loop over outputs. An output's bits depend on its row of weights and
+//   its token alone, not on threads, other tokens or other outputs.
+#include "cpu/decode_linear.h"
+
+#include <algorithm>
+#include <memory>
+
+namespace steer {
+namespace {
+
+constexpr int64_t kGrainBytes = 256 * 1024;  // about 10 us of reading
+
+DecodeLinearKernels kernels_of(Isa isa, DType dtype) {
+#if STEER_X86_KERNELS
+  if (isa == Isa::kAvx512) {
+    static const bool dots = __builtin_cpu_supports("avx512bf16") != 0;
+    return dots && dtype == DType::kBFloat16 ? decode_linear_kernels_avx512bf16()
+                                             : decode_linear_kernels_avx512();
+  }
+  if (isa == Isa::kAvx2) return decode_linear_kernels_avx2();
+#endif
+#if STEER_NEON_KERNELS
+  if (isa == Isa::kNeon) return decode_linear_kernels_neon();
+#endif
+  (void)isa;
+  (void)dtype;
+  return decode_linear_kernels_portable();
+}
+
+int64_t rounded_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+}  // namespace
+
+void decode_linear_cpu(const DecodeLinearParams& params, const ParallelFor& parallel_for) {
+  const DecodeLinearKernels kernels = kernels_of(current_isa(), params.dtype);
+  if (params.tokens == 0 || params.out_features == 0) return;
+  LinearInput x{params.x, params.x_stride};
+  const int64_t rows = rounded_up(params.tokens, tile_tokens(params.tokens));
+  const int64_t width = rounded_up(params.in_features, kLineBytes / params.element_bytes());
+  std::unique_ptr<char[]> staged;
+  if (kernels.token_bytes != params.element_bytes() || rows != params.tokens ||
+      width != params.in_features) {
+    staged.reset(new char[rows * width * kernels.token_bytes]());
+    kernels.stage(params, staged.get(), width);
+    x = {staged.get(), width};
+  }
+  const int64_t row_bytes = std::max<int64_t>(1, params.in_features * params.element_bytes());
+  const int64_t grain = std::max<int64_t>(1, kGrainBytes / row_bytes);
+  const RangeBody body = [&](int64_t begin, int64_t end) {
+    kernels.multiply(params, x, begin, end);
+  };
+  if (params.out_features <= grain) return body(0, params.out_features);
+  parallel_for(params.out_features, grain, body);
+}
+
+}  // namespace steer

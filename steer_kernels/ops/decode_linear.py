@@ -1,0 +1,121 @@
+"""`decode_linear`: a linear layer for a few tokens, on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from steer_kernels import reference
+from steer_kernels._extension import extension
+
+_NAME = "steer_kernels::decode_linear"
+_SCHEMA = "(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor"
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_DEVICES = ("cpu", "meta")
+
+
+def decode_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.linear` for the few tokens of a decode step.
+
+        out[..., n] = sum_k x[..., k] weight[n, k] + bias[n]
+
+    So few that the time is that of reading the weights: they are read once, from front to back, for
+    all tokens. Right for any number of tokens, but beyond about 16 `torch.nn.functional.linear` is
+    faster. Dtypes are read natively and summed in float32, always in the same order: an output has
+    bitwise the same value beside any other tokens and on any number of threads. There is no
+    gradient.
+
+    On processors with AVX512-BF16 products of bfloat16 use it, which takes subnormal numbers for 0.
+
+    Args:
+        x: [..., K] float32, bfloat16 or float16 on the CPU; any strides.
+        weight: [N, K], dtype of `x`; last dimension contiguous.
+        bias: [N], dtype of `x`, any stride; or None.
+
+    Returns:
+        [..., N], contiguous, in the dtype of `x`.
+
+    Raises:
+        TypeError: an argument is no tensor, or has another dtype.
+        ValueError: another rank, size, layout, device or stride; an argument that requires a
+            gradient while gradients are enabled.
+    """
+    try:
+        if torch.is_grad_enabled() and (
+            x.requires_grad
+            or weight.requires_grad
+            or (bias is not None and bias.requires_grad)
+        ):
+            raise RuntimeError
+        return _op(x, weight, bias)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        # The kernel has checked everything; this only finds a better-typed error, where a decode
+        # step does not pay for it.
+        _check(x, weight, bias)
+        raise
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    given = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
+    for name, tensor in given.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+        if tensor.layout != torch.strided:
+            raise ValueError(f"{name} must be a dense tensor, got layout {tensor.layout}")
+        if tensor.device.type not in _DEVICES:
+            raise ValueError(
+                f"{name} must be on the CPU, got {tensor.device}: use "
+                "torch.nn.functional.linear on other devices"
+            )
+        if tensor.device != x.device:
+            raise ValueError(f"{name} must be on the device of x, {x.device}, got {tensor.device}")
+        if tensor.dtype not in _DTYPES or tensor.dtype != x.dtype:
+            wanted = "float32, bfloat16 or float16" if name == "x" else f"{x.dtype}, as x"
+            raise TypeError(f"{name} must be {wanted}, got {tensor.dtype}")
+        if tensor.requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                f"{name} must not require a gradient: this operator has none; call it under "
+                "torch.no_grad()"
+            )
+    if weight.ndim != 2 or weight.shape[1] < 1:
+        raise ValueError(f"weight must have shape [N, K], K >= 1, got {list(weight.shape)}")
+    if weight.shape[1] > 1 and weight.stride(1) != 1:
+        raise ValueError(
+            "weight must be contiguous in the last dimension, got strides "
+            f"{list(weight.stride())}"
+        )
+    if x.ndim < 1 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"x must have shape [..., {weight.shape[1]}] (columns of weight), got {list(x.shape)}"
+        )
+    if bias is not None and list(bias.shape) != [weight.shape[0]]:
+        raise ValueError(
+            f"bias must have shape [{weight.shape[0]}] (rows of weight), got {list(bias.shape)}"
+        )
+
+
+def _fake(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    _check(x, weight, bias)
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+def _fallback(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Stands in for the kernel. Checks too: torch.ops can be called past `decode_linear`."""
+    _check(x, weight, bias)
+    return reference.decode_linear(x, weight, bias)
+
+
+if extension is None:
+    torch.library.define(_NAME, _SCHEMA)
+    torch.library.impl(_NAME, "cpu", _fallback)
+torch.library.register_fake(_NAME, _fake)
+_op = torch.ops.steer_kernels.decode_linear.default
+
+
+@register_flop_formula(torch.ops.steer_kernels.decode_linear)  # type: ignore[untyped-decorator]
+def _flops(x_shape: torch.Size, weight_shape: torch.Size, *_: Any, **__: Any) -> int:
+    """A multiply and an add for each weight and token, as FlopCounterMode counts a product."""
+    return 2 * x_shape.numel() * weight_shape[0]
