@@ -41,7 +41,11 @@ struct AsPairs {
     std::memcpy(&pairs, p, sizeof(pairs));
     return pairs;
   }
-  static __m512bh tokens(const BFloat16* p) { return weights(p); }
+  static __m512bh tokens(const BFloat16* p) {
+    __m512bh pairs = weights(p);
+    asm("" : "+v"(pairs));  // as Vec::held
+    return pairs;
+  }
   static Vec multiply_add(__m512bh w, __m512bh t, Vec sum) {
     return {_mm512_dpbf16_ps(sum.v, w, t)};
   }

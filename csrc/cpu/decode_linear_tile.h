@@ -11,7 +11,7 @@
 
 // Rows of a tile: the sums, a vector of each row and one of a token have to fit in the registers.
 constexpr int rows_of_tile(int tokens) {
-  return tokens == 8 ? Vec::kRegisters / 16 : (tokens == 4 ? Vec::kRegisters / 8 : 4);
+  return std::min(4, (Vec::kRegisters - 1) / (tokens + 1));
 }
 // Weights are asked for this long before they are needed. Rows are short, and the processor's own
 // prefetcher has just understood one when it ends.
@@ -26,7 +26,7 @@ struct AsFloats {
   static constexpr int64_t kWidth = Vec::kLanes;
 
   static Vec weights(const T* p) { return Vec::load(p); }
-  static Vec tokens(const float* p) { return Vec::load(p); }
+  static Vec tokens(const float* p) { return Vec::held(Vec::load(p)); }
   static Vec multiply_add(Vec w, Vec t, Vec sum) { return Vec::fma(w, t, sum); }
 };
 

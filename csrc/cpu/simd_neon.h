@@ -13,6 +13,11 @@ struct Vec {
   static Vec load(const BFloat16* p) {
     return {vreinterpretq_f32_u32(vshll_n_u16(load_bits(p), 16))};
   }
+  // Stays in a register: compilers would rather load it again for each product.
+  static Vec held(Vec a) {
+    asm("" : "+w"(a.v));
+    return a;
+  }
   static Vec max(Vec a, Vec b) { return {vmaxq_f32(a.v, b.v)}; }  // NaN if either is
   static Vec add(Vec a, Vec b) { return {vaddq_f32(a.v, b.v)}; }
   static Vec sub(Vec a, Vec b) { return {vsubq_f32(a.v, b.v)}; }

@@ -19,6 +19,7 @@ struct Vec {
   static Vec load(const T* p) {
     return {Floats{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])}};
   }
+  static Vec held(Vec a) { return a; }
   static Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
   static Vec add(Vec a, Vec b) { return {a.v + b.v}; }
   static Vec sub(Vec a, Vec b) { return {a.v - b.v}; }
