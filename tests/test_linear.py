@@ -26,7 +26,7 @@ pytestmark = needs_extension
 
 @pytest.fixture(autouse=True)
 def _every_layer_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "LEAST_BYTES", 1)
+    monkeypatch.setattr(linear, "LEAST_WEIGHTS", 1)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_routed_greedy_output_is_what_it_was(family: str, products: list) -> Non
     served = [out.token_ids for out in router.cohort(prompts, max_new_tokens=40)]
     assert products
     alone = [router.generate(prompt, max_new_tokens=40).token_ids for prompt in prompts]
-    linear.LEAST_BYTES = 2**40
+    linear.LEAST_WEIGHTS = 2**40
     products.clear()
     plain = [out.token_ids for out in router.cohort(prompts, max_new_tokens=40)]
     assert served == alone == plain

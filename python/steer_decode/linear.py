@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from steer_kernels import supported_cpu_isas
 
 MOST_TOKENS = 16  # of a product; beyond, torch's is as fast
-LEAST_BYTES = 256 * 1024  # of weights; below, the call is what costs
+LEAST_WEIGHTS = 64 * 1024  # of a layer; below, the call is what costs
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _multiply = torch.ops.steer_kernels.decode_linear.default
 
@@ -54,7 +54,7 @@ def _served(module: nn.Module) -> bool:
         and weight.device.type == "cpu"
         and weight.dtype in _DTYPES
         and weight.is_contiguous()
-        and weight.nbytes >= LEAST_BYTES
+        and weight.numel() >= LEAST_WEIGHTS
     )
 
 
