@@ -1,4 +1,4 @@
-"""decode_linear on every backend against its float64 definition; bits, layouts and bad arguments."""
+"""decode_linear on every backend against its definition; bits, layouts and bad arguments."""
 
 from __future__ import annotations
 
@@ -115,7 +115,9 @@ def problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor | None]:
     size, outputs = draw(st.integers(1, 150)), draw(st.integers(0, 40))
     lead = draw(st.lists(st.integers(0, 5), max_size=2))
     dtype = draw(st.sampled_from(DTYPES))
-    x, weight, bias = problem(torch.Size(lead).numel(), size, outputs, dtype, draw(st.integers(0, 9)))
+    x, weight, bias = problem(
+        torch.Size(lead).numel(), size, outputs, dtype, draw(st.integers(0, 9))
+    )
     x = x.view(*lead, size)
     layout = draw(st.sampled_from(["plain", "wide", "transposed", "offset"]))
     if layout == "wide":  # rows with something between them

@@ -140,9 +140,7 @@ class DirectAttention:
         cache: the passes' keys and values.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, call: Callable[..., Any], cache: KVCache
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, call: Callable[..., Any], cache: KVCache) -> None:
         self._call = call
         self._cache = cache
         self._named = _Named(model.config.get_text_config(decoder=True))

@@ -1,4 +1,4 @@
-"""Linear layers of decode steps on a CPU: by `decode_linear`, which reads weights as fast as memory.
+"""Linear layers of decode steps on a CPU: by `decode_linear`, which reads at the memory's speed.
 
 torch's matrix product of one to sixteen tokens reaches a half or a third of what the memory gives.
 For the time of a pass the large linear layers of the model have a ``forward`` of ours; before and
@@ -59,10 +59,15 @@ def _served(module: nn.Module) -> bool:
 
 
 class DirectLinear:
-    """A model whose large linear layers multiply by `decode_linear` while it is called."""
+    """A model whose large linear layers multiply by `decode_linear` while it is called.
+
+    Attributes:
+        device: of the model.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
+        self.device = model.device
         kernel = bool(supported_cpu_isas())  # else the operator is its slow definition
         self._layers: list[tuple[dict[str, Any], MethodType]] = [
             (vars(module), MethodType(_forward, module))

@@ -45,9 +45,7 @@ def decode_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     """
     try:
         if torch.is_grad_enabled() and (
-            x.requires_grad
-            or weight.requires_grad
-            or (bias is not None and bias.requires_grad)
+            x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
         ):
             raise RuntimeError
         return _op(x, weight, bias)
@@ -84,8 +82,7 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         raise ValueError(f"weight must have shape [N, K], K >= 1, got {list(weight.shape)}")
     if weight.shape[1] > 1 and weight.stride(1) != 1:
         raise ValueError(
-            "weight must be contiguous in the last dimension, got strides "
-            f"{list(weight.stride())}"
+            f"weight must be contiguous in the last dimension, got strides {list(weight.stride())}"
         )
     if x.ndim < 1 or x.shape[-1] != weight.shape[1]:
         raise ValueError(
@@ -115,7 +112,7 @@ torch.library.register_fake(_NAME, _fake)
 _op = torch.ops.steer_kernels.decode_linear.default
 
 
-@register_flop_formula(torch.ops.steer_kernels.decode_linear)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.steer_kernels.decode_linear)
 def _flops(x_shape: torch.Size, weight_shape: torch.Size, *_: Any, **__: Any) -> int:
     """A multiply and an add for each weight and token, as FlopCounterMode counts a product."""
     return 2 * x_shape.numel() * weight_shape[0]

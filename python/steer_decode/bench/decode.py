@@ -9,6 +9,7 @@ import torch
 
 from ..cache_support import cache_argument
 from ..lane import Lane
+from ..linear import DirectLinear
 from ..pair import Pair
 from ..policies import AlwaysSmall
 from ..router import Router
@@ -77,7 +78,7 @@ def _whole(job: Job, plan: Plan) -> list[Row]:
 def _hand_over(job: Job, plan: Plan) -> list[Row]:
     now, pair, n = clock(job.threads), _pair(job.model), plan.hand_over_tokens
     context = Context(pair, job.context, n, "large")
-    argument = cache_argument(context.model)
+    argument, model = cache_argument(context.model), DirectLinear(context.model)
     written = [i % pair.vocab_size for i in range(n)]
     both = Transcript(context.ids + written)
 
@@ -95,7 +96,7 @@ def _hand_over(job: Job, plan: Plan) -> list[Row]:
         context.start_again()
         context.lane.catch_up()
         begin = now()
-        forward(context.model, context.cache, argument, written)
+        forward(model, context.cache, argument, written)
         return {"bare": now() - begin}
 
     def encode_again() -> None:

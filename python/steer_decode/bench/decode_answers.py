@@ -18,6 +18,7 @@ import torch
 from ..cache_support import cache_argument
 from ..demo import DOMAINS, problems
 from ..lane import Lane
+from ..linear import DirectLinear
 from ..pair import Pair
 from ..policies import FirstTokenEntropy
 from ..router import Router
@@ -127,6 +128,7 @@ class Replay:
         self._lanes: dict[Writer, Lane] = {
             w: Lane(pair.model(w), pair.shapes[w], [Transcript([])]) for w in WRITERS
         }
+        self._models = {w: DirectLinear(pair.model(w)) for w in WRITERS}
         self._arguments = {w: cache_argument(pair.model(w)) for w in WRITERS}
 
     @torch.inference_mode()
@@ -137,4 +139,4 @@ class Replay:
         for writer, tokens in passes:
             lane = self._lanes[writer]
             ids = [i % self._vocab_size for i in range(tokens)]
-            int(forward(lane.model, lane.cache, self._arguments[writer], ids)[0].argmax())
+            int(forward(self._models[writer], lane.cache, self._arguments[writer], ids)[0].argmax())

@@ -23,6 +23,7 @@ from transformers.generation.streamers import BaseStreamer
 from ..cache_support import cache_argument
 from ..events import TextDelta
 from ..lane import Lane
+from ..linear import DirectLinear
 from ..pair import Pair
 from ..policies import AlwaysSmall
 from ..router import Router
@@ -163,8 +164,8 @@ def ours(context: Context, tokens: int, now: Clock) -> Turn:
 
 def bare(context: Context, tokens: int, now: Clock) -> Turn:
     """Pieces of "bare", a loop around the model: inputs, forward pass, argmax."""
-    model, cache = context.model, context.cache
-    argument = cache_argument(model)
+    model, cache = DirectLinear(context.model), context.cache
+    argument = cache_argument(context.model)
 
     @torch.inference_mode()
     def turn() -> dict[str, float]:
@@ -179,8 +180,11 @@ def bare(context: Context, tokens: int, now: Clock) -> Turn:
     return turn
 
 
-def forward(model: Any, cache: Any, argument: str, ids: list[int]) -> torch.Tensor:
-    """Logits [1, V] after a bare forward pass over ``ids``, which the cache then holds."""
+def forward(model: DirectLinear, cache: Any, argument: str, ids: list[int]) -> torch.Tensor:
+    """Logits [1, V] after a bare forward pass over ``ids``, which the cache then holds.
+
+    With the matrix products of our own passes, but the attention that the model was loaded with.
+    """
     span = cache.begin([0], [len(ids)], model.device)
     positions = span.starts[:, None]
     if len(ids) > 1:
