@@ -18,6 +18,7 @@ from steer_decode.policies import FirstTokenEntropy
 from steer_decode.transcript import Transcript
 from tiny import FAMILIES, make_model, make_pair, prompt_ids, prompt_text
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 ALL = (*FAMILIES, "olmo3")
@@ -222,6 +223,20 @@ def test_autocast_is_left_to_torch(products: list) -> None:
     model = make_model("llama", 0)
     with torch.autocast("cpu", torch.bfloat16):
         lane_of(model, 9).catch_up()
+    assert not products
+
+
+def test_operations_are_counted_as_those_of_torchs_products(products: list) -> None:
+    model = make_model("llama", 0)
+    model.set_attn_implementation("eager")
+    counts = []
+    for least in (1, 2**40):
+        linear.LEAST_WEIGHTS = least
+        lane = lane_of(model, 9)
+        with FlopCounterMode(display=False) as counter:
+            lane.catch_up()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
     assert not products
 
 

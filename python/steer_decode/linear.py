@@ -76,8 +76,17 @@ class DirectLinear:
         ]
 
     def __call__(self, **arguments: Any) -> Any:
-        """What the model returns. Gradients and autocast are left to torch."""
-        if not self._layers or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        """What the model returns.
+
+        Left to torch are gradients, autocast, and whoever looks at operators, as FlopCounterMode
+        does, which knows torch's products only.
+        """
+        if (
+            not self._layers
+            or torch.is_grad_enabled()
+            or torch.is_autocast_enabled("cpu")
+            or torch._C._len_torch_dispatch_stack()
+        ):
             return self._model(**arguments)
         key, outer = id(self._model), _here.in_pass
         with _lock:

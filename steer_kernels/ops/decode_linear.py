@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from steer_kernels import reference
 from steer_kernels._extension import extension
@@ -110,9 +107,3 @@ if extension is None:
     torch.library.impl(_NAME, "cpu", _fallback)
 torch.library.register_fake(_NAME, _fake)
 _op = torch.ops.steer_kernels.decode_linear.default
-
-
-@register_flop_formula(torch.ops.steer_kernels.decode_linear)
-def _flops(x_shape: torch.Size, weight_shape: torch.Size, *_: Any, **__: Any) -> int:
-    """A multiply and an add for each weight and token, as FlopCounterMode counts a product."""
-    return 2 * x_shape.numel() * weight_shape[0]
