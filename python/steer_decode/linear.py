@@ -24,6 +24,8 @@ from steer_kernels import supported_cpu_isas
 MOST_TOKENS = 16  # of a product; beyond, torch's is as fast
 LEAST_WEIGHTS = 64 * 1024  # of a layer; below, the call is what costs
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# Whether a dispatch mode looks at operators, as FlopCounterMode does: it knows torch's products only.
+_watched = torch._C._len_torch_dispatch_stack
 _multiply = torch.ops.steer_kernels.decode_linear.default
 
 
@@ -38,7 +40,12 @@ _passes: dict[int, int] = {}  # passes under way, by the id of the model
 
 def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
     weight, bias = layer.weight, layer.bias
-    if _here.in_pass and x.numel() <= MOST_TOKENS * x.shape[-1] and x.dtype is weight.dtype:
+    if (
+        _here.in_pass
+        and x.numel() <= MOST_TOKENS * x.shape[-1]
+        and x.dtype is weight.dtype
+        and not _watched()
+    ):
         product: Tensor = _multiply(x, weight, bias)
         return product
     return linear(x, weight, bias)
@@ -76,17 +83,8 @@ class DirectLinear:
         ]
 
     def __call__(self, **arguments: Any) -> Any:
-        """What the model returns.
-
-        Left to torch are gradients, autocast, and whoever looks at operators, as FlopCounterMode
-        does, which knows torch's products only.
-        """
-        if (
-            not self._layers
-            or torch.is_grad_enabled()
-            or torch.is_autocast_enabled("cpu")
-            or torch._C._len_torch_dispatch_stack()
-        ):
+        """What the model returns. Gradients and autocast are left to torch."""
+        if not self._layers or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
             return self._model(**arguments)
         key, outer = id(self._model), _here.in_pass
         with _lock:
