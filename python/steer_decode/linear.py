@@ -24,7 +24,7 @@ from steer_kernels import supported_cpu_isas
 MOST_TOKENS = 16  # of a product; beyond, torch's is as fast
 LEAST_WEIGHTS = 64 * 1024  # of a layer; below, the call is what costs
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-# Whether a dispatch mode looks at operators, as FlopCounterMode does: it knows torch's products only.
+# Whether a dispatch mode looks at operators, as FlopCounterMode does: it knows only torch's own.
 _watched = torch._C._len_torch_dispatch_stack
 _multiply = torch.ops.steer_kernels.decode_linear.default
 
