@@ -199,11 +199,21 @@ def _replaced(model: PreTrainedModel) -> None:
     layer.forward = lambda x: original(x) + 1.0  # type: ignore[method-assign]
 
 
+class Quantized(Tensor):
+    """As libraries of quantization put weights of their own into plain layers."""
+
+
+def _quantized(model: PreTrainedModel) -> None:
+    layer = linears(model)[0]
+    twice = nn.Parameter((2.0 * layer.weight.detach()).as_subclass(Quantized))
+    layer.weight = twice
+
+
 def _adapted(model: PreTrainedModel) -> None:
     linears(model)[0].__class__ = Adapted
 
 
-@pytest.mark.parametrize("change", [_replaced, _adapted])
+@pytest.mark.parametrize("change", [_replaced, _adapted, _quantized])
 def test_layers_that_are_not_plain_stay_as_they_are(
     change: Callable[[PreTrainedModel], None], products: list
 ) -> None:
@@ -224,6 +234,22 @@ def test_autocast_is_left_to_torch(products: list) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         lane_of(model, 9).catch_up()
     assert not products
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["model", "forward"])
+def test_compiled_models_are_left_to_the_compiler(whole: bool, products: list) -> None:
+    torch._dynamo.reset()
+    model = make_model("llama", 0)
+    before = lane_of(model, 9).catch_up()
+    products.clear()
+    if whole:
+        model.compile(backend="eager")
+    else:
+        model.forward = torch.compile(model.forward, backend="eager")  # type: ignore[method-assign]
+    lane = lane_of(model, 9)
+    torch.testing.assert_close(lane.catch_up(), before, atol=2e-4, rtol=1e-4)
+    lane.transcript().append(3, "small")
+    assert lane.catch_up().isfinite().all()
 
 
 def test_operations_are_counted_as_those_of_torchs_products(products: list) -> None:

@@ -40,6 +40,8 @@ _passes: dict[int, int] = {}  # passes under way, by the id of the model
 
 def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
     weight, bias = layer.weight, layer.bias
+    if torch.compiler.is_compiling():  # which makes its own of it
+        return linear(x, weight, bias)
     if (
         _here.in_pass
         and x.numel() <= MOST_TOKENS * x.shape[-1]
@@ -58,6 +60,8 @@ def _served(module: nn.Module) -> bool:
     weight = module.weight
     return (
         (replaced is None or getattr(replaced, "__func__", None) is _forward)
+        and type(weight) is nn.Parameter  # subclasses of tensors may hold anything
+        and weight.layout is torch.strided
         and weight.device.type == "cpu"
         and weight.dtype in _DTYPES
         and weight.is_contiguous()
