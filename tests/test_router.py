@@ -136,10 +136,10 @@ def given_ids(pair: Pair, ids: list[int]) -> Iterator[None]:
         object.__delattr__(pair, "encode")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "name", ["small", "large", "threshold", "posterior", "first-token", "random", "custom"]
 )
+@pytest.mark.parametrize("family", FAMILIES)  # one after another, in one worker
 def test_greedy_equals_recomputation_from_scratch(family: str, name: str) -> None:
     handed_over = discarded = 0
     for seed in range(4):
