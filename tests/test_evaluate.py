@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 from steer_decode import AlwaysLarge, AlwaysSmall, Pair, RandomShare, Steer, SteerError
+from steer_decode.cli import app
 from steer_decode.demo import pair_paths
 from steer_decode.evaluate import Evaluation, run, settings, with_controls
 from steer_decode.rows import Row, StepRecord
 from steer_decode.summary import markdown, summarise
 from steer_decode.tasks import Task, demo_tasks
+from typer.testing import CliRunner
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +204,8 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(tmp_path: Path) 
     done = [json.loads(line) for line in results.read_text().splitlines()]
     assert 0 < len(done) < 48
 
-    subprocess.run(command, check=True, env=environment, capture_output=True)
+    again = CliRunner().invoke(app, command[3:])
+    assert again.exit_code == 0, again.output
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     assert rows[: len(done)] == done
     assert len(rows) == len({(r["router"], r["domain"], r["problem"]) for r in rows}) == 48

@@ -2,21 +2,22 @@
 
 What it computes is tested with the other backends in test_logit_stats.py. The compiled code is
 inspected without a GPU: this file, run as a script and so outside the interpreter, compiles the
-kernel ahead of time and prints what ptxas made of it.
+kernel ahead of time and says what ptxas made of it.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from ahead_of_time import compiler, serve
 from torch import Tensor
 
 pytest.importorskip("triton")
@@ -205,16 +206,11 @@ def _output(*command: str | Path) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def report(dtype: str, capability: int, k: int) -> dict[str, int | bool]:
-    """`compile_kernel` in a process of its own, where the kernel is not interpreted."""
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
-    result = subprocess.run(
-        [sys.executable, __file__, dtype, str(capability), str(k)],
-        capture_output=True, text=True, env=environment,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
+@pytest.fixture(scope="module")
+def report() -> Iterator[Callable[..., dict[str, Any]]]:
+    """`compile_kernel` in a process of its own."""
+    with compiler(__file__) as compiled:
+        yield compiled
 
 
 def _gate_cases() -> list:
@@ -235,7 +231,11 @@ def _gate_cases() -> list:
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton carries its CUDA tools on Linux")
 @pytest.mark.parametrize(("dtype", "capability", "k"), _gate_cases())
 def test_compiled_code(
-    dtype: str, capability: int, k: int, record_property: pytest.RecordProperty
+    report: Callable[..., dict[str, Any]],
+    dtype: str,
+    capability: int,
+    k: int,
+    record_property: pytest.RecordProperty,
 ) -> None:
     """The one binary for all rows, aligned or not, loads 16 bytes at a time and never spills."""
     found = report(dtype, capability, k)
@@ -252,4 +252,4 @@ def test_compiled_code(
 
 
 if __name__ == "__main__":
-    print(json.dumps(compile_kernel(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+    serve(compile_kernel)

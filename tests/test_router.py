@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import statistics
 from collections.abc import Iterator
@@ -73,8 +74,10 @@ class WeakestToken(Policy):
         return "redo" if step.writer == "small" and doubtful else "small"
 
 
-def routers(pair: Pair, seed: int) -> dict[str, tuple[Policy, ref.Before, ref.After]]:
-    """Every built-in router, beside its rule written out anew."""
+@functools.cache
+def routers(family: str, seed: int) -> tuple[Pair, dict[str, tuple[Policy, ref.Before, ref.After]]]:
+    """A pair, and for it every built-in router, beside its rule written out anew."""
+    pair = make_pair(family, seed)
     level = usual_max_logit(pair, seed)
     looks = run(pair, FirstTokenEntropy(1.0), seed).trace.kept
     nats = statistics.median(step.before for step in looks) + 1e-3  # type: ignore[type-var]
@@ -95,7 +98,7 @@ def routers(pair: Pair, seed: int) -> dict[str, tuple[Policy, ref.Before, ref.Af
     def coin(index: int, writer: str, logits: torch.Tensor) -> str:
         return "large" if random.Random(f"{seed}:{index}").random() < 0.5 else "small"
 
-    return {
+    return pair, {
         "small": (AlwaysSmall(), lambda i, w, z: "small", keep),
         "large": (AlwaysLarge(), lambda i, w, z: "large", keep),
         "threshold": (SteerOnline(threshold=level), stay, steer_reference(level)),
@@ -133,15 +136,15 @@ def given_ids(pair: Pair, ids: list[int]) -> Iterator[None]:
         object.__delattr__(pair, "encode")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "name", ["small", "large", "threshold", "posterior", "first-token", "random", "custom"]
 )
+@pytest.mark.parametrize("family", FAMILIES)  # one after another, in one worker
 def test_greedy_equals_recomputation_from_scratch(family: str, name: str) -> None:
     handed_over = discarded = 0
     for seed in range(4):
-        pair = make_pair(family, seed)
-        policy, before, after = routers(pair, seed)[name]
+        pair, rules = routers(family, seed)
+        policy, before, after = rules[name]
         ids, steps = ref.generate(pair, prompt_ids(seed), LIMIT, before, after)
         out = run(pair, policy, seed)
         assert out.token_ids == ids

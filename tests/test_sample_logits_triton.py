@@ -6,16 +6,15 @@ test_logit_stats_triton.py, this file run as a script compiles the kernel withou
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from ahead_of_time import compiler, serve
 
 pytest.importorskip("triton")
 
@@ -211,18 +210,19 @@ def _gate_cases() -> list:
     return cases
 
 
+@pytest.fixture(scope="module")
+def report() -> Iterator[Callable[..., dict[str, int]]]:
+    """`compile_kernel` in a process of its own."""
+    with compiler(__file__) as compiled:
+        yield compiled
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton carries its CUDA tools on Linux")
 @pytest.mark.parametrize(("mode", "dtype", "capability"), _gate_cases())
-def test_compiled_code(mode: str, dtype: str, capability: int) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    here = Path(__file__)
-    environment["PYTHONPATH"] = os.pathsep.join([str(here.parents[1]), str(here.parent)])
-    result = subprocess.run(
-        [sys.executable, __file__, mode, dtype, str(capability)],
-        capture_output=True, text=True, env=environment,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout.splitlines()[-1])
+def test_compiled_code(
+    report: Callable[..., dict[str, int]], mode: str, dtype: str, capability: int
+) -> None:
+    found = report(mode, dtype, capability)
     assert found["stack"] == found["spills"] == 0, found
     # Four programs of 128 threads on a multiprocessor; three for float32 on sm_80. To select, one
     # of 256.
@@ -236,4 +236,4 @@ def test_compiled_code(mode: str, dtype: str, capability: int) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(compile_kernel(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
+    serve(compile_kernel)
