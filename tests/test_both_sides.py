@@ -83,7 +83,7 @@ def test_hold_asks_more_after_a_step_of_the_large_model() -> None:
         ("both-sides:sure=2", r"sure must lie in \[0, 1\], got 2"),
         ("both-sides:sure=0.2:lost=0.3", "lost must not lie above sure, got 0.3 and 0.2"),
         ("both-sides:signal=entropy", "signal must be margin or max-prob, got entropy"),
-        ("both-sides:fix=word", "fix must be token or step, got 'word'"),
+        ("both-sides:fix=word", "fix must be one of token, step, got 'word'"),
         ("both-sides:keep=nan", "keep must be a number, got nan"),
     ],
 )

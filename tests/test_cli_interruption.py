@@ -72,3 +72,19 @@ def test_closed_pipe_is_quiet(pair: list[str], tmp_path: Path) -> None:
     assert process.wait(timeout=300) == 141
     assert error == ""
     assert json.loads(trace.read_text())["trace"]["stop_reason"] == "interrupted"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_from_the_start_is_nothing(closed: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(
+        ["sh", "-c", f'"$@" {closed}', "sh", *command("generate", "--file", "/dev/null")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 2
+    told = "" if "2>" in closed else "steer: prompt is empty: give the question that is to be "
+    assert ran.stderr.startswith(told)
+    assert len(ran.stderr.splitlines()) == bool(told)

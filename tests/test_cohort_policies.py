@@ -209,7 +209,7 @@ def test_math_tokens(texts: list[str], counts: str) -> None:
     [
         (lambda: Steer(gamma=1.5), r"gamma must lie in \[0, 1\], got 1.5"),
         (lambda: Steer(give_up=-1), r"give_up must lie in \[0, 1\], got -1"),
-        (lambda: Steer(tokens="words"), "tokens must be 'all' or 'math', got 'words'"),
+        (lambda: Steer(tokens="words"), "tokens must be one of all, math, got 'words'"),
         (lambda: Percentile(-0.1), r"share must lie in \[0, 1\], got -0.1"),
     ],
 )

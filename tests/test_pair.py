@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from steer_decode import Pair, SteerError
+from steer_decode import AlwaysSmall, Pair, Router, SteerError
 from steer_decode.pair import check_same_vocabulary
 from tiny import VOCABULARY, make_model, make_pair, make_tokenizer, prompt_text, save_pair
 
@@ -49,6 +52,41 @@ def test_heads_of_different_size_are_no_difference() -> None:
 def test_an_empty_prompt_is_refused(prompt: str) -> None:
     with pytest.raises(SteerError, match="prompt is empty"):
         make_pair("llama").encode(prompt)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["w1 \udcff w2", [{"role": "user", "content": "\ud800"}]], ids=["text", "messages"]
+)
+def test_what_is_no_unicode_text_is_refused(prompt: Any) -> None:
+    pair = make_pair("llama")
+    pair.tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    for chat in (True, False):
+        with pytest.raises(SteerError, match=r"prompt holds '.ud[\da-f]+', which"):
+            pair.encode(prompt, chat=chat)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Pair("a", "b", make_tokenizer()), "small model must be a model of transform.*'a'"),  # type: ignore[arg-type]
+        (lambda: Pair.from_pretrained(None, "b"), "small model must be a folder or .* got None"),  # type: ignore[arg-type]
+        (lambda: Pair.from_pretrained("a", "b", device="gpu"), "device 'gpu' cannot be used .*cpu"),
+        (lambda: Router("a", AlwaysSmall()), "pair must be two models.*'a'"),  # type: ignore[arg-type]
+        (
+            lambda: Router(make_pair("llama"), AlwaysSmall(), "x"),  # type: ignore[arg-type]
+            "boundary must be a StepBoundary, got 'x'",
+        ),
+    ],
+)
+def test_what_is_no_model_is_named(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(SteerError, match=message):
+        make()
+
+
+def test_a_model_without_weights_is_refused() -> None:
+    pair = make_pair("llama")
+    with pytest.raises(SteerError, match="the large model has weights that are not in memory"):
+        Pair(pair.small, copy.deepcopy(pair.large).to("meta"), pair.tokenizer)
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths() -> None:

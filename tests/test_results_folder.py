@@ -39,6 +39,30 @@ def test_other_settings_need_another_folder(tmp_path: Path) -> None:
         ResultsFolder(tmp_path, {**SETTINGS, "routers": {"small": "smaller"}})
 
 
+def test_other_workers_go_on_and_both_numbers_are_kept(tmp_path: Path) -> None:
+    def kept(workers: int) -> object:
+        ResultsFolder(tmp_path, {**SETTINGS, "workers": workers}).close()
+        return json.loads((tmp_path / "settings.json").read_text())["workers"]
+
+    assert [kept(n) for n in (2, 2, 1, 4, 2)] == [2, 2, [1, 2], [1, 2, 4], [1, 2, 4]]
+    assert digest({**SETTINGS, "workers": 2}) == digest({**SETTINGS, "workers": 1})
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    first = ResultsFolder(tmp_path, SETTINGS)
+    first.add(row("small", "math", 0))
+    with pytest.raises(
+        SteerError, match=r"another `steer eval` is writing to .*: wait for its end"
+    ):
+        ResultsFolder(tmp_path, SETTINGS)
+    first.close()
+    with pytest.raises(SteerError, match="top_k"):
+        ResultsFolder(tmp_path, {**SETTINGS, "top_k": 1})
+    again = ResultsFolder(tmp_path, SETTINGS)  # a refusal keeps nobody out
+    assert len(again.rows) == 1
+    again.close()
+
+
 def test_routers_may_be_added(tmp_path: Path) -> None:
     ResultsFolder(tmp_path, SETTINGS).close()
     ResultsFolder(tmp_path, {**SETTINGS, "routers": {"large": "large"}}).close()
@@ -107,6 +131,7 @@ def test_a_full_disk_is_named_and_what_is_there_stays(
         with pytest.raises(SteerError, match=r"No space left .*; 1 answers are kept, and"):
             folder.add(row("small", "math", 1))
         folder.close()
+    folder.close()
     assert len(ResultsFolder(tmp_path, SETTINGS).rows) == 1
 
 

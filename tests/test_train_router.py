@@ -33,9 +33,11 @@ def test_a_cascade_is_fitted_on_the_calibration_split(
         return fit(pair, tasks, **options)
 
     monkeypatch.setattr(learning, "fit_corea", watched)
-    path = tmp_path / "c.json"
-    result = steer("train-router", "corea", "--n", 10, "--over", "mean", "--out", path)
+    monkeypatch.chdir(tmp_path)
+    result = steer("train-router", "corea", "--n", 10, "--over", "mean")
     assert result.exit_code == 0, result.output
+    assert "saved in corea.json: `--router corea:path=corea.json`" in result.output
+    path = tmp_path / "corea.json"  # not the one that comes with the package
     assert "corea: signal max-prob, over mean, answers 30" in result.output
     assert len(asked) == 30
     assert {split_of(prompt) for prompt in asked} == {"calibration"}

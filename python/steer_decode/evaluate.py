@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 from collections.abc import Container, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import islice
 from typing import Any
 
 import torch
@@ -24,6 +19,7 @@ from .rows import Key, Problem, Row, StepRecord, step_records
 from .tasks import Task
 from .trace import Trace
 from .transcript import Writer
+from .workers import answers
 
 CONTROL = "random"
 SHARES = (0.25, 0.5, 0.75)
@@ -218,43 +214,7 @@ def run(
         for group in groups:
             yield from evaluation.answer(group)
         return
-    if evaluation.pair.small.device.type != "cpu" or evaluation.pair.large.device.type != "cpu":
-        raise SteerError("more than one worker needs models on the CPU: use --workers 1")
-    # Forked children share the weights; a fork copies no threads, so none may be needed there.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("fork"), _begin, (evaluation, threads)
-    )
-    waiting: set[Future[list[Row]]] = set()
-    left = iter(groups)
-    try:
-        # No more than two cohorts a worker are out at a time, so that Ctrl-C ends quickly.
-        while new := [
-            pool.submit(_answer, group) for group in islice(left, 2 * workers - len(waiting))
-        ]:
-            waiting.update(new)
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield from future.result()
-        for future in waiting:
-            yield from future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_evaluation: Evaluation
-
-
-def _begin(evaluation: Evaluation, threads: int) -> None:
-    global _evaluation
-    _evaluation = evaluation
-    # Ctrl-C is sent to the whole process group; the parent alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
-
-
-def _answer(group: Sequence[Key]) -> list[Row]:
-    return list(_evaluation.answer(group))
+    yield from answers(evaluation, groups, workers, threads)
 
 
 def settings(

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Pair:
 
     Raises:
         SteerError: the tokenizers differ, a model's cache cannot be rolled back, or it is in
-            float64.
+            float64 or not in memory.
     """
 
     small: PreTrainedModel
@@ -45,7 +46,17 @@ class Pair:
         if self.large_tokenizer is not None:
             check_same_vocabulary(self.tokenizer, self.large_tokenizer)
         for name in WRITERS:
+            if not hasattr(self.model(name), "config"):
+                raise SteerError(
+                    f"the {name} model must be a model of transformers, got {self.model(name)!r}: "
+                    "Pair.from_pretrained loads two by hub id or folder"
+                )
             check_cache_support(self.model(name), name)
+            if any(weight.is_meta for weight in self.model(name).parameters()):
+                raise SteerError(
+                    f"the {name} model has weights that are not in memory (device meta): load all "
+                    "of it, without offloading"
+                )
             if self.model(name).dtype == torch.float64:
                 raise SteerError(
                     f"the {name} model is in float64: load it in float32, bfloat16 or float16"
@@ -71,10 +82,12 @@ class Pair:
             kwargs: handed on to ``from_pretrained`` of models and tokenizers.
 
         Raises:
-            SteerError: an id or path that cannot be loaded, or tokenizers that differ.
+            SteerError: an id or path that cannot be loaded, a device that is not there, or
+                tokenizers that differ.
         """
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        _check_device(device)
         if dtype is None:
             dtype = "auto" if torch.device(device).type == "cuda" else torch.float32
         tokenizers = [_load(AutoTokenizer, "small", small, **kwargs)]
@@ -153,7 +166,8 @@ class Pair:
                 the tokenizer has a template.
 
         Raises:
-            SteerError: the prompt is empty, too long, or needs a template that is missing.
+            SteerError: the prompt is empty, too long, no Unicode text, or needs a template that is
+                missing.
         """
         template = getattr(self.tokenizer, "chat_template", None)
         if isinstance(prompt, str):
@@ -162,8 +176,8 @@ class Pair:
             if chat is None:
                 chat = template is not None
             if not chat:
-                ids = list(self.tokenizer(prompt)["input_ids"])
-                return self.checked(ids)
+                _check_characters(prompt)
+                return self.checked(list(self.tokenizer(prompt)["input_ids"]))
             prompt = [{"role": "user", "content": prompt}]
         return self.checked(self.tokenize(self.render(prompt)))
 
@@ -196,7 +210,12 @@ class Pair:
             ) from error
 
     def tokenize(self, text: str) -> list[int]:
-        """Ids of a rendered text, whose special tokens are written out."""
+        """Ids of a rendered text, whose special tokens are written out.
+
+        Raises:
+            SteerError: half of a surrogate pair in it.
+        """
+        _check_characters(text)
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def checked(self, ids: list[int]) -> list[int]:
@@ -221,6 +240,16 @@ class Pair:
         return ids
 
 
+def _check_characters(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SteerError(
+            f"prompt holds {text[error.start]!r}, which is no character but half of one, or a byte "
+            "that was not UTF-8: give the question as UTF-8 text"
+        ) from error
+
+
 def check_same_vocabulary(small: PreTrainedTokenizerBase, large: PreTrainedTokenizerBase) -> None:
     """Compares two tokenizers by content, id by id.
 
@@ -240,7 +269,17 @@ def check_same_vocabulary(small: PreTrainedTokenizerBase, large: PreTrainedToken
     )
 
 
+def _check_device(device: Any) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise SteerError(f"device {device!r} cannot be used ({reason}): try cpu or cuda") from error
+
+
 def _load(auto: Any, name: str, source: str | Path, **kwargs: Any) -> Any:
+    if not isinstance(source, str | PathLike):
+        raise SteerError(f"the {name} model must be a folder or a hub id, got {source!r}")
     # A hub id is NAME or OWNER/NAME; anything else that is no folder is a path that leads nowhere.
     if not Path(source).exists() and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", str(source)):
         raise SteerError(f"cannot load the {name} model {str(source)!r}: there is no such folder")

@@ -33,8 +33,9 @@ class ResultsFolder:
     what the answers were made with.
 
     Raises:
-        SteerError: the folder cannot be written, holds results made with other settings, of other
-            problems or by an older version, or a line that is not a result.
+        SteerError: the folder cannot be written, is being written to by another run, holds results
+            made with other settings, of other problems or by an older version, or a line that is
+            not a result.
     """
 
     def __init__(
@@ -45,18 +46,13 @@ class ResultsFolder:
         settings = {"format": FORMAT, **settings}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if (folder / "settings.json").exists():
-                settings = merged(str(folder), read_settings(folder), settings)
-            asked = _merged_problems(folder, problems)
-            rows, whole = read_rows(path)
-            if path.exists() and whole < path.stat().st_size:
-                # The last line was being written when the run was killed; it is answered again.
-                os.truncate(path, whole)
-            write_whole(folder / "settings.json", json.dumps(settings, indent=1) + "\n")
-            lines = [json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in asked.values()]
-            write_whole(folder / "problems.jsonl", "".join(lines))
-            self.rows: dict[Key, Row] = {row.key: row for row in rows}
             self._file: TextIO = path.open("a", encoding="utf-8")
+            try:
+                _lock(self._file, folder)
+                self.rows = _opened(folder, settings, problems)
+            except BaseException:
+                self.close()
+                raise
         except OSError as error:
             raise SteerError(
                 f"cannot write results to {str(folder)!r}: {error.strerror}; choose another --out"
@@ -82,6 +78,43 @@ class ResultsFolder:
     def close(self) -> None:
         with suppress(OSError):  # what could not be written has been said
             self._file.close()
+
+
+def _lock(file: TextIO, folder: Path) -> None:
+    """Keeps others from the folder until ``file`` is closed, also by the end of this process."""
+    try:
+        from fcntl import LOCK_EX, LOCK_NB, flock
+
+        flock(file, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        raise SteerError(
+            f"another `steer eval` is writing to {str(folder)!r}: wait for its end, or choose "
+            "another --out"
+        ) from None
+    except (ImportError, OSError):
+        pass  # a system, or a file system, without such locks
+
+
+def _opened(
+    folder: Path, settings: Mapping[str, Any], problems: Iterable[Problem]
+) -> dict[Key, Row]:
+    """The answers in ``folder``, after both its settings and its problems were brought up to date.
+
+    Raises:
+        SteerError: as :class:`ResultsFolder`.
+    """
+    path = folder / "results.jsonl"
+    if (folder / "settings.json").exists():
+        settings = merged(str(folder), read_settings(folder), settings)
+    asked = _merged_problems(folder, problems)
+    rows, whole = read_rows(path)
+    if whole < path.stat().st_size:
+        # The last line was being written when the run was killed; it is answered again.
+        os.truncate(path, whole)
+    write_whole(folder / "settings.json", json.dumps(settings, indent=1) + "\n")
+    lines = [json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in asked.values()]
+    write_whole(folder / "problems.jsonl", "".join(lines))
+    return {row.key: row for row in rows}
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -113,20 +146,25 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def merged(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of both together.
+    """Settings of both together; where the workers differ, a list of their numbers.
 
     Raises:
         SteerError: answers made with the two do not belong into one table.
     """
     # Through JSON and back, so that tuples and lists are the same.
     new = json.loads(json.dumps(new))
-    changed = first_difference(old, new)
+    changed = first_difference(old, new, ignore=("workers",))
     if changed:
         raise SteerError(
             f"{name!r} holds results made with other settings ({changed}): "
             "choose another --out, or go back to those settings"
         )
-    return {**new, **{key: {**old.get(key, {}), **new.get(key, {})} for key in _MERGED}}
+    both = {**new, **{key: {**old.get(key, {}), **new.get(key, {})} for key in _MERGED}}
+    if old.get("workers") != new.get("workers"):
+        # No answer depends on them, but seconds do.
+        used = [kept["workers"] for kept in (old, new) if "workers" in kept]
+        both["workers"] = sorted({n for u in used for n in (u if isinstance(u, list) else [u])})
+    return both
 
 
 def first_difference(
@@ -228,6 +266,6 @@ def _short(value: object) -> str:
 
 
 def digest(settings: Mapping[str, Any]) -> str:
-    """Eight characters that name settings other than the routers."""
-    rest = {key: value for key, value in settings.items() if key not in _FREE}
+    """Eight characters that name settings other than the routers and the workers."""
+    rest = {key: value for key, value in settings.items() if key not in (*_FREE, "workers")}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]

@@ -40,11 +40,15 @@ class Router:
         boundary: StepBoundary | None = None,
         turns: int | None = None,
     ) -> None:
+        if not isinstance(pair, Pair):
+            raise SteerError(f"pair must be two models, as Pair(small, large, ...), got {pair!r}")
         if not isinstance(policy, Policy):
             raise SteerError(
                 f"policy must be a router such as FirstTokenEntropy(0.5), got {policy!r}: "
                 "parse_policy makes one of a text"
             )
+        if boundary is not None and not isinstance(boundary, StepBoundary):
+            raise SteerError(f"boundary must be a StepBoundary, got {boundary!r}")
         policy.check(pair)
         if turns is not None and (turns := whole("turns", turns)) < 1:
             raise SteerError(f"turns must be at least 1, got {turns}")

@@ -57,6 +57,6 @@ def get_signal(signal: str | Signal | Callable[[LogitStats], Tensor]) -> Signal:
         return signal
     if callable(signal):
         return Signal(getattr(signal, "__name__", "custom"), signal)
-    if signal not in SIGNALS:
+    if not isinstance(signal, str) or signal not in SIGNALS:
         raise SteerError(f"unknown signal {signal!r}: choose from {', '.join(SIGNALS)}")
     return SIGNALS[signal]

@@ -116,6 +116,10 @@ def steer(
 
 def main() -> None:
     """Entry point of the ``steer`` script."""
+    # A stream that was closed before the start (`>&-`) is None; what is read or written is nothing.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     # A terminal that cannot show a character shows a question mark; it does not stop the answer.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -87,9 +87,7 @@ class Models:
         local = all(os.path.isdir(source) for source in (small, large))
         # Without a network the hub client would retry for a minute; what is cached loads at once.
         more: dict[str, Any] = {} if local or _hub_resolves() else {"local_files_only": True}
-        return Pair.from_pretrained(
-            small, large, dtype=self.dtype, device=_device(self.device), **more
-        )
+        return Pair.from_pretrained(small, large, dtype=self.dtype, device=self.device, **more)
 
 
 def _found(source: str) -> str:
@@ -109,19 +107,6 @@ def _hub_resolves() -> bool:
     except OSError:
         return False
     return True
-
-
-def _device(name: str | None) -> str | None:
-    import torch
-
-    if name is None:
-        return None
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise SteerError(f"device {name!r} cannot be used ({reason}): try cpu or cuda") from error
-    return name
 
 
 def quiet() -> None:
@@ -180,6 +165,9 @@ def check_writable(path: Path | None) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(21, "Is a directory")
+        path = path.resolve()
+        if path.exists() and not path.is_file():
+            return  # a device or a pipe, beside which nothing is to be made
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass

@@ -65,7 +65,7 @@ def train_router(
     max_new_tokens: opt.MaxNewTokensOption = None,
     seed: opt.SeedOption = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", help="By default the demo's own file of this router.")
+        Path | None, typer.Option("--out", help="By default KIND.safetensors or KIND.json.")
     ] = None,
 ) -> None:
     """Fit or train a router on the calibration split of the demo's problems, and save it.
@@ -98,7 +98,7 @@ def train_router(
     given |= {"seed": seed, "max_new_tokens": models.max_new_tokens(max_new_tokens)}
     make = partial(_network if kind in _NETWORKS else _maps, kind, given)
     work, total = make(n)
-    path = out or _demo_file(kind)
+    path = out or Path(f"{kind.value}.{'safetensors' if kind in _NETWORKS else 'json'}")
     check_writable(path)
     tasks, loaded = _tasks(n), models.load()
 
@@ -109,7 +109,9 @@ def train_router(
         made = work(loaded, tasks, lambda *_: bar.advance(task))
     made.save(path)
     facts = ", ".join(f"{key} {_short(value)}" for key, value in made.settings.items())
-    console().print(f"{kind.value}: {facts}\nsaved in {path}", markup=False, soft_wrap=True)
+    router = "learned" if kind in _NETWORKS else kind.value
+    saved = f"saved in {path}: `--router {router}:path={path}`"
+    console().print(f"{kind.value}: {facts}\n{saved}", markup=False, soft_wrap=True)
 
 
 _Work = Callable[["Pair", "list[Task]", Callable[..., None]], Any]
@@ -154,11 +156,6 @@ def _tasks(n: int) -> list[Task]:
     except ValueError as error:
         raise SteerError(str(error)) from error
     return [Task(p.prompt, partial(grade, p)) for p in found]
-
-
-def _demo_file(kind: Kind) -> Path:
-    ending = "safetensors" if kind in _NETWORKS else "json"
-    return Path(__file__).parents[1] / "demo" / "routers" / f"{kind.value}.{ending}"
 
 
 def _short(value: object) -> str:

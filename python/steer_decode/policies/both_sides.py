@@ -32,9 +32,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import inf
+from pathlib import Path
 from statistics import fmean
 from typing import ClassVar
 
+from .. import checks
 from ..errors import SteerError
 from ..pair import Pair
 from ..signals import Signal, get_signal
@@ -109,17 +111,19 @@ class BothSides(Policy):
         fix: str | None = None,
         share: float | None = None,
         cost: str | None = None,
-        path: str | SidesCalibration | None = None,
+        path: str | Path | SidesCalibration | None = None,
     ) -> None:
         given = {"sure": sure, "keep": keep, "lost": lost, "doubt": doubt, "hold": hold}
         own = {**given, "signal": signal, "over": over, "fix": fix}
-        self._source = path if isinstance(path, str) else ""
+        self._source = ""
         self.sides: SidesCalibration | None = None
-        self.share = share
-        if share is None:
+        self.share = None if share is None else checks.fraction("share", share)
+        if self.share is None:
             if cost is not None:
                 raise SteerError(f"cost={cost} is for share, the target share of large tokens")
-            filled = {k: DEFAULTS[k] if v is None else v for k, v in given.items()}
+            filled = {
+                k: checks.threshold(k, DEFAULTS[k] if v is None else v) for k, v in given.items()
+            }
             self.signal = get_signal("margin" if signal is None else signal)
             self.over = "min" if over is None else over
             self.fix = "token" if fix is None else fix
@@ -130,41 +134,34 @@ class BothSides(Policy):
             if named:
                 raise SteerError(f"give either share or {named[0]}: the calibration sets it")
             self.cost = "bytes" if cost is None else cost
-            self._calibrated(share, path)
+            self._calibrated(self.share, path)
         self.looks_ahead = self.thresholds.lost > self._lowest
 
     def _checked(self, values: dict[str, float]) -> Thresholds:
         if self.signal.name not in _SCALES:
             raise SteerError(f"signal must be margin or max-prob, got {self.signal.name}")
-        if self.fix not in ("token", "step"):
-            raise SteerError(f"fix must be token or step, got {self.fix!r}")
-        if self.over not in OVER:
-            raise SteerError(f"over must be one of {', '.join(OVER)}, got {self.over!r}")
+        checks.one_of("fix", self.fix, ("token", "step"))
+        checks.one_of("over", self.over, OVER)
         for name in ("sure", "lost", "doubt", "hold"):
-            if not 0 <= values[name] <= 1:
-                raise SteerError(f"{name} must lie in [0, 1], got {values[name]}")
+            checks.fraction(name, values[name])
         for name in ("lost", "doubt"):
             if values[name] > values["sure"]:
                 raise SteerError(
                     f"{name} must not lie above sure, got {values[name]} and {values['sure']}"
                 )
-        if values["keep"] != values["keep"]:
-            raise SteerError(f"keep must be a number, got {values['keep']}")
         self._lowest = 0.0
         return Thresholds(**values)
 
-    def _calibrated(self, share: float, path: str | SidesCalibration | None) -> None:
-        if not 0 <= share <= 1:
-            raise SteerError(f"share must lie in [0, 1], got {share}")
-        if self.cost not in COST_NAMES:
-            raise SteerError(f"cost must be one of {', '.join(COST_NAMES)}, got {self.cost!r}")
+    def _calibrated(self, share: float, path: str | Path | SidesCalibration | None) -> None:
+        checks.one_of("cost", self.cost, COST_NAMES)
         if path is None:
             raise SteerError(
                 "both-sides:share=... needs a calibration of the pair, path=FILE: make one with "
                 "`steer calibrate --router both-sides`"
             )
-        self.sides = SidesCalibration.load(path) if isinstance(path, str) else path
-        plan = self.sides.plans[self.cost]
+        sides, self._source = checks.loaded("path", path, SidesCalibration, SidesCalibration.load)
+        self.sides = sides
+        plan = sides.plans[self.cost]
         self.signal, self.over, self._lowest = get_signal(plan.signal), plan.over, plan.lowest
         self.fix = plan.fix
         self.thresholds = plan.thresholds(share)

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from .. import mixture
+from ..checks import fraction, one_of
 from ..errors import SteerError
 from ..mixture import TwoGaussians
 from ..signals import Signal, get_signal
@@ -35,10 +36,8 @@ class CohortPolicy(Policy):
     in_rounds = True
 
     def __init__(self, signal: str | Signal, tokens: str) -> None:
-        if tokens not in ("all", "math"):
-            raise SteerError(f"tokens must be 'all' or 'math', got {tokens!r}")
         self.signal = get_signal(signal)
-        self.tokens = tokens
+        self.tokens = one_of("tokens", tokens, ("all", "math"))
 
     def after_round(self, steps: Sequence[Step]) -> Sequence[Writer | Redo]:
         confident = [False] * len(steps)
@@ -91,12 +90,11 @@ class Steer(CohortPolicy):
         give_up: float = 0.0,
     ) -> None:
         super().__init__(signal, tokens)
-        for name, value in (("gamma", gamma), ("give_up", give_up)):
-            if not 0 <= value <= 1:
-                raise SteerError(f"{name} must lie in [0, 1], got {value}")
-        self.gamma = gamma
-        self.give_up = give_up
-        self.monotone = monotone
+        self.gamma = fraction("gamma", gamma)
+        self.give_up = fraction("give_up", give_up)
+        if not isinstance(monotone, int | float) or monotone not in (0, 1):
+            raise SteerError(f"monotone must be True or False, got {monotone!r}")
+        self.monotone = bool(monotone)
         self._last_good: dict[Writer, TwoGaussians] = {}
 
     def start(self) -> Steer:
@@ -153,9 +151,7 @@ class Percentile(CohortPolicy):
         self, share: float = 0.3, signal: str | Signal = "max-logit", tokens: str = "all"
     ) -> None:
         super().__init__(signal, tokens)
-        if not 0 <= share <= 1:
-            raise SteerError(f"share must lie in [0, 1], got {share}")
-        self.share = share
+        self.share = fraction("share", share)
 
     def confident(self, writer: Writer, steps: Sequence[Step]) -> list[bool]:
         scores = [self.signal.confidence(step.score) for step in steps]

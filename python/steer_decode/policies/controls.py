@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import ClassVar
 
-from ..errors import SteerError
+from ..checks import fraction
 from ..signals import Signal, get_signal
 from ..transcript import Writer
 from .base import Policy, StepStart
@@ -39,9 +39,7 @@ class RandomShare(Policy):
     name: ClassVar[str] = "random"
 
     def __init__(self, share: float = 0.5, signal: str | Signal = "max-logit") -> None:
-        if not 0 <= share <= 1:
-            raise SteerError(f"share must lie in [0, 1], got {share}")
-        self.share = share
+        self.share = fraction("share", share)
         self.signal = get_signal(signal)
 
     def before_step(self, start: StepStart) -> Writer:

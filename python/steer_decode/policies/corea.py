@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
-from ..errors import SteerError
+from .. import checks
 from ..pair import Pair
 from ..signals import Signal, get_signal
 from ..trace import Step, Trace
@@ -67,28 +69,28 @@ class QueryCascade(Policy):
     def __init__(
         self,
         threshold: float = 0.5,
-        path: str | None = None,
+        path: str | Path | Parameters | None = None,
         signal: str | Signal = "max-prob",
         over: str = "mean",
     ) -> None:
-        if math.isnan(threshold):
-            raise SteerError(f"threshold must be a number, got {threshold}")
-        self.threshold = threshold
-        self._path = path
-        self.parameters = Parameters.load(path, self.name) if path else None
+        self.threshold = checks.threshold("threshold", threshold)
+        self._path = ""
+        self.parameters: Parameters | None = None
+        if path is not None:
+            self.parameters, self._path = checks.loaded(
+                "path", path, Parameters, partial(Parameters.load, kind=self.name)
+            )
         self._map: Logistic | None = None
         if self.parameters is not None:
             self._map = self.parameters.maps["answer"]
             signal = str(self.parameters.settings["signal"])
             over = str(self.parameters.settings["over"])
-        if over not in OVER:
-            raise SteerError(f"over must be one of {', '.join(OVER)}, got {over!r}")
         self.signal = get_signal(signal)
-        self.over = over
+        self.over = checks.one_of("over", over, OVER)
 
     def check(self, pair: Pair) -> None:
         if self.parameters is not None:
-            self.parameters.check(pair, str(self._path))
+            self.parameters.check(pair, self._path)
 
     @property
     def fitted(self) -> str:

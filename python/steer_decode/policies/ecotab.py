@@ -19,10 +19,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..checks import fraction, loaded
 from ..errors import SteerError
 from ..pair import Pair
 from ..signals import SIGNALS
@@ -126,16 +127,15 @@ class EcoTab(Policy):
     def __init__(
         self,
         threshold: float = 0.2,
-        path: str | Parameters | None = None,
-        strings: str | Sequence[str] | None = None,
+        path: str | Path | Parameters | None = None,
+        strings: str | Path | Sequence[str] | None = None,
     ) -> None:
-        if not 0 <= threshold <= 1:
-            raise SteerError(f"threshold must lie in [0, 1], got {threshold}")
+        self.threshold = fraction("threshold", threshold)
         if path is None:
             raise SteerError("ecotab needs path=FILE, made by `steer train-router ecotab`")
-        self.threshold = threshold
-        self._path = path if isinstance(path, str) else ""
-        self.parameters = Parameters.load(path, self.name) if isinstance(path, str) else path
+        self.parameters, self._path = loaded(
+            "path", path, Parameters, partial(Parameters.load, kind=self.name)
+        )
         self._strings = strings
         self._trie = None if strings is None else Trie(_lines(strings))
 
@@ -160,18 +160,20 @@ class EcoTab(Policy):
         return noisy_or([maps[k](x) for k, x in values.items() if not math.isnan(x)])
 
     def __str__(self) -> str:
-        strings = f":strings={self._strings}" if isinstance(self._strings, str) else ""
+        strings = f":strings={self._strings}" if isinstance(self._strings, str | Path) else ""
         return f"{self.name}:threshold={self.threshold:g}{path_setting(self._path)}{strings}"
 
 
-def _lines(strings: str | Sequence[str]) -> Sequence[str]:
-    if not isinstance(strings, str):
+def _lines(strings: str | Path | Sequence[str]) -> Sequence[str]:
+    if not isinstance(strings, str | Path):
+        if not isinstance(strings, Sequence) or not all(isinstance(s, str) for s in strings):
+            raise SteerError(f"strings must be a file or a list of strings, got {strings!r}")
         return strings
     try:
         lines = Path(strings).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SteerError(f"cannot read strings {strings!r}: {error}") from error
+        raise SteerError(f"cannot read strings {str(strings)!r}: {error}") from error
     kept = [line.strip() for line in lines if line.strip()]
     if not kept:
-        raise SteerError(f"{strings!r} holds no strings: give one a line")
+        raise SteerError(f"{str(strings)!r} holds no strings: give one a line")
     return kept

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ..errors import SteerError
+from .. import checks
 from ..signals import Signal, get_signal
 from ..transcript import Writer
 from .base import Policy, StepStart
@@ -29,9 +29,7 @@ class FirstTokenEntropy(Policy):
     looks_ahead = True
 
     def __init__(self, threshold: float = 0.5, signal: str | Signal = "entropy") -> None:
-        if threshold != threshold:
-            raise SteerError(f"threshold must be a number, got {threshold}")
-        self.threshold = threshold
+        self.threshold = checks.threshold("threshold", threshold)
         self.signal = get_signal(signal)
 
     def before_step(self, start: StepStart) -> Writer:

@@ -35,6 +35,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..checks import fraction, loaded
 from ..errors import SteerError
 from ..pair import Pair
 from ..signals import SIGNALS
@@ -171,17 +172,16 @@ class Learned(Policy):
     signal = SIGNALS["entropy"]
     looks_ahead = True
 
-    def __init__(self, path: str | LearnedRouter | None = None, cut: float | None = None) -> None:
+    def __init__(
+        self, path: str | Path | LearnedRouter | None = None, cut: float | None = None
+    ) -> None:
         if path is None:
             raise SteerError("learned needs path=FILE, made by `steer train-router`")
-        if cut is not None and not 0 <= cut <= 1:
-            raise SteerError(f"cut must lie in [0, 1], got {cut}")
-        if path in KINDS:
-            path = str(SHIPPED / f"{path}.safetensors")
-        self._path = path if isinstance(path, str) else ""
-        self.router = LearnedRouter.load(path) if isinstance(path, str) else path
-        self._cut = cut
-        self.cut = float(self.router.network.cut) if cut is None else cut
+        self._cut = None if cut is None else fraction("cut", cut)
+        if isinstance(path, str) and path in KINDS:
+            path = SHIPPED / f"{path}.safetensors"
+        self.router, self._path = loaded("path", path, LearnedRouter, LearnedRouter.load)
+        self.cut = float(self.router.network.cut) if self._cut is None else self._cut
 
     def check(self, pair: Pair) -> None:
         if self.router.pair != pair.fingerprint:

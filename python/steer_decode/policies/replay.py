@@ -9,9 +9,10 @@ steps that were mended are drafted and mended again.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..errors import SteerError
 from ..trace import Step, Trace
@@ -39,7 +40,9 @@ class Replay(Policy):
     name: ClassVar[str] = "replay"
 
     def __init__(
-        self, writers: str | Sequence[Writer] | _Prompts | None = None, path: str | None = None
+        self,
+        writers: str | Sequence[Writer] | _Prompts | None = None,
+        path: str | Path | None = None,
     ) -> None:
         if (writers is None) == (path is None):
             raise SteerError("replay needs either writers, as in replay:writers=SSLS, or path=FILE")
@@ -48,14 +51,16 @@ class Replay(Policy):
         self._each: _Prompts = {}
         self._mends: _Mends = {}  # of each prompt, the mended tokens of each step
         if path is not None:
+            if not isinstance(path, str | os.PathLike):
+                raise SteerError(f"path must be that of a trace, got {path!r}")
             self._each, self._mends = _read(Path(path))
             if len(self._each) == 1:  # One trace: its writers serve any prompt.
                 (self._all,) = self._each.values()
                 self._each = {}
-        elif isinstance(writers, Mapping):
+        elif isinstance(writers, Mapping) and writers:
             self._each = {tuple(ids): _checked(w) for ids, w in writers.items()}
         else:
-            self._all = _checked(writers or ())
+            self._all = _checked(writers)
 
     @classmethod
     def of(cls, traces: Iterable[Trace]) -> Replay:
@@ -94,9 +99,10 @@ class Replay(Policy):
         return f"{self.name}:writers={letters}" if letters else self.name
 
 
-def _checked(writers: str | Sequence[str]) -> list[Writer]:
-    named = [_LETTERS.get(w, w) for w in writers]
-    wrong = [w for w in named if w not in WRITERS]
+def _checked(writers: Any) -> list[Writer]:
+    given = list(writers) if isinstance(writers, Iterable) else [writers]
+    named = [_LETTERS.get(w, w) if isinstance(w, str) else w for w in given]
+    wrong = [w for w in named if not isinstance(w, str) or w not in WRITERS]
     if wrong or not named:
         got = f"got {wrong[0]!r}" if wrong else "got none"
         raise SteerError(f"writers must be S or L, or 'small' or 'large', at least one: {got}")

@@ -13,9 +13,9 @@ threshold rule is here, not its other weightings of the two models.
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
+from .. import checks
 from ..errors import SteerError
 from ..trace import Step, Trace
 from ..transcript import Writer
@@ -38,10 +38,12 @@ class RewardGuided(Policy):
     name: ClassVar[str] = "rsd"
 
     def __init__(self, threshold: float = 0.7, reward: str | Reward = LIKELIHOOD) -> None:
-        if math.isnan(threshold):
-            raise SteerError(f"threshold must be a number, got {threshold}")
-        self.threshold = threshold
-        self.grades = reward == LIKELIHOOD
+        self.threshold = checks.threshold("threshold", threshold)
+        if not isinstance(reward, str) and not callable(reward):
+            raise SteerError(
+                f"reward must be a function, {LIKELIHOOD!r} or MODULE:FUNCTION, got {reward!r}"
+            )
+        self.grades = isinstance(reward, str) and reward == LIKELIHOOD
         self._called = reward if isinstance(reward, str) else getattr(reward, "__name__", "custom")
         self._reward: Reward | None = None
         if not self.grades:

@@ -18,6 +18,7 @@ import math
 from typing import ClassVar
 from weakref import WeakKeyDictionary
 
+from .. import checks
 from ..errors import SteerError
 from ..pair import Pair
 from ..trace import Step
@@ -51,12 +52,10 @@ class SpecReason(Policy):
     name: ClassVar[str] = "spec-reason"
 
     def __init__(self, threshold: float | None = None, grade: str = "log-prob") -> None:
-        if grade not in DEFAULTS:
-            raise SteerError(f"grade must be one of {', '.join(DEFAULTS)}, got {grade!r}")
-        if threshold is not None and math.isnan(threshold):
-            raise SteerError(f"threshold must be a number, got {threshold}")
-        self.threshold = DEFAULTS[grade] if threshold is None else threshold
-        self.grade = grade
+        self.grade = checks.one_of("grade", grade, DEFAULTS)
+        self.threshold = checks.threshold(
+            "threshold", DEFAULTS[grade] if threshold is None else threshold
+        )
         self.grades = grade == "log-prob"
         # Of each pair, while there is one: an answer begins without tokenising the request anew.
         self._questions: WeakKeyDictionary[Pair, Question] = WeakKeyDictionary()

@@ -9,8 +9,10 @@ bin, since one question has no cohort; or a plain threshold stands in for the po
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
+from .. import checks
 from ..calibration import Calibration
 from ..errors import SteerError
 from ..pair import Pair
@@ -42,7 +44,7 @@ class SteerOnline(Policy):
 
     def __init__(
         self,
-        calibration: Calibration | str | None = None,
+        calibration: Calibration | str | Path | None = None,
         gamma: float | None = None,
         threshold: float | None = None,
         large_threshold: float | None = None,
@@ -52,19 +54,19 @@ class SteerOnline(Policy):
             raise SteerError(
                 "steer needs either a calibration (make one with `steer calibrate`) or a threshold"
             )
-        if gamma is not None and not 0 <= gamma <= 1:
-            raise SteerError(f"gamma must lie in [0, 1], got {gamma}")
-        for name, value in (("threshold", threshold), ("large_threshold", large_threshold)):
-            if value is not None and value != value:
-                raise SteerError(f"{name} must be a number, got {value}")
-        self._source = calibration if isinstance(calibration, str) else ""
-        self.calibration = (
-            Calibration.load(calibration) if isinstance(calibration, str) else calibration
-        )
+        self.calibration: Calibration | None = None
+        if calibration is not None:
+            self.calibration, self._source = checks.loaded(
+                "calibration", calibration, Calibration, Calibration.load
+            )
         kept = self.calibration.settings if self.calibration else {}
-        self.gamma = float(kept.get("gamma", GAMMA)) if gamma is None else gamma  # type: ignore[arg-type]
-        self.threshold = threshold
-        self.large_threshold = threshold if large_threshold is None else large_threshold
+        self.gamma = checks.fraction("gamma", kept.get("gamma", GAMMA) if gamma is None else gamma)
+        self.threshold = None if threshold is None else checks.threshold("threshold", threshold)
+        self.large_threshold = (
+            self.threshold
+            if large_threshold is None
+            else checks.threshold("large_threshold", large_threshold)
+        )
         self.signal = get_signal(self.calibration.signal if self.calibration else signal)
 
     def check(self, pair: Pair) -> None:
