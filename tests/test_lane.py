@@ -95,7 +95,9 @@ def test_long_prompts_are_read_in_parts(
 ) -> None:
     pair, prompt = PAIRS[family], prompt_text(3, 70)
     policy = RandomShare(0.5)
-    expected = Router(pair, policy).generate(prompt, max_new_tokens=40)
+    with monkeypatch.context() as patch:
+        patch.setattr("steer_decode.budget.SHARE", 1e9)
+        expected = Router(pair, policy).generate(prompt, max_new_tokens=40)
     monkeypatch.setattr("steer_decode.lane.PART", (16, 16))
     output = Router(pair, policy, turns=turns).generate(prompt, max_new_tokens=40)
     assert output.token_ids == expected.token_ids

@@ -19,14 +19,14 @@ from .drawing import Drawer
 from .errors import BrokenModelError, OutOfMemoryError, SteerError
 from .events import Event, TextDelta
 from .judging import ask, grade
-from .lane import Lane
+from .lane import Lane, lanes_of
 from .pair import Pair
 from .policies import Policy
 from .run_ahead import RunAhead
 from .sampling import Sampling
 from .steps import StepBoundary
 from .trace import Step
-from .transcript import WRITERS, Transcript, Writer
+from .transcript import Transcript, Writer
 
 _T = TypeVar("_T")
 _TOKEN, _VALID = int(Packed.TOKEN), int(Packed.VALID)
@@ -36,7 +36,7 @@ def make_lanes(pair: Pair, conversations: Sequence[Conversation]) -> dict[Writer
     """A lane for each model over the transcripts of ``conversations``."""
     transcripts = [c.transcript for c in conversations]
     limit = max(c.limit for c in conversations)
-    return {w: Lane(pair.model(w), pair.shapes[w], transcripts, limit) for w in WRITERS}
+    return lanes_of(pair, transcripts, limit)
 
 
 def _watermark(lanes: dict[Writer, Lane], row: int, transcript: Transcript, writer: Writer) -> int:

@@ -27,9 +27,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from .cache_layer import KVLayer
-from .span import Span, rounded_up, runs_of
-
-BLOCK = 128
+from .span import BLOCK, Span, rounded_up, runs_of
 
 
 class KVCache(Cache):
@@ -43,6 +41,8 @@ class KVCache(Cache):
     Attributes:
         lengths: the watermark of each row.
         capacity: positions that the buffers hold now.
+        touched: positions of each row that memory has been taken for; on a CPU those that were
+            written, in blocks where rows differ.
         span: of the forward pass under way, or of the last one.
         direct: layers hand out whole buffers, of which each row may read up to its own end.
         served: layers of the pass whose attention has done so.
@@ -60,6 +60,11 @@ class KVCache(Cache):
         self.span = Span(0, 0, 0, 0, False, nothing, nothing, nothing)
         self.direct, self.served = False, 0
         self._reading: list[tuple[int, int]] = []  # rows of the pass under way, and their counts
+
+    @property
+    def touched(self) -> int:
+        layer: KVLayer = self.layers[-1]  # the last to be written, so at least so much
+        return layer.touched
 
     def arrange(self, rows: Sequence[int]) -> list[int]:
         """Brings ``rows`` side by side; returns them in the order in which they then lie.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from steer_kernels import kv_append_
 
-from .span import Span
+from .span import BLOCK, Span
 
 if TYPE_CHECKING:
     from .cache import KVCache
@@ -22,6 +23,10 @@ class KVLayer(CacheLayerMixin):
     Args:
         cache: the cache that it belongs to, which says where to write.
         window: keys that a token may attend to, itself included; None is all of them.
+
+    Attributes:
+        touched: positions of all rows that hold what was written, or zeros. Memory that nobody has
+            touched is no machine's burden, so on a CPU that is no more than passes have read.
     """
 
     is_compileable = False
@@ -33,6 +38,7 @@ class KVLayer(CacheLayerMixin):
         self._cache = weakref.ref(cache)
         self.window = window
         self.is_sliding = window is not None
+        self.touched = 0
         self._places: tuple[int, int] | None = None  # that the marked views run over
         self._marked: tuple[Tensor, Tensor]
 
@@ -45,15 +51,32 @@ class KVLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
         values = key_states if value_states is None else value_states
-        self.keys = self._room(key_states)
-        self.values = self._room(values)
+        self.keys = self._room(key_states, key_states.shape, self.cache.capacity)
+        self.values = self._room(values, values.shape, self.cache.capacity)
         self._places = None
         self.is_initialized = True
 
-    def _room(self, new: Tensor) -> Tensor:
-        # Zeros, not what the memory held: a masked position has weight 0, and 0 times NaN is NaN.
-        _, heads, _, width = new.shape
-        return new.new_zeros(self.cache.rows, heads, self.cache.capacity, width)
+    def _room(self, like: Tensor, shape: Sequence[int], capacity: int) -> Tensor:
+        size = self.cache.rows, shape[1], capacity, shape[3]
+        if like.device.type == "cpu":
+            return like.new_empty(size)
+        self.touched = capacity
+        return like.new_zeros(size)
+
+    def _touch(self, span: Span) -> None:
+        """Makes what the pass of ``span`` reads beyond :attr:`touched` safe to read.
+
+        Zeros, not what the memory held: a masked position has weight 0, and 0 times NaN is NaN. A
+        pass that writes all of it needs none.
+        """
+        assert self.keys is not None
+        assert self.values is not None
+        begin, end = self.touched, span.width
+        if span.ragged or span.size < self.cache.rows or span.start > begin:
+            end = min(-(-end // BLOCK) * BLOCK, self.keys.shape[2])
+            self.keys[:, :, begin:end] = 0
+            self.values[:, :, begin:end] = 0
+        self.touched = end
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -69,6 +92,8 @@ class KVLayer(CacheLayerMixin):
             key_states, value_states = key_states.transpose(0, 2), value_states.transpose(0, 2)
         if span.rows.device != key_states.device:  # a model spread over several devices
             indices = tuple(index.to(key_states.device) for index in indices)  # type: ignore[assignment]
+        if span.width > self.touched:
+            self._touch(span)
         kv_append_(self.keys, self.values, key_states, value_states, *indices)
         if self.cache.direct:
             return self._direct_views(span)
@@ -108,12 +133,12 @@ class KVLayer(CacheLayerMixin):
 
     def grow(self, capacity: int) -> None:
         """Moves to buffers of ``capacity`` positions, keys first, so that one copy is extra."""
+        held = self.touched  # what lies beyond is nothing, or zeros
         for name in ("keys", "values"):
             old: Tensor | None = getattr(self, name)
             if old is not None:
-                rows, heads, length, width = old.shape
-                new = old.new_zeros(rows, heads, capacity, width)
-                new[:, :, :length] = old
+                new = self._room(old, old.shape, capacity)
+                new[:, :, :held] = old[:, :, :held]
                 setattr(self, name, new)
         self._places = None
 

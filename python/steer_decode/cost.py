@@ -38,6 +38,8 @@ class ModelShape:
         kv_width: key-value heads times head size.
         windows: for each layer, how many keys a token may attend to; None is all of them.
         weight_bytes: bytes of one weight, as loaded; cached keys and values have the same size.
+        activations: numbers that a long pass holds for each of its tokens at the most, see
+            :func:`_activations`.
     """
 
     parameters: int
@@ -47,6 +49,7 @@ class ModelShape:
     kv_width: int
     windows: tuple[int | None, ...]
     weight_bytes: int
+    activations: int
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> ModelShape:
@@ -57,19 +60,21 @@ class ModelShape:
         kv_heads = getattr(config, "num_key_value_heads", None) or heads
         decoder = model.get_decoder()
         head = model.get_output_embeddings()
-        body = sum(
-            m.weight.numel()
-            for m in decoder.modules()
-            if isinstance(m, (nn.Linear, Conv1D)) and m is not head
-        )
+        products = [
+            m for m in decoder.modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head
+        ]
+        outputs = [m.out_features if isinstance(m, nn.Linear) else m.nf for m in products]
+        widest = max(outputs, default=0)
+        queries, keys = heads * head_dim, kv_heads * head_dim
         return cls(
             parameters=model.num_parameters(),
-            body=body,
+            body=sum(m.weight.numel() for m in products),
             head=head.weight.numel(),
-            query_width=heads * head_dim,
-            kv_width=kv_heads * head_dim,
+            query_width=queries,
+            kv_width=keys,
             windows=_windows(config),
             weight_bytes=model.dtype.itemsize,
+            activations=_activations(config.hidden_size, widest, queries, keys, head_dim),
         )
 
     @cached_property
@@ -95,9 +100,28 @@ class ModelShape:
         weights = passes * (self.body + self.head) / rows
         return self.weight_bytes * (weights + 2 * self.kv_width * cached)
 
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes that a long pass holds for each of its tokens at the most."""
+        return self.weight_bytes * self.activations
+
     def cache_bytes(self, tokens: int) -> int:
         """Bytes of the keys and values of ``tokens`` tokens; sliding layers keep all of theirs."""
         return self.weight_bytes * 2 * self.kv_width * len(self.windows) * tokens
+
+
+def _activations(hidden: int, widest: int, queries: int, keys: int, head_dim: int) -> int:
+    """Numbers a token of a pass that fills the processor; exact for Llama in float32.
+
+    The models of transformers hold the embedding, the input of the layer, its residual and its
+    norm's output all through a layer. Beside these come, one after another: gate, up and their
+    product (``widest`` is the most that a matrix product puts out); queries, keys and values with
+    their rotated copies and attention's output; or norms that work in float32. Other families hold
+    less than this, or as much. Not counted are masks and repeated keys, which other
+    attention than ours makes, the logits, and experts, which are no matrix products of their own.
+    """
+    most = max(3 * widest, 5 * queries + 3 * keys, 8 * hidden)
+    return 4 * hidden + most + 2 * head_dim + 4  # an angle's cosine and sine; id and position
 
 
 def _windows(config: object) -> tuple[int | None, ...]:

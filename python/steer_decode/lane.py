@@ -16,14 +16,21 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from .budget import PART, SHORT, Budget
 from .cache import KVCache
 from .cost import ModelShape, Pass, Usage
 from .forward import Forward
+from .pair import Pair
 from .span import rounded_up
-from .transcript import Transcript
+from .transcript import WRITERS, Transcript, Writer
 
-PART = (256, 2048)  # longest part of a prompt that one pass reads, on a CPU and on a GPU
 CHUNK = 16  # the least chunk of a prefill whose shapes are rounded up; then twice that, and so on
+
+
+def lanes_of(pair: Pair, transcripts: Sequence[Transcript], limit: int) -> dict[Writer, Lane]:
+    """A lane for each model of ``pair``, with one budget; the rest is as in :class:`Lane`."""
+    budget = Budget()
+    return {w: Lane(pair.model(w), pair.shapes[w], transcripts, limit, budget) for w in WRITERS}
 
 
 class Lane:
@@ -34,11 +41,12 @@ class Lane:
         shape: its sizes.
         transcripts: one for each row. The lane reads them and never writes.
         limit: most tokens of a transcript.
+        budget: of the pair, which the lane joins. It bounds the parts of prompts on a CPU.
 
     Attributes:
         cache: the keys and values, with a watermark for each row.
         forward: runs the model over them.
-        part: most tokens of a prompt that one pass reads.
+        part: most tokens of a prompt that one pass reads, whatever the budget.
     """
 
     def __init__(
@@ -47,6 +55,7 @@ class Lane:
         shape: ModelShape,
         transcripts: Sequence[Transcript],
         limit: int = 2**31,
+        budget: Budget | None = None,
     ) -> None:
         self.model = model
         self._shape = shape
@@ -54,6 +63,9 @@ class Lane:
         self.cache = KVCache(shape.windows, len(transcripts), limit)
         self._device = model.device
         self.part = PART[self._device.type == "cuda"]
+        self._budget = budget if self._device.type == "cpu" else None
+        if self._budget:
+            self._budget.join(model, shape, self.cache)
         # What a token is read from.
         self._one = torch.zeros(1, 1, dtype=torch.int64, device=self._device)
         self.forward = Forward(model, shape.windows, self.cache)
@@ -102,7 +114,7 @@ class Lane:
                 pending = 1
             if pending:
                 behind.append(row)
-                if pending > self.part:
+                if pending > SHORT:
                     self.shorten(row, 1)
         if len(rows) == 1 and behind:
             return self._read_pending(rows)
@@ -179,10 +191,19 @@ class Lane:
 
         A pass keeps those of all its tokens, many times their keys and values.
         """
-        if self.pending(row) > self.part + least:
-            self.cache.reserve(len(self._transcripts[row]))  # at once: buffers that grow are copied
-        while (pending := self.pending(row)) > self.part + least:
-            self._read_pending([row], keep=pending - self.part)
+        if self.pending(row) <= max(least, min(SHORT, self.part)):
+            return
+        while (pending := self.pending(row)) > (most := self._most()) + least:
+            # Room for all of it at once: buffers that grow are copied.
+            self.cache.reserve(len(self._transcripts[row]))
+            self._read_pending([row], keep=pending - most)
+
+    def _most(self) -> int:
+        """Tokens that a pass may read now."""
+        if self._budget is None:
+            return self.part
+        longest = max(map(len, self._transcripts))
+        return min(self.part, self._budget.tokens(self._shape, self.cache, longest))
 
     def _read_chunk(self, rows: Sequence[int]) -> None:
         """A forward pass whose shapes are rounded up, so that few of them ever occur."""

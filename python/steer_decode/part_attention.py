@@ -36,6 +36,7 @@ def part_attention(
         past = keys[:, :, :start], values[:, :, :start]
         before, weight_before = _flash(query, *past, scale=scale)
         share = torch.sigmoid(weight_before - weight)[..., None]
-        output = torch.lerp(output.float(), before.float(), share).to(query.dtype)
+        before = before.float()  # which replaces what it was made from: activations need memory
+        output = output.float().lerp_(before, share).to(query.dtype)
     merged: Tensor = output.transpose(1, 2)
     return merged

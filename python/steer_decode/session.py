@@ -7,12 +7,12 @@ from typing import Any
 
 from .errors import SteerError
 from .events import RoutedOutput
-from .lane import Lane
+from .lane import lanes_of
 from .router import Router
 from .sampling import Sampling
 from .steps import decode
 from .streams import RoutedStream
-from .transcript import WRITERS, Transcript, Writer
+from .transcript import Transcript, Writer
 
 
 class Turn(RoutedStream):
@@ -55,10 +55,7 @@ class Session:
         self._transcript = Transcript([])
         self._prompt: str | None = None  # what the template made of the last turn
         self._turn: Turn | None = None
-        self._lanes: dict[Writer, Lane] = {
-            w: Lane(pair.model(w), pair.shapes[w], [self._transcript], pair.max_length)
-            for w in WRITERS
-        }
+        self._lanes = lanes_of(pair, [self._transcript], pair.max_length)
 
     @property
     def router(self) -> Router:

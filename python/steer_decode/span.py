@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+BLOCK = 128  # positions that a cache grows by, or a multiple of it
+
 
 class Run(NamedTuple):
     """Neighbouring rows of a packed pass that have equally many new tokens.

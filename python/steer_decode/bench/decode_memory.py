@@ -47,7 +47,7 @@ def rows(job: Job, plan: Plan) -> list[Row]:
     command = [sys.executable, "-m", __name__, job.model, *map(str, numbers)]
     # Which freed blocks glibc keeps depends on what it met before; with a threshold of its own it
     # gives them all back, and the peak is of what is in use.
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "16384"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -75,7 +75,7 @@ def main(model: str, context: int, tokens: int, threads: int) -> dict[str, int]:
     torch.set_num_threads(threads)
     warm = _warm_up_pair(model)
     boundary = StepBoundary(warm.tokenizer, warm.vocab_size, max_tokens=STEP)
-    answer(warm, 64, tokens, boundary)
+    answer(warm, context, tokens, boundary)  # parts of prompts have code of their own
     del warm
     gc.collect()
     _return_what_is_free()

@@ -22,7 +22,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from ..cache_support import cache_argument
 from ..events import TextDelta
-from ..lane import Lane
+from ..lane import Lane, lanes_of
 from ..linear import DirectLinear
 from ..pair import Pair
 from ..policies import AlwaysSmall
@@ -113,11 +113,7 @@ class Context:
         self.ids: list[int] = ids.tolist()
         self.model = pair.model(writer)
         self.transcript = Transcript(self.ids)
-        lanes: list[tuple[Writer, Lane]] = [
-            (w, Lane(pair.model(w), pair.shapes[w], [self.transcript], length + room))
-            for w in ("small", "large")
-        ]
-        self.lanes = dict(lanes)
+        self.lanes = lanes_of(pair, [self.transcript], length + room)
         self.lane = self.lanes[writer]
         self.cache = self.lane.cache
         fill(self.lane, length + room)
