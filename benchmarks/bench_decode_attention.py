@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from rounds import fastest
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -75,20 +75,6 @@ def contenders(shape: Shape, context: int, dtype: torch.dtype) -> tuple[dict[str
         "sdpa packed": over(lambda k, v: scaled_dot_product_attention(packed, k, v)),
         "read": read,
     }, layers
-
-
-def fastest(table: dict[str, Callable], seconds: float, threads: int) -> dict[str, float]:
-    """Fastest round of each, in seconds."""
-    clock = time.thread_time if threads == 1 else time.perf_counter
-    best = dict.fromkeys(table, float("inf"))
-    end, rounds = time.perf_counter() + seconds, 0
-    while time.perf_counter() < end or rounds < 5:
-        for name, call in table.items():
-            begin = clock()
-            call()
-            best[name] = min(best[name], clock() - begin)
-        rounds += 1
-    return best
 
 
 def measure(

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from rounds import fastest
 from torch import Tensor
 from torch.nn.functional import linear
 
@@ -65,20 +65,6 @@ def contenders(shape: Shape, tokens: int, dtype: torch.dtype) -> tuple[dict[str,
             word.sum()
 
     return {"steer": over(steer_kernels.decode_linear), "linear": over(linear), "read": read}, count
-
-
-def fastest(table: dict[str, Callable], seconds: float, threads: int) -> dict[str, float]:
-    """Fastest round of each, in seconds."""
-    clock = time.thread_time if threads == 1 else time.perf_counter
-    best = dict.fromkeys(table, float("inf"))
-    end, rounds = time.perf_counter() + seconds, 0
-    while time.perf_counter() < end or rounds < 5:
-        for name, call in table.items():
-            begin = clock()
-            call()
-            best[name] = min(best[name], clock() - begin)
-        rounds += 1
-    return best
 
 
 def measure(
