@@ -50,6 +50,15 @@ def test_caches_that_cannot_fit_are_refused_with_their_bytes(
         router.stream_cohort([prompt] * 2, max_new_tokens=new)
 
 
+def test_memory_that_a_session_holds_is_not_needed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, prompt = Session(Router(PAIR, RandomShare(0.5))), prompt_text(1)
+    session.stream(prompt, max_new_tokens=50).finish()
+    monkeypatch.setattr(memory_module, "available_bytes", lambda device: 0)
+    session.stream(prompt, max_new_tokens=20).finish()
+    with pytest.raises(OutOfMemoryError, match="0 are available"):
+        session.stream(prompt, max_new_tokens=400)
+
+
 @pytest.mark.parametrize("words", ["CUDA out of memory", "DefaultCPUAllocator: can't allocate"])
 def test_a_model_out_of_memory_is_named_and_nothing_is_lost(
     words: str, monkeypatch: pytest.MonkeyPatch

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from steer_kernels import decode_attention, supported_cpu_isas
+from steer_kernels import supported_cpu_isas
 
 from .cache import KVCache
 from .cache_layer import layer_of
@@ -34,6 +34,8 @@ from .span import Span
 
 NAME = "steer_decode"
 MOST_QUERIES = 16  # new tokens a row; beyond, SDPA's blocks of queries are faster
+# Without the wrapper, which only words errors: what comes here has been checked.
+_decode_attention = torch.ops.steer_kernels.decode_attention.default
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _UNKNOWN = frozenset(("softcap", "s_aux", "position_bias", "head_mask"))
 
@@ -66,7 +68,7 @@ def _attend(
         return _attend_packed(query, key, value, span, scaling, window), None
     if query.shape[2] > MOST_QUERIES:
         return part_attention(query, key, value, span.start, scaling), None
-    return decode_attention(query, key, value, span.starts, scaling, window), None
+    return _decode_attention(query, key, value, span.starts, scaling, window), None
 
 
 def _attend_packed(
@@ -78,7 +80,7 @@ def _attend_packed(
         queries = query[0, :, run.tokens].unflatten(1, (-1, run.each)).transpose(0, 1)
         keys, values = key[run.rows], value[run.rows]
         if run.each <= MOST_QUERIES:
-            outputs.append(decode_attention(queries, keys, values, run.starts, scale, window))
+            outputs.append(_decode_attention(queries, keys, values, run.starts, scale, window))
             continue
         for i, start in enumerate(run.marks):
             row = slice(i, i + 1)

@@ -77,6 +77,7 @@ class Batch:
         for row, conversation in enumerate(conversations):
             conversation.watermark = partial(_watermark, self.lanes, row, conversation.transcript)
         self._running = [c.run() for c in conversations]
+        self._inference = torch.inference_mode()  # one for all tokens: as a decorator it is slower
         self._asks: dict[int, Ask] = {}
         self._grades: dict[int, Grade] = {}  # drafts that wait for the large model
         self._closed: dict[int, Step] = {}  # steps that wait for their verdict
@@ -207,16 +208,17 @@ class Batch:
     def _replies(
         self, writer: Writer, rows: Sequence[int], asks: Sequence[Ask]
     ) -> list[tuple[int, Reply]]:
-        draws = {row: ask.draw for row, ask in zip(rows, asks, strict=True)}
+        draws = [ask.draw for ask in asks]
         ahead = self._ahead.get(writer)
         if ahead is None:
-            return list(zip(rows, self._reply(writer, rows, list(draws.values())), strict=True))
+            return list(zip(rows, self._reply(writer, rows, draws), strict=True))
         # To look, or for a single token, it does not run ahead.
         writing = [r for r, ask in zip(rows, asks, strict=True) if ask.draw and not ask.one]
         rest = [row for row in rows if row not in writing]
         replies: list[tuple[int, Reply]] = []
         if rest:
-            shown = self._reply(writer, rest, [draws[row] for row in rest])
+            wanted = dict(zip(rows, draws, strict=True))
+            shown = self._reply(writer, rest, [wanted[row] for row in rest])
             replies += zip(rest, shown, strict=True)
         if writing:
             written = self._guarded(writer, writing, ahead.write, writing, self._conversations)
@@ -266,13 +268,13 @@ class Batch:
                 "prompts, or load the models in bfloat16"
             ) from error
 
-    @torch.inference_mode()
     def _read(
         self, writer: Writer, rows: Sequence[int], conversations: Sequence[Conversation]
     ) -> tuple[Tensor, Tensor]:
         """Raw logits of ``rows``; a token of each and the statistics of its logits, packed."""
-        logits = self._guarded(writer, rows, self.lanes[writer].catch_up, rows)
-        return logits, self._drawer.draw(logits, conversations)
+        with self._inference:
+            logits = self._guarded(writer, rows, self.lanes[writer].catch_up, rows)
+            return logits, self._drawer.draw(logits, conversations)
 
     def _broken(self, writer: Writer, row: int) -> BrokenModelError:
         return BrokenModelError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from .cache import KVCache
 from .cost import ModelShape
 
-PART = (256, 2048)  # longest part of a prompt that one pass reads, on a CPU and on a GPU
+PART = (512, 2048)  # longest part of a prompt that one pass reads, on a CPU and on a GPU
 SHORT = 64  # a hand-over of so many tokens or fewer is one pass, and no part is below a quarter
 SHARE = 0.02  # of weights and caches that activations may add to them
 

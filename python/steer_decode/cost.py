@@ -187,7 +187,7 @@ def _runs(passes: Iterable[Pass]) -> Iterator[tuple[Pass, int]]:
     """Passes over one token each that follow one another, as the first of them and their number."""
     first, n = None, 0
     for current in passes:
-        if first and first.new == 1 and current == first._replace(past=first.past + n):
+        if first and current == (1, first.past + n, first.rows, first.heads) and first.new == 1:
             n += 1
             continue
         if first:

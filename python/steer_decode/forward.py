@@ -72,7 +72,8 @@ class Forward:
             if span.ragged:
                 arguments["attention_mask"] = self._mask(span, length)
             logits = self._call(**arguments).logits
-        return logits[:, -keep:] if keep else logits[:, -1]
+        # select: an index of two parts is two operators.
+        return logits[:, -keep:] if keep else logits.select(1, -1)
 
     def packed(self, ids: Tensor, last: Tensor) -> Tensor | None:
         """Logits [n, V] behind those of ``ids`` [1, T] that are the ``last`` [n] of their row.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import psutil
 import torch
 
 from .errors import OutOfMemoryError
 from .pair import Pair
-from .transcript import WRITERS
+from .transcript import WRITERS, Writer
 
 
 def available_bytes(device: torch.device) -> int:
@@ -21,26 +22,31 @@ def available_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def check_memory(pair: Pair, tokens: int, rows: int = 1) -> None:
+def check_memory(
+    pair: Pair, tokens: int, rows: int = 1, held: Mapping[Writer, int] | None = None
+) -> None:
     """Refuses answers whose keys and values cannot fit.
 
     Args:
         pair: the two models.
         tokens: most tokens of one transcript.
         rows: transcripts at a time.
+        held: tokens of each row whose memory each model's cache has taken already; none by default.
 
     Raises:
         OutOfMemoryError: with the bytes that are needed and those that are there.
     """
+    new = {w: max(0, tokens - (held[w] if held else 0)) for w in WRITERS}
+    sizes = {w: rows * pair.shapes[w].cache_bytes(n) for w, n in new.items() if n}
     needed: dict[torch.device, int] = defaultdict(int)
-    for writer in WRITERS:
-        needed[pair.model(writer).device] += rows * pair.shapes[writer].cache_bytes(tokens)
+    for writer, size in sizes.items():
+        needed[pair.model(writer).device] += size
     for device, size in needed.items():
         room = available_bytes(device)
         if size > room:
             shares = " and ".join(
-                f"{rows * pair.shapes[w].cache_bytes(tokens):,} bytes for the {w} model"
-                for w in WRITERS
+                f"{share:,} bytes for the {w} model"
+                for w, share in sizes.items()
                 if pair.model(w).device == device
             )
             raise OutOfMemoryError(

@@ -46,7 +46,8 @@ class Cohort:
             raise SteerError("prompts are empty: give at least one")
         self._pair = pair = router.pair
         limits = [min(len(t) + max_new_tokens, pair.max_length) for t in transcripts]
-        check_memory(pair, max(limits), len(transcripts))
+        held = {w: lane.cache.touched for w, lane in lanes.items()} if lanes else None
+        check_memory(pair, max(limits), len(transcripts), held)
         seeds = [whole("seed", seed) for seed in seeds]
         policy = router.policy.start()
         each = hooks or [Hooks()] * len(transcripts)

@@ -71,7 +71,7 @@ def _whole(job: Job, plan: Plan) -> list[Row]:
 
     # A long prompt takes a minute on a small machine: as few turns as show a spread.
     turns = [timed("ours", answer, now), timed("generate", theirs, now)]
-    least, spread = in_turns(turns, min(2, plan.turns), plan.seconds, warm=False)
+    least, spread = in_turns(turns, min(3, plan.turns), plan.seconds, warm=False)
     return [Row.of("generate-whole", job, least["generate"] / least["ours"], spread)]
 
 
