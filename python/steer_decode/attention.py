@@ -28,7 +28,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from steer_kernels import supported_cpu_isas
 
 from .cache import KVCache
-from .cache_layer import layer_of
+from .cache_layer import Written, layer_of
 from .part_attention import part_attention
 from .span import Span
 
@@ -175,16 +175,18 @@ class DirectAttention:
         return all(window is None or window >= width for window in self._windows)
 
     def logits(self, arguments: dict[str, Any]) -> Tensor | None:
-        """The logits of a pass that needs no mask; the cache has begun it.
+        """The logits of a pass that needs no mask; the cache has begun it. Void if it ends early.
 
         None where a layer's attention did not come to us. What was read is then to be read again
         in another way, which writes the same positions, and no further pass is served.
         """
         cache = self._cache
-        cache.direct, cache.served = True, 0
+        cache.direct, cache.served, wanted = True, 0, len(cache.layers)
         try:
             with self._named:
                 logits: Tensor = self._call(**arguments, attention_mask=self._mask).logits
+        except Written:
+            logits, wanted = self._mask, wanted - 1
         except (RuntimeError, ValueError):
             # The keys of a packed pass are of another shape than its queries. Attention that did
             # not come to us does not know that.
@@ -192,5 +194,5 @@ class DirectAttention:
                 raise
         finally:
             cache.direct = False
-        self._usable = cache.served == len(cache.layers)
+        self._usable = cache.served == wanted
         return logits if self._usable else None

@@ -46,6 +46,8 @@ class KVCache(Cache):
         span: of the forward pass under way, or of the last one.
         direct: layers hand out whole buffers, of which each row may read up to its own end.
         served: layers of the pass whose attention has done so.
+        ends_early: the pass is broken off once all layers are written.
+        written: layers of such a pass that are.
     """
 
     def __init__(self, windows: Sequence[int | None], rows: int = 1, limit: int = 2**31) -> None:
@@ -59,6 +61,7 @@ class KVCache(Cache):
         self._counted = 0  # numbers in it
         self.span = Span(0, 0, 0, 0, False, nothing, nothing, nothing)
         self.direct, self.served = False, 0
+        self.ends_early, self.written = False, 0
         self._reading: list[tuple[int, int]] = []  # rows of the pass under way, and their counts
 
     @property

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
@@ -15,6 +16,10 @@ from .span import BLOCK, Span
 
 if TYPE_CHECKING:
     from .cache import KVCache
+
+
+class Written(Exception):
+    """All layers have their keys and values, and nothing else was wanted of the pass."""
 
 
 class KVLayer(CacheLayerMixin):
@@ -81,12 +86,17 @@ class KVLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Writes the new keys and values [n, H, N, D] and returns views of all that may be read."""
+        """Writes the new keys and values [n, H, N, D] and returns views of all that may be read.
+
+        Raises:
+            Written: the cache's ``ends_early`` is set, and this was the last layer of the pass.
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
         assert self.values is not None
-        span = self.cache.span
+        cache = self.cache
+        span = cache.span
         indices = span.rows, span.starts, span.counts
         if span.runs:  # [1, H, T, D]: each token for itself
             key_states, value_states = key_states.transpose(0, 2), value_states.transpose(0, 2)
@@ -95,7 +105,12 @@ class KVLayer(CacheLayerMixin):
         if span.width > self.touched:
             self._touch(span)
         kv_append_(self.keys, self.values, key_states, value_states, *indices)
-        if self.cache.direct:
+        if cache.ends_early and not torch.compiler.is_compiling():  # compiled passes are whole
+            cache.written += 1
+            if cache.written == len(cache.layers):
+                cache.written = 0
+                raise Written
+        if cache.direct:
             return self._direct_views(span)
         rows = slice(span.first, span.first + span.size)
         read = rows, slice(None), slice(self._skip(), span.width)

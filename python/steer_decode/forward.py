@@ -20,8 +20,9 @@ from transformers import PreTrainedModel
 
 from .attention import DirectAttention, attention_of
 from .cache import KVCache
+from .cache_layer import Written
 from .cache_support import cache_argument
-from .linear import DirectLinear
+from .linear import DirectLinear, watched
 from .span import Span, ragged_mask
 
 _MASKED = ("eager", "sdpa")  # attention that takes a 4-D mask
@@ -74,6 +75,21 @@ class Forward:
             logits = self._call(**arguments).logits
         # select: an index of two parts is two operators.
         return logits[:, -keep:] if keep else logits.select(1, -1)
+
+    def fill(self, ids: Tensor, span: Span) -> None:
+        """Reads ``ids`` [n, N] for their keys and values alone; else as :meth:`logits`.
+
+        What comes after the last layer's is not computed: its attention, its products, the head.
+        """
+        cache = self._cache
+        # What counts operators, as FlopCounterMode does, is shown the pass that costs are for.
+        cache.ends_early, cache.written = not watched(), 0
+        try:
+            self.logits(ids, span)
+        except Written:
+            pass
+        finally:
+            cache.ends_early = False
 
     def packed(self, ids: Tensor, last: Tensor) -> Tensor | None:
         """Logits [n, V] behind those of ``ids`` [1, T] that are the ``last`` [n] of their row.

@@ -55,7 +55,7 @@ def grade(
         for behind, run in groupby(order, key=lambda r: lane.pending(r) > drafts[r].keep):
             if behind:
                 some = list(run)
-                lane.read(some, [_new(lane, drafts[r])[: -drafts[r].keep] for r in some])
+                lane.fill(some, [_new(lane, drafts[r])[: -drafts[r].keep] for r in some])
     graded: dict[int, Graded | None] = {}
     for group in _groups([drafts[r] for r in order], lane.part if together else 0):
         new = [_new(lane, draft) for draft in group]
@@ -66,7 +66,7 @@ def grade(
         for i, (ids, draft) in enumerate(zip(new, group, strict=True)):
             end = len(ids) - longest + keep  # padding lies behind
             own = logits[i, end - draft.keep : end]
-            lane.remember(draft.row, own[-1:].clone())  # a view would keep all of them
+            lane.last.keep([draft.row], own[-1:].clone())  # a view would keep all of them
             drawn_from = torch.cat([*draft.before, own[:-1]])
             found = _graded(drawn_from, draft.ids[-draft.n :], vocab_size)
             if found is not None:
@@ -74,7 +74,8 @@ def grade(
                 start = len(draft.ids) - draft.n
                 refused = [j for j, agrees in enumerate(found.likeliest) if not agrees]
                 held = drawn_from[refused][:, None].unbind()  # one copy, not views of all of it
-                lane.hold(draft.row, {start + j: x for j, x in zip(refused, held, strict=True)})
+                at = (start + j for j in refused)
+                lane.last.hold(draft.row, dict(zip(at, held, strict=True)))
             graded[draft.row] = found
     return graded
 
@@ -93,11 +94,11 @@ def _draft(lane: Lane, row: int, n: int) -> _Draft:
     ids = lane.transcript(row).ids
     start = len(ids) - n
     lane.roll_back(row, start)
-    before = lane.logits_behind(row) if lane.watermark(row) == start else None
+    before = lane.last.of(row) if lane.watermark(row) == start else None
     if before is None:
         lane.roll_back(row, start - 1)
         lane.shorten(row, n + 1)
-    return _Draft(row, n, [] if before is None else [before], ids)
+    return _Draft(row, n, [] if before is None else [before[None]], ids)
 
 
 def _new(lane: Lane, draft: _Draft) -> list[int]:
@@ -139,7 +140,7 @@ def ask(
         logits = None if alike else lane.read_packed(group, new)
         if logits is None:
             if not alike:
-                lane.read(group, [some[:-1] for some in new])
+                lane.fill(group, [some[:-1] for some in new])
                 new = [some[-1:] for some in new]
             logits = lane.read(group, new)
         stats = logit_stats(logits, vocab_size=vocab_size)

@@ -20,8 +20,9 @@ from .budget import PART, SHORT, Budget
 from .cache import KVCache
 from .cost import ModelShape, Pass, Usage
 from .forward import Forward
+from .last_logits import LastLogits
 from .pair import Pair
-from .span import rounded_up
+from .span import Span, rounded_up
 from .transcript import WRITERS, Transcript, Writer
 
 CHUNK = 16  # the least chunk of a prefill whose shapes are rounded up; then twice that, and so on
@@ -46,6 +47,7 @@ class Lane:
     Attributes:
         cache: the keys and values, with a watermark for each row.
         forward: runs the model over them.
+        last: the logits behind what has been read of each row.
         part: most tokens of a prompt that one pass reads, whatever the budget.
     """
 
@@ -69,10 +71,7 @@ class Lane:
         # What a token is read from.
         self._one = torch.zeros(1, 1, dtype=torch.int64, device=self._device)
         self.forward = Forward(model, shape.windows, self.cache)
-        # Of each row: logits [n, V] of the pass that read its last token, and its place in them.
-        self._logits: list[tuple[Tensor, int] | None] = [None] * len(transcripts)
-        # Of each row: what `hold` was given, by the length of the text that it stands behind.
-        self._held: list[dict[int, Tensor]] = [{} for _ in transcripts]
+        self.last = LastLogits(len(transcripts))
         # (new tokens, cached tokens, rows, positions of the head) of each forward pass; sums are
         # made when asked for.
         self._passes: list[list[Pass]] = [[] for _ in transcripts]
@@ -108,7 +107,7 @@ class Lane:
         behind = []
         for row in rows:
             pending = self.pending(row)
-            if pending == 0 and self._logits[row] is None:
+            if pending == 0 and self.last.of(row) is None:
                 # Rolled back to just here: the last token is read again for its logits.
                 self.roll_back(row, self.watermark(row) - 1)
                 pending = 1
@@ -129,8 +128,7 @@ class Lane:
             raise ValueError(f"length must be at least 0, got {length}")
         if length < self.watermark(row):
             self.cache.roll_back(row, length)
-            held = self._held[row].get(length)
-            self._logits[row] = None if held is None else (held, 0)
+            self.last.roll_back(row, length)
 
     def usage(self, row: int = 0) -> Usage:
         """What the model has read and computed for a row so far."""
@@ -148,7 +146,7 @@ class Lane:
         """
         rows = self.cache.arrange(rows)
         for row in rows:
-            if self.pending(row) == 0 and self._logits[row] is None:
+            if self.pending(row) == 0 and self.last.of(row) is None:
                 self.roll_back(row, self.watermark(row) - 1)
             self.shorten(row, 1)
         for behind, run in groupby(rows, key=lambda row: self.pending(row) > 1):
@@ -158,24 +156,7 @@ class Lane:
 
     def known_logits(self, row: int = 0) -> Tensor | None:
         """The logits [V] behind a transcript that has been read to its end, or None."""
-        known = self._logits[row]
-        return None if known is None or self.pending(row) else known[0][known[1]]
-
-    def logits_behind(self, row: int) -> Tensor | None:
-        """The logits [1, V] behind what has been read of a row, or None if they are gone."""
-        known = self._logits[row]
-        return None if known is None else known[0][known[1]][None]
-
-    def remember(self, row: int, logits: Tensor) -> None:
-        """Takes ``logits`` [1, V] as those behind what has been read of a row."""
-        self._logits[row] = logits, 0
-
-    def hold(self, row: int, logits: dict[int, Tensor]) -> None:
-        """Keeps ``logits`` [1, V] for a roll-back to the lengths that they stand behind.
-
-        Until the row is read on.
-        """
-        self._held[row] = logits
+        return None if self.pending(row) else self.last.of(row)
 
     def count_turns(self, rows: Sequence[int], turns: int) -> None:
         """Moves the watermarks over ``turns`` tokens that ``forward`` has read one at a time."""
@@ -183,8 +164,7 @@ class Lane:
             mark = self.watermark(row)
             self._passes[row] += [Pass(1, mark + i, len(rows)) for i in range(turns)]
             self.cache.lengths[row] = mark + turns
-            self._logits[row] = None
-            self._held[row] = {}
+            self.last.forget(row)
 
     def shorten(self, row: int, least: int) -> None:
         """Reads what is long in parts, but for ``least`` tokens or more: activations need memory.
@@ -193,10 +173,10 @@ class Lane:
         """
         if self.pending(row) <= max(least, min(SHORT, self.part)):
             return
-        while (pending := self.pending(row)) > (most := self._most()) + least:
+        while self.pending(row) > (most := self._most()) + least:
             # Room for all of it at once: buffers that grow are copied.
             self.cache.reserve(len(self._transcripts[row]))
-            self._read_pending([row], keep=pending - most)
+            self.fill([row], [self._unread(row)[:most]])
 
     def _most(self) -> int:
         """Tokens that a pass may read now."""
@@ -217,9 +197,8 @@ class Lane:
         width = self.cache.reserve(max(m + n for m, n in zip(marks, counts, strict=True)))
         exact = self.cache.begin(rows, counts, self._device)
         span = self.cache.begin_fixed(rows, exact.rows, exact.starts, exact.counts, width)
-        self.forward.logits(torch.tensor(new, device=self._device), span)
-        self.cache.commit()
-        self._count(rows, counts, marks)
+        self.forward.fill(torch.tensor(new, device=self._device), span)
+        self._commit(rows, counts)
 
     def _read(self, rows: Sequence[int]) -> None:
         """Brings the watermark of every row to the end of its transcript."""
@@ -230,7 +209,7 @@ class Lane:
             new = [self._unread(row) for row in rows]
             logits = self.read_packed(rows, new)
             if logits is not None:
-                self._keep_logits(rows, logits)
+                self.last.keep(rows, logits)
                 return
         if not self.takes_masks:
             alike = alike and len({self.watermark(row) for row in rows}) == 1
@@ -242,30 +221,21 @@ class Lane:
             # read in one pass with the rows that decode.
             for behind, run in groupby(rows, key=lambda row: self.pending(row) > 1):
                 if behind:
-                    self._read_pending(list(run), keep=1)
+                    some = list(run)
+                    self.fill(some, [self._unread(row)[:-1] for row in some])
             groups = [rows]
         for group in groups:
             self._read_pending(group)
 
-    def _read_pending(self, rows: Sequence[int], keep: int = 0) -> Tensor:
-        """One forward pass over what is pending in neighbouring rows, but for the last ``keep``.
-
-        Returns the logits [n, V] behind the last token of the longest; with ``keep`` they are void.
-        """
+    def _read_pending(self, rows: Sequence[int]) -> Tensor:
+        """One forward pass over what is pending in neighbouring rows; logits [n, V] behind it."""
         new = [self._unread(row) for row in rows]
-        if keep:
-            new = [ids[:-keep] for ids in new]
         logits = self.read(rows, new)
-        if not keep:
-            self._keep_logits(rows, logits)
+        self.last.keep(rows, logits)
         return logits
 
     def _unread(self, row: int) -> list[int]:
         return self._transcripts[row].ids[self.cache.lengths[row] :]
-
-    def _keep_logits(self, rows: Sequence[int], logits: Tensor) -> None:
-        for i, row in enumerate(rows):
-            self._logits[row] = logits, i
 
     def read(
         self,
@@ -282,22 +252,31 @@ class Lane:
             keep: as in ``forward.logits``, which it returns.
             heads: positions of each row that count as the head's work; one by default.
         """
-        marks = [self.cache.lengths[row] for row in rows]
+        if not keep and _uneven(new) and (packed := self.read_packed(rows, new)) is not None:
+            return packed
+        ids, span = self._begin(rows, new)
+        logits = self.forward.logits(ids, span, keep)
+        self._commit(rows, [len(ids) for ids in new], heads)
+        return logits
+
+    def fill(self, rows: Sequence[int], new: list[list[int]]) -> None:
+        """As :meth:`read`, for the keys and values alone: nobody needs the logits."""
+        if _uneven(new) and self.read_packed(rows, new) is not None:
+            return
+        ids, span = self._begin(rows, new)
+        self.forward.fill(ids, span)
+        self._commit(rows, [len(ids) for ids in new])
+
+    def _begin(self, rows: Sequence[int], new: Sequence[list[int]]) -> tuple[Tensor, Span]:
+        """Begins a pass over the tokens ``new`` of rows; they are padded where they differ."""
         counts = [len(ids) for ids in new]
-        if len(rows) > 1 and min(counts) != (length := max(counts)):
-            if not keep and (packed := self.read_packed(rows, new)) is not None:
-                return packed
-            new = [ids + ids[-1:] * (length - len(ids)) for ids in new]
         span = self.cache.begin(rows, counts, self._device)
         if len(rows) == counts[0] == 1:
             # Filling a tensor that is there costs a third of making one; on a GPU, no copy either.
-            ids = self._one.fill_(new[0][0])
-        else:
-            ids = torch.tensor(new, device=self._device)
-        logits = self.forward.logits(ids, span, keep)
-        self.cache.commit()
-        self._count(rows, counts, marks, heads)
-        return logits
+            return self._one.fill_(new[0][0]), span
+        length = max(counts)
+        padded = [ids + ids[-1:] * (length - len(ids)) for ids in new]
+        return torch.tensor(padded, device=self._device), span
 
     def read_packed(self, rows: Sequence[int], new: list[list[int]]) -> Tensor | None:
         """One forward pass over tokens of rows that lie side by side, as many of each as there are.
@@ -310,26 +289,27 @@ class Lane:
             attention of this model or of so many tokens needs a mask.
         """
         counts = [len(ids) for ids in new]
-        marks = [self.cache.lengths[row] for row in rows]
-        if not self.forward.packs(max(counts), max(map(add, marks, counts))):
+        ends = map(add, [self.cache.lengths[row] for row in rows], counts)
+        if not self.forward.packs(max(counts), max(ends)):
             return None
         self.cache.begin_packed(rows, counts, self._device)
-        ends = torch.tensor([*accumulate(counts)], device=self._device)
+        behind = torch.tensor([*accumulate(counts)], device=self._device)
         ids = torch.tensor([[*chain(*new)]], device=self._device)
-        logits = self.forward.packed(ids, ends - 1)
+        logits = self.forward.packed(ids, behind - 1)
         if logits is not None:
-            self.cache.commit()
-            self._count(rows, counts, marks)
+            self._commit(rows, counts)
         return logits
 
-    def _count(
-        self,
-        rows: Sequence[int],
-        counts: Sequence[int],
-        marks: Sequence[int],
-        heads: Sequence[int] | None = None,
+    def _commit(
+        self, rows: Sequence[int], counts: Sequence[int], heads: Sequence[int] | None = None
     ) -> None:
+        """Moves the watermarks over what a pass has read, and counts it."""
+        marks = [self.cache.lengths[row] for row in rows]
+        self.cache.commit()
         for i, row in enumerate(rows):
             self._passes[row].append(Pass(counts[i], marks[i], len(rows), heads[i] if heads else 1))
-            self._logits[row] = None
-            self._held[row] = {}
+            self.last.forget(row)
+
+
+def _uneven(new: Sequence[list[int]]) -> bool:
+    return len(new) > 1 and len(set(map(len, new))) > 1

@@ -25,7 +25,7 @@ MOST_TOKENS = 16  # of a product; beyond, torch's is as fast
 LEAST_WEIGHTS = 64 * 1024  # of a layer; below, the call is what costs
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Whether a dispatch mode looks at operators, as FlopCounterMode does: it knows only torch's own.
-_watched = torch._C._len_torch_dispatch_stack
+watched = torch._C._len_torch_dispatch_stack
 _multiply = torch.ops.steer_kernels.decode_linear.default
 
 
@@ -46,7 +46,7 @@ def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
         _here.in_pass
         and x.numel() <= MOST_TOKENS * x.shape[-1]
         and x.dtype is weight.dtype
-        and not _watched()
+        and not watched()
     ):
         product: Tensor = _multiply(x, weight, bias)
         return product
