@@ -12,6 +12,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from steer_kernels import kv_append_
 
+from .linear import watched
 from .span import BLOCK, Span
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class KVLayer(CacheLayerMixin):
         """Writes the new keys and values [n, H, N, D] and returns views of all that may be read.
 
         Raises:
-            Written: the cache's ``ends_early`` is set, and this was the last layer of the pass.
+            Written: the cache's ``ends_early`` is set, and this was the last layer of the pass. A
+                compiled pass goes on, and one that FlopCounterMode looks at, to be what costs say.
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -105,7 +107,7 @@ class KVLayer(CacheLayerMixin):
         if span.width > self.touched:
             self._touch(span)
         kv_append_(self.keys, self.values, key_states, value_states, *indices)
-        if cache.ends_early and not torch.compiler.is_compiling():  # compiled passes are whole
+        if cache.ends_early and not (torch.compiler.is_compiling() or watched()):
             cache.written += 1
             if cache.written == len(cache.layers):
                 cache.written = 0

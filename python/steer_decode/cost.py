@@ -7,7 +7,9 @@
    2 n N_body + 2 N_head + 4 sum over layers of H d (keys attended); the head sees one position,
    or each token of a step that the large model grades. What is computed and thrown away is left
    out: padding of rows of different length in one pass, and the masked half of a square. So is the
-   work of a router itself: the network of `learned`, a reward function of the user's.
+   work of a router itself: the network of `learned`, a reward function of the user's. And what is
+   spared is counted: parts of a prompt whose logits nobody needs end before the last layer's
+   attention.
 3. Bytes read: the weights once a forward pass, and the cached keys and values once. Answers that
    are written together share the reading of the weights evenly.
 4. Seconds on the wall; likewise shared by answers that are written together.

@@ -22,7 +22,7 @@ from .attention import DirectAttention, attention_of
 from .cache import KVCache
 from .cache_layer import Written
 from .cache_support import cache_argument
-from .linear import DirectLinear, watched
+from .linear import DirectLinear
 from .span import Span, ragged_mask
 
 _MASKED = ("eager", "sdpa")  # attention that takes a 4-D mask
@@ -82,8 +82,7 @@ class Forward:
         What comes after the last layer's is not computed: its attention, its products, the head.
         """
         cache = self._cache
-        # What counts operators, as FlopCounterMode does, is shown the pass that costs are for.
-        cache.ends_early, cache.written = not watched(), 0
+        cache.ends_early, cache.written = True, 0
         try:
             self.logits(ids, span)
         except Written:
