@@ -86,20 +86,11 @@ def test_models_of_real_size_read_whole_parts() -> None:
     assert budget.tokens(model, cache, 0) > PART[0]
 
 
-def test_parts_of_a_small_pair_get_shorter_as_its_cache_fills(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_parts_of_a_small_pair_get_shorter_as_its_cache_fills() -> None:
     pair, transcript = make_pair("llama", 0), Transcript(prompt_ids(3, 400))
     lane = lanes_of(pair, [transcript], 420)["large"]
-    parts: list[int] = []
-    read = Lane.read
-
-    def noted(self, rows, new, *rest):  # type: ignore[no-untyped-def]
-        parts.append(len(new[0]))
-        return read(self, rows, new, *rest)
-
-    monkeypatch.setattr(Lane, "read", noted)
     lane.catch_up()
+    parts = [one.new for one in lane._passes[0]]
     assert sum(parts) == 400
     assert parts[:-1] == sorted(parts[:-1], reverse=True)
     assert SHORT // 4 <= min(parts[:-1]) < max(parts) <= PART[0]
