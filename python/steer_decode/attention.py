@@ -62,8 +62,9 @@ def _attend(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return result
-    layer.cache.served += 1
-    span, window = layer.cache.span, layer.window
+    cache, window = layer.cache, layer.window
+    cache.served += 1
+    span = cache.span
     if span.runs:
         return _attend_packed(query, key, value, span, scaling, window), None
     if query.shape[2] > MOST_QUERIES:

@@ -13,10 +13,13 @@ from transformers.cache_utils import CacheLayerMixin
 from steer_kernels import kv_append_
 
 from .linear import watched
-from .span import BLOCK, Span
+from .span import Span
 
 if TYPE_CHECKING:
     from .cache import KVCache
+
+
+TOUCH = 32  # positions of all rows that are made safe at a time
 
 
 class Written(Exception):
@@ -79,7 +82,7 @@ class KVLayer(CacheLayerMixin):
         assert self.values is not None
         begin, end = self.touched, span.width
         if span.ragged or span.size < self.cache.rows or span.start > begin:
-            end = min(-(-end // BLOCK) * BLOCK, self.keys.shape[2])
+            end = min(-(-end // TOUCH) * TOUCH, self.keys.shape[2])
             self.keys[:, :, begin:end] = 0
             self.values[:, :, begin:end] = 0
         self.touched = end
