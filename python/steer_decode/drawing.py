@@ -7,11 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from steer_kernels import sample_logits, sample_logits_packed
+from steer_kernels import sample_logits
 
 from .conversation import Conversation
 from .errors import BrokenModelError
 from .sampling import Sampling
+
+_RANKS = 8  # of the statistics: what signals and routers read
+# The operator itself: its Python wrapper only words errors, half as long again for a small model.
+_draw = torch.ops.steer_kernels.sample_logits_packed.default
 
 
 class Drawer:
@@ -34,7 +38,7 @@ class Drawer:
         See ``steer_kernels.sample_logits_packed``.
         """
         uniform = self._uniform(conversations, logits)
-        return sample_logits_packed(logits, uniform, *self._options, vocab_size=self._vocab_size)
+        return _draw(logits, uniform, *self._options, _RANKS, self._vocab_size)
 
     def draw_processed(self, logits: Tensor, conversation: Conversation) -> int:
         """A token from what the caller's processors make of raw logits [1, V].
