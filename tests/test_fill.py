@@ -35,7 +35,7 @@ def fill(lane: Lane) -> None:
 def last_layers(model: PreTrainedModel) -> Iterator[list[int]]:
     """Collects an entry whenever the last layer of ``model`` has run to its end."""
     runs: list[int] = []
-    layer = model.get_decoder().layers[-1]
+    layer = model.base_model.layers[-1]
     handle = layer.register_forward_hook(lambda *_: runs.append(1))
     try:
         yield runs
@@ -106,7 +106,7 @@ def test_what_counts_operators_is_shown_the_whole_pass() -> None:
 def test_a_pass_that_fails_half_way_leaves_the_next_one_whole() -> None:
     model = make_pair("llama").small
     lane = lane_of(model, (20,))
-    handle = model.get_decoder().layers[0].mlp.register_forward_pre_hook(lambda *_: 1 / 0)
+    handle = model.base_model.layers[0].mlp.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fill(lane)
     handle.remove()
