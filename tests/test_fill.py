@@ -13,6 +13,7 @@ from steer_decode.cost import ModelShape
 from steer_decode.lane import Lane
 from steer_decode.transcript import Transcript
 from tiny import FAMILIES, make_model, make_pair, prompt_ids
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
@@ -31,12 +32,16 @@ def fill(lane: Lane) -> None:
         lane.fill(rows, [lane.transcript(row).ids[lane.watermark(row) : -1] for row in rows])
 
 
+def layers(model: PreTrainedModel) -> nn.ModuleList:
+    """Of any family, under whatever name."""
+    return next(module for module in model.modules() if isinstance(module, nn.ModuleList))
+
+
 @contextmanager
 def last_layers(model: PreTrainedModel) -> Iterator[list[int]]:
     """Collects an entry whenever the last layer of ``model`` has run to its end."""
     runs: list[int] = []
-    layer = model.base_model.layers[-1]
-    handle = layer.register_forward_hook(lambda *_: runs.append(1))
+    handle = layers(model)[-1].register_forward_hook(lambda *_: runs.append(1))
     try:
         yield runs
     finally:
@@ -106,7 +111,7 @@ def test_what_counts_operators_is_shown_the_whole_pass() -> None:
 def test_a_pass_that_fails_half_way_leaves_the_next_one_whole() -> None:
     model = make_pair("llama").small
     lane = lane_of(model, (20,))
-    handle = model.base_model.layers[0].mlp.register_forward_pre_hook(lambda *_: 1 / 0)
+    handle = layers(model)[0].mlp.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fill(lane)
     handle.remove()
