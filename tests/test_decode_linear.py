@@ -59,8 +59,8 @@ def check(actual: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 8, 9, 16, 33])
-@pytest.mark.parametrize(("size", "outputs"), [(896, 128), (1536, 37)], ids=str)
+@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 33, 125])
+@pytest.mark.parametrize(("size", "outputs"), [(896, 128), (2048, 64), (4864, 37)], ids=str)
 def test_shapes_of_real_models(
     multiply: Multiply, tokens: int, size: int, outputs: int, dtype: torch.dtype
 ) -> None:
@@ -149,13 +149,13 @@ def test_any_layout_equals_the_definition(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("size", [64, 77])
+@pytest.mark.parametrize("size", [64, 77, 2500])  # a block, with an end, and several
 def test_a_token_alone_and_an_output_alone_have_the_same_bits(
     multiply: Multiply, size: int, dtype: torch.dtype
 ) -> None:
-    x, weight, bias = problem(21, size, 23, dtype)
+    x, weight, bias = problem(130, size, 23, dtype)
     together = multiply(x, weight, bias)
-    for count in (1, 2, 3, 4, 7, 8, 9):
+    for count in (1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 121):
         assert torch.equal(multiply(x[:count], weight, bias), together[:count])
     for i in range(23):
         assert torch.equal(multiply(x, weight[i : i + 1], bias[i : i + 1]), together[:, i : i + 1])

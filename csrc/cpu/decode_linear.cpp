@@ -1,7 +1,7 @@
 // decode_linear, CPU driver: stage the tokens, split the outputs.
 //
 // Mathematics: out[t, n] = sum_k x[t, k] weight[n, k] + bias[n], summed in float32.
-// Data movement: the weights are read from memory once, for all tokens (decode_linear_tile.h).
+// Data movement: the weights are read from memory once for up to 120 tokens (decode_linear_tile.h).
 // Bytes: out_features * in_features * sizeof(dtype). The tokens stay in the caches.
 // Arithmetic: a multiply-add for each weight and token. Up to a few tokens a core computes faster
 //   than it reads.
@@ -16,6 +16,7 @@ namespace steer {
 namespace {
 
 constexpr int64_t kGrainBytes = 256 * 1024;  // about 10 us of reading
+constexpr int64_t kPageBytes = 4096;
 
 DecodeLinearKernels kernels_of(Isa isa, DType dtype) {
 #if STEER_X86_KERNELS
@@ -42,12 +43,14 @@ void decode_linear_cpu(const DecodeLinearParams& params, const ParallelFor& para
   const DecodeLinearKernels kernels = kernels_of(current_isa(), params.dtype);
   if (params.tokens == 0 || params.out_features == 0) return;
   LinearInput x{params.x, params.x_stride};
-  const int64_t rows = rounded_up(params.tokens, tile_tokens(params.tokens));
-  const int64_t width = rounded_up(params.in_features, kLineBytes / params.element_bytes());
+  int64_t width = rounded_up(params.in_features, kLineBytes / params.element_bytes());
+  // Tokens a multiple of a page apart would all want the same few lines of the nearest cache.
+  if (params.tokens > 3 && width * kernels.token_bytes % kPageBytes == 0)
+    width += kLineBytes / kernels.token_bytes;
   std::unique_ptr<char[]> staged;
-  if (kernels.token_bytes != params.element_bytes() || rows != params.tokens ||
+  if (kernels.token_bytes != params.element_bytes() ||
       width != params.in_features) {
-    staged.reset(new char[rows * width * kernels.token_bytes]());
+    staged.reset(new char[params.tokens * width * kernels.token_bytes]());
     kernels.stage(params, staged.get(), width);
     x = {staged.get(), width};
   }

@@ -11,12 +11,7 @@ namespace steer {
 
 constexpr int64_t kLineBytes = 64;  // of weights: a step of the loop over a row
 
-// Tokens that are multiplied at a time.
-constexpr int tile_tokens(int64_t tokens) {
-  return tokens <= 1 ? 1 : (tokens == 2 ? 2 : (tokens <= 4 ? 4 : 8));
-}
-
-// The tokens as a kernel reads them: zeros from in_features to a whole step, and whole tiles.
+// The tokens as a kernel reads them: zeros from in_features to a whole step.
 struct LinearInput {
   const void* data;
   int64_t stride;  // in elements

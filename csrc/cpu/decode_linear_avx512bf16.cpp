@@ -36,16 +36,14 @@ struct AsPairs {
   using Register = __m512bh;
   static constexpr int64_t kWidth = 2 * Vec::kLanes;
 
-  static __m512bh weights(const BFloat16* p) {
+  static __m512bh held(const BFloat16* p) {
     __m512bh pairs;
     std::memcpy(&pairs, p, sizeof(pairs));
-    return pairs;
-  }
-  static __m512bh tokens(const BFloat16* p) {
-    __m512bh pairs = weights(p);
     asm("" : "+v"(pairs));  // as Vec::held
     return pairs;
   }
+  static __m512bh weights(const BFloat16* p) { return held(p); }
+  static __m512bh tokens(const BFloat16* p) { return held(p); }
   static Vec multiply_add(__m512bh w, __m512bh t, Vec sum) {
     return {_mm512_dpbf16_ps(sum.v, w, t)};
   }

@@ -60,9 +60,9 @@ template <class T>
 void check_formula(DType dtype, double tolerance) {
   for (Isa isa : supported_isas()) {
     set_isa(isa_name(isa));
-    for (int64_t tokens : {1, 2, 3, 5, 8, 17})
-      for (int64_t in : {1, 16, 45, 160})
-        for (int64_t outs : {1, 4, 11}) {
+    for (int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 17, 122})
+      for (int64_t in : {1, 16, 45, 160, 1030, 2080})
+        for (int64_t outs : {1, 4, 71}) {
           Problem<T> problem(dtype, tokens, in, outs);
           decode_linear_cpu(problem.params, at_once);
           for (int64_t t = 0; t < tokens; ++t)
@@ -75,9 +75,9 @@ void check_formula(DType dtype, double tolerance) {
 
 }  // namespace
 
-TEST(the_formula_in_float32) { check_formula<float>(DType::kFloat32, 2e-5); }
-TEST(the_formula_in_bfloat16) { check_formula<BFloat16>(DType::kBFloat16, 0.3); }
-TEST(the_formula_in_float16) { check_formula<Half>(DType::kFloat16, 4e-2); }
+TEST(the_formula_in_float32) { check_formula<float>(DType::kFloat32, 1e-4); }
+TEST(the_formula_in_bfloat16) { check_formula<BFloat16>(DType::kBFloat16, 0.7); }
+TEST(the_formula_in_float16) { check_formula<Half>(DType::kFloat16, 9e-2); }
 
 TEST(splits_change_no_bit) {
   for (Isa isa : supported_isas()) {
