@@ -11,7 +11,7 @@ import pytest
 import reference_loop as ref
 import torch
 from backends import needs_extension
-from steer_decode import Router, linear
+from steer_decode import Router, direct_layers, linear
 from steer_decode.cost import ModelShape
 from steer_decode.lane import Lane
 from steer_decode.policies import FirstTokenEntropy
@@ -138,8 +138,8 @@ def test_a_pass_that_fails_leaves_nothing_behind(products: list) -> None:
         lane_of(model).catch_up()
     handle.remove()
     assert not any("forward" in vars(module) for module in model.modules())
-    assert not linear._passes
-    assert not linear._here.in_pass
+    assert not direct_layers._passes
+    assert not linear.here.in_pass
 
 
 def test_another_thread_gets_torchs_product_meanwhile(products: list) -> None:

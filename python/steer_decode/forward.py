@@ -7,7 +7,7 @@ The cache has begun a pass and knows its span; here the model is called. Three w
   were one text, so that nothing is padded and the weights are read once;
 - all else: the attention that the model was loaded with, and a mask where rows differ.
 
-Large matrix products of a few tokens take `decode_linear` in each of them (``linear.py``).
+In each of them matrix products and norms are ours (``direct_layers.py``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .attention import DirectAttention, attention_of
 from .cache import KVCache
 from .cache_layer import Written
 from .cache_support import cache_argument
-from .linear import DirectLinear
+from .direct_layers import DirectLayers
 from .span import Span, ragged_mask
 
 _MASKED = ("eager", "sdpa")  # attention that takes a 4-D mask
@@ -40,7 +40,7 @@ class Forward:
     def __init__(
         self, model: PreTrainedModel, windows: Sequence[int | None], cache: KVCache
     ) -> None:
-        self._call = DirectLinear(model)
+        self._call = DirectLayers(model)
         self._dtype = model.dtype
         self._cache = cache
         self._cache_argument = cache_argument(model)

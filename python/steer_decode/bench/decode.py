@@ -8,8 +8,8 @@ from functools import lru_cache
 import torch
 
 from ..cache_support import cache_argument
+from ..direct_layers import DirectLayers
 from ..lane import Lane
-from ..linear import DirectLinear
 from ..pair import Pair
 from ..policies import AlwaysSmall
 from ..router import Router
@@ -78,7 +78,7 @@ def _whole(job: Job, plan: Plan) -> list[Row]:
 def _hand_over(job: Job, plan: Plan) -> list[Row]:
     now, pair, n = clock(job.threads), _pair(job.model), plan.hand_over_tokens
     context = Context(pair, job.context, n, "large")
-    argument, model = cache_argument(context.model), DirectLinear(context.model)
+    argument, model = cache_argument(context.model), DirectLayers(context.model, norms=False)
     written = [i % pair.vocab_size for i in range(n)]
     both = Transcript(context.ids + written)
 

@@ -17,8 +17,8 @@ import torch
 
 from ..cache_support import cache_argument
 from ..demo import DOMAINS, problems
+from ..direct_layers import DirectLayers
 from ..lane import Lane
-from ..linear import DirectLinear
 from ..pair import Pair
 from ..policies import FirstTokenEntropy
 from ..router import Router
@@ -128,7 +128,7 @@ class Replay:
         self._lanes: dict[Writer, Lane] = {
             w: Lane(pair.model(w), pair.shapes[w], [Transcript([])]) for w in WRITERS
         }
-        self._models = {w: DirectLinear(pair.model(w)) for w in WRITERS}
+        self._models = {w: DirectLayers(pair.model(w), norms=False) for w in WRITERS}
         self._arguments = {w: cache_argument(pair.model(w)) for w in WRITERS}
 
     @torch.inference_mode()

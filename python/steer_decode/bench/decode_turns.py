@@ -21,9 +21,9 @@ from transformers import DynamicCache
 from transformers.generation.streamers import BaseStreamer
 
 from ..cache_support import cache_argument
+from ..direct_layers import DirectLayers
 from ..events import TextDelta
 from ..lane import Lane, lanes_of
-from ..linear import DirectLinear
 from ..pair import Pair
 from ..policies import AlwaysSmall
 from ..router import Router
@@ -160,7 +160,7 @@ def ours(context: Context, tokens: int, now: Clock) -> Turn:
 
 def bare(context: Context, tokens: int, now: Clock) -> Turn:
     """Pieces of "bare", a loop around the model: inputs, forward pass, argmax."""
-    model, cache = DirectLinear(context.model), context.cache
+    model, cache = DirectLayers(context.model, norms=False), context.cache
     argument = cache_argument(context.model)
 
     @torch.inference_mode()
@@ -176,10 +176,10 @@ def bare(context: Context, tokens: int, now: Clock) -> Turn:
     return turn
 
 
-def forward(model: DirectLinear, cache: Any, argument: str, ids: list[int]) -> torch.Tensor:
+def forward(model: DirectLayers, cache: Any, argument: str, ids: list[int]) -> torch.Tensor:
     """Logits [1, V] after a bare forward pass over ``ids``, which the cache then holds.
 
-    With the matrix products of our own passes, but the attention that the model was loaded with.
+    With the matrix products of our own passes, but the attention and the norms of the model.
     """
     span = cache.begin([0], [len(ids)], model.device)
     positions = span.starts[:, None]

@@ -1,0 +1,85 @@
+"""Passes whose norms are one operator: which, to the bit, and that nobody else notices."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from backends import needs_extension
+from steer_decode import norm
+from steer_decode.cost import ModelShape
+from steer_decode.lane import Lane
+from steer_decode.transcript import Transcript
+from tiny import FAMILIES, make_model, prompt_ids
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+ALL = (*FAMILIES, "olmo3")
+LIKE_LLAMA = ("llama", "qwen2", "qwen3", "mistral", "phi3")
+pytestmark = needs_extension
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Tokens of each call of the operator."""
+    calls = []
+    operator = torch.rms_norm
+
+    def rms_norm(x: Tensor, *arguments: object) -> Tensor:
+        calls.append(x.shape[1])
+        return operator(x, *arguments)
+
+    monkeypatch.setattr(torch, "rms_norm", rms_norm)
+    return calls
+
+
+def norms(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if type(module).__name__.endswith("Norm")]
+
+
+def logits_of(model: PreTrainedModel) -> list[Tensor]:
+    """Behind a prompt, and behind a token more."""
+    text = Transcript(prompt_ids(1, 20))
+    lane = Lane(model, ModelShape.of(model), [text])
+    found = [lane.catch_up().clone()]
+    text.append(7, "small")
+    return [*found, lane.catch_up().clone()]
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_every_norm_of_the_kind_and_the_same_bits(
+    family: str, counted: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(family, 0)
+    ours = logits_of(model)
+    assert len(counted) == (2 * len(norms(model)) if family in LIKE_LLAMA else 0)
+    counted.clear()
+    monkeypatch.setattr(norm, "served", lambda module: False)
+    plain = logits_of(model)
+    assert not counted
+    assert all(map(torch.equal, ours, plain))
+
+
+def test_other_dtypes_and_replaced_norms_stay(counted: list) -> None:
+    logits_of(make_model("llama", 0).to(torch.bfloat16))
+    assert not counted
+    model = make_model("llama", 0)
+    seen = []
+    first, *rest = norms(model)
+    original = first.forward
+    first.forward = lambda x: seen.append(0) or original(x)
+    logits_of(model)
+    assert seen == [0, 0]
+    assert len(counted) == 2 * len(rest)
+
+
+def test_outside_of_passes_the_model_is_as_it_was(counted: list) -> None:
+    model = make_model("llama", 0)
+    seen = []
+    norms(model)[0].register_forward_hook(lambda *_: seen.append(0))
+    logits_of(model)
+    assert seen == [0, 0]
+    assert not any("forward" in vars(module) for module in model.modules())
+    counted.clear()
+    with torch.no_grad():
+        model(torch.tensor([prompt_ids(1, 9)]))
+    assert not counted
