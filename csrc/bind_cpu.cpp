@@ -23,10 +23,12 @@
 #include "bind_decode_linear.h"
 #include "bind_inplace.h"
 #include "bind_logits.h"
+#include "bind_rms_norm.h"
 #include "cpu/decode_attention.h"
 #include "cpu/decode_linear.h"
 #include "cpu/kv_append.h"
 #include "cpu/logit_stats.h"
+#include "cpu/rms_norm.h"
 #include "cpu/sample_logits.h"
 #include "cpu/step_update.h"
 
@@ -123,20 +125,34 @@ Tensor decode_attention(const Tensor& query, const Tensor& keys, const Tensor& v
   return out;
 }
 
-Tensor decode_linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
-  const Tensor rows = steer::has_plain_rows(x) ? x : torch::stable::contiguous(x);
-  steer::DecodeLinearParams params = steer::decode_linear_params(rows, weight, bias);
+// A new tensor of x's sizes, but for the last dimension.
+Tensor allocate_like(const Tensor& x, int64_t last) {
   const int64_t dims = x.dim();
   std::vector<int64_t> sizes(dims), strides(dims);
   int64_t stride = 1;
   for (int64_t dim = dims - 1; dim >= 0; --dim) {
-    sizes[dim] = dim == dims - 1 ? params.out_features : x.size(dim);
+    sizes[dim] = dim == dims - 1 ? last : x.size(dim);
     strides[dim] = stride;
     stride *= std::max<int64_t>(1, sizes[dim]);
   }
-  Tensor out = steer::allocate(dims, sizes.data(), strides.data(), x.scalar_type());
+  return steer::allocate(dims, sizes.data(), strides.data(), x.scalar_type());
+}
+
+Tensor decode_linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
+  const Tensor rows = steer::has_plain_rows(x) ? x : torch::stable::contiguous(x);
+  steer::DecodeLinearParams params = steer::decode_linear_params(rows, weight, bias);
+  Tensor out = allocate_like(x, params.out_features);
   params.out = out.mutable_data_ptr();
   steer::decode_linear_cpu(params, torch_parallel_for);
+  return out;
+}
+
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double epsilon) {
+  const Tensor rows = steer::has_plain_rows(x) ? x : torch::stable::contiguous(x);
+  steer::RmsNormParams params = steer::rms_norm_params(rows, weight, epsilon);
+  Tensor out = allocate_like(x, params.size);
+  params.out = out.mutable_data_ptr();
+  steer::rms_norm_cpu(params, torch_parallel_for);
   return out;
 }
 
@@ -168,6 +184,7 @@ STABLE_TORCH_LIBRARY(steer_kernels, library) {
       "decode_attention(Tensor query, Tensor keys, Tensor values, Tensor starts, "
       "float? scale=None, int? window=None) -> Tensor");
   library.def("decode_linear(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor");
+  library.def("rms_norm(Tensor x, Tensor weight, float epsilon) -> Tensor");
   library.def(
       "kv_append_(Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor k, Tensor v, Tensor rows, "
       "Tensor starts, Tensor counts) -> ()");
@@ -183,6 +200,7 @@ STABLE_TORCH_LIBRARY_IMPL(steer_kernels, CPU, library) {
   library.impl("sample_logits_packed", TORCH_BOX(&sample_logits_packed));
   library.impl("decode_attention", TORCH_BOX(&decode_attention));
   library.impl("decode_linear", TORCH_BOX(&decode_linear));
+  library.impl("rms_norm", TORCH_BOX(&rms_norm));
   library.impl("kv_append_", TORCH_BOX(&kv_append));
   library.impl("step_update_", TORCH_BOX(&step_update));
 }

@@ -20,6 +20,7 @@ from steer_kernels.ops.decode_attention import decode_attention
 from steer_kernels.ops.decode_linear import decode_linear
 from steer_kernels.ops.kv_append import kv_append_
 from steer_kernels.ops.logit_stats import LogitStats, logit_stats
+from steer_kernels.ops.rms_norm import rms_norm
 from steer_kernels.ops.sample_logits import SampledLogits, sample_logits
 from steer_kernels.ops.sample_logits_packed import Packed, sample_logits_packed, unpack
 from steer_kernels.ops.step_update import (
@@ -44,6 +45,7 @@ __all__ = [
     "decode_linear",
     "kv_append_",
     "logit_stats",
+    "rms_norm",
     "sample_logits",
     "sample_logits_packed",
     "set_cpu_isa",

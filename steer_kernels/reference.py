@@ -234,3 +234,12 @@ def decode_linear(
     """x weight^T + bias in float64; see `ops.decode_linear`."""
     out = x.double() @ weight.double().T
     return (out if bias is None else out + bias.double()).to(out_dtype or x.dtype)
+
+
+def rms_norm(
+    x: Tensor, weight: Tensor, epsilon: float, out_dtype: torch.dtype | None = None
+) -> Tensor:
+    """weight x / sqrt(mean(x^2) + epsilon) in float64; see `ops.rms_norm`."""
+    y = x.double()
+    y = y * (y.square().mean(-1, keepdim=True) + epsilon).rsqrt()
+    return (weight.double() * y).to(out_dtype or x.dtype)

@@ -1,11 +1,11 @@
-"""Passes whose norms are one operator: which, to the bit, and that nobody else notices."""
+"""Passes whose norms are one operator: which, and that nobody else notices."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from backends import needs_extension
-from steer_decode import norm
+from steer_decode import linear, norm
 from steer_decode.cost import ModelShape
 from steer_decode.lane import Lane
 from steer_decode.transcript import Transcript
@@ -22,13 +22,12 @@ pytestmark = needs_extension
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Tokens of each call of the operator."""
     calls = []
-    operator = torch.rms_norm
 
-    def rms_norm(x: Tensor, *arguments: object) -> Tensor:
+    def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         calls.append(x.shape[1])
-        return operator(x, *arguments)
+        return torch.ops.steer_kernels.rms_norm(x, weight, epsilon)
 
-    monkeypatch.setattr(torch, "rms_norm", rms_norm)
+    monkeypatch.setattr(norm, "_rms_norm", rms_norm)
     return calls
 
 
@@ -46,7 +45,7 @@ def logits_of(model: PreTrainedModel) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("family", ALL)
-def test_every_norm_of_the_kind_and_the_same_bits(
+def test_every_norm_of_the_kind(
     family: str, counted: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model(family, 0)
@@ -56,12 +55,29 @@ def test_every_norm_of_the_kind_and_the_same_bits(
     monkeypatch.setattr(norm, "served", lambda module: False)
     plain = logits_of(model)
     assert not counted
-    assert all(map(torch.equal, ours, plain))
+    torch.testing.assert_close(ours, plain, atol=2e-5, rtol=2e-5)
 
 
-def test_other_dtypes_and_replaced_norms_stay(counted: list) -> None:
-    logits_of(make_model("llama", 0).to(torch.bfloat16))
-    assert not counted
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_norm_of_sixteen_bits_is_that_of_transformers(dtype: torch.dtype, counted: list) -> None:
+    layer = norms(make_model("llama", 0).to(dtype))[0]
+    weight = torch.empty_like(layer.weight).uniform_(0.5, 1.5)
+    layer.weight.data.copy_(weight)
+    x = torch.randn(50, 3, weight.shape[0]).to(dtype)
+    with torch.no_grad():
+        plain = layer(x)
+        linear.here.in_pass = True
+        try:
+            ours = norm.forward(layer, x)
+        finally:
+            linear.here.in_pass = False
+    assert counted
+    # The sum of squares in another order moves a few roundings.
+    assert (ours != plain).float().mean() < 0.01
+    torch.testing.assert_close(ours, plain, atol=0, rtol=2 * torch.finfo(dtype).eps)
+
+
+def test_a_norm_that_is_replaced_stays(counted: list) -> None:
     model = make_model("llama", 0)
     seen = []
     first, *rest = norms(model)

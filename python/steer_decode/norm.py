@@ -1,7 +1,6 @@
-"""Norms on a CPU: those of the Llama kind by one operator of torch, not by the six that they are.
+"""Norms on a CPU: those of the Llama kind by `rms_norm`, one operator for the six that they are.
 
-In float32 the result has the same bits; elsewhere they would differ in the last, so it stays as it
-is there. Of a token of a small model the norms are a tenth.
+To call six takes longer than to run them: a sixth of a token of the demo's small model.
 """
 
 from __future__ import annotations
@@ -12,7 +11,12 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+import steer_kernels  # noqa: F401  (makes the operators)
+
 from .linear import here
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_rms_norm = torch.ops.steer_kernels.rms_norm.default
 
 
 def _code(function: Any) -> tuple[object, ...]:
@@ -26,10 +30,11 @@ _LLAMA = _code(LlamaRMSNorm.forward)
 def forward(layer: Any, x: Tensor) -> Tensor:
     """Of a norm, in a pass or not."""
     weight = layer.weight
-    if here.in_pass and x.dtype is torch.float32 and not torch.compiler.is_compiling():
-        return torch.rms_norm(x, weight.shape, weight, layer.variance_epsilon)
-    plain: Tensor = type(layer).forward(layer, x)
-    return plain
+    if torch.compiler.is_compiling() or not here.in_pass or x.dtype is not weight.dtype:
+        out: Tensor = type(layer).forward(layer, x)
+    else:
+        out = _rms_norm(x, weight, layer.variance_epsilon)
+    return out
 
 
 def served(module: nn.Module) -> bool:
@@ -46,6 +51,7 @@ def served(module: nn.Module) -> bool:
         (replaced is None or getattr(replaced, "__func__", None) is forward)
         and type(weight) is nn.Parameter
         and weight.device.type == "cpu"
-        and weight.dtype is torch.float32
+        and weight.dtype in _DTYPES
+        and weight.is_contiguous()
         and isinstance(module.variance_epsilon, float)
     )

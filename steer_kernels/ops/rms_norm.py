@@ -1,0 +1,99 @@
+"""`rms_norm`: the norm of Llama and its kin, on the CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from steer_kernels import reference
+from steer_kernels._extension import extension
+
+_NAME = "steer_kernels::rms_norm"
+_SCHEMA = "(Tensor x, Tensor weight, float epsilon) -> Tensor"
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_DEVICES = ("cpu", "meta")
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """Root mean square layer normalization (Zhang and Sennrich, arXiv 1910.07467).
+
+        out[..., i] = weight[i] y[..., i],  y = x / sqrt(mean(x^2) + epsilon)
+
+    One operator where transformers has six. Sums and products are in float32, and y is rounded to
+    the dtype of `x` before it is multiplied, as there. A row has bitwise the same value beside any
+    others. There is no gradient.
+
+    Args:
+        x: [..., K] float32, bfloat16 or float16 on the CPU; any strides.
+        weight: [K], dtype of `x`, contiguous.
+        epsilon: at least 0.
+
+    Returns:
+        [..., K], contiguous, in the dtype of `x`.
+
+    Raises:
+        TypeError: an argument is no tensor, or has another dtype.
+        ValueError: another rank, size, layout, device or stride; a negative `epsilon`; an argument
+            that requires a gradient while gradients are enabled.
+    """
+    try:
+        if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+            raise RuntimeError
+        return _op(x, weight, epsilon)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        # The kernel has checked everything; this only finds a better-typed error, where a decode
+        # step does not pay for it.
+        _check(x, weight, epsilon)
+        raise
+
+
+def _check(x: Tensor, weight: Tensor, epsilon: float) -> None:
+    for name, tensor in (("x", x), ("weight", weight)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+        if tensor.layout != torch.strided:
+            raise ValueError(f"{name} must be a dense tensor, got layout {tensor.layout}")
+        if tensor.device.type not in _DEVICES or tensor.device != x.device:
+            raise ValueError(
+                f"{name} must be on the CPU, got {tensor.device}: use "
+                "torch.nn.functional.rms_norm on other devices"
+            )
+        if tensor.dtype not in _DTYPES or tensor.dtype != x.dtype:
+            wanted = "float32, bfloat16 or float16" if name == "x" else f"{x.dtype}, as x"
+            raise TypeError(f"{name} must be {wanted}, got {tensor.dtype}")
+        if tensor.requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                f"{name} must not require a gradient: this operator has none; call it under "
+                "torch.no_grad()"
+            )
+    if weight.ndim != 1 or weight.shape[0] < 1 or not weight.is_contiguous():
+        raise ValueError(
+            f"weight must be contiguous, of shape [K], K >= 1, got {list(weight.shape)} with "
+            f"strides {list(weight.stride())}"
+        )
+    if x.ndim < 1 or x.shape[-1] != weight.shape[0]:
+        raise ValueError(
+            f"x must have shape [..., {weight.shape[0]}] (size of weight), got {list(x.shape)}"
+        )
+    if not isinstance(epsilon, (int, float)):
+        raise TypeError(f"epsilon must be a number, got {type(epsilon).__name__}")
+    if not epsilon >= 0:
+        raise ValueError(f"epsilon must be at least 0, got {epsilon}")
+
+
+def _fake(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    _check(x, weight, epsilon)
+    return x.new_empty(x.shape)
+
+
+def _fallback(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """Stands in for the kernel. Checks too: torch.ops can be called past `rms_norm`."""
+    _check(x, weight, epsilon)
+    return reference.rms_norm(x, weight, epsilon)
+
+
+if extension is None:
+    torch.library.define(_NAME, _SCHEMA)
+    torch.library.impl(_NAME, "cpu", _fallback)
+torch.library.register_fake(_NAME, _fake)
+_op = torch.ops.steer_kernels.rms_norm.default
