@@ -28,21 +28,19 @@ class DirectLayers:
 
     Args:
         model: any; the layers that can be are.
-        norms: whether its norms are.
 
     Attributes:
         device: of the model.
     """
 
-    def __init__(self, model: PreTrainedModel, *, norms: bool = True) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self.device = model.device
-        kinds = [linear, norm] if norms else [linear]
         kernel = bool(supported_cpu_isas())  # else the operators are their slow definitions
         self._layers: list[tuple[dict[str, Any], MethodType]] = [
             (vars(module), MethodType(kind.forward, module))
             for module in (model.modules() if kernel else ())
-            for kind in kinds
+            for kind in (linear, norm)
             if kind.served(module)
         ]
 

@@ -78,7 +78,7 @@ def _whole(job: Job, plan: Plan) -> list[Row]:
 def _hand_over(job: Job, plan: Plan) -> list[Row]:
     now, pair, n = clock(job.threads), _pair(job.model), plan.hand_over_tokens
     context = Context(pair, job.context, n, "large")
-    argument, model = cache_argument(context.model), DirectLayers(context.model, norms=False)
+    argument, model = cache_argument(context.model), DirectLayers(context.model)
     written = [i % pair.vocab_size for i in range(n)]
     both = Transcript(context.ids + written)
 

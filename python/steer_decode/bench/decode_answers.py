@@ -128,7 +128,7 @@ class Replay:
         self._lanes: dict[Writer, Lane] = {
             w: Lane(pair.model(w), pair.shapes[w], [Transcript([])]) for w in WRITERS
         }
-        self._models = {w: DirectLayers(pair.model(w), norms=False) for w in WRITERS}
+        self._models = {w: DirectLayers(pair.model(w)) for w in WRITERS}
         self._arguments = {w: cache_argument(pair.model(w)) for w in WRITERS}
 
     @torch.inference_mode()

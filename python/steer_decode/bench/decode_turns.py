@@ -160,7 +160,7 @@ def ours(context: Context, tokens: int, now: Clock) -> Turn:
 
 def bare(context: Context, tokens: int, now: Clock) -> Turn:
     """Pieces of "bare", a loop around the model: inputs, forward pass, argmax."""
-    model, cache = DirectLayers(context.model, norms=False), context.cache
+    model, cache = DirectLayers(context.model), context.cache
     argument = cache_argument(context.model)
 
     @torch.inference_mode()
@@ -179,7 +179,7 @@ def bare(context: Context, tokens: int, now: Clock) -> Turn:
 def forward(model: DirectLayers, cache: Any, argument: str, ids: list[int]) -> torch.Tensor:
     """Logits [1, V] after a bare forward pass over ``ids``, which the cache then holds.
 
-    With the matrix products of our own passes, but the attention and the norms of the model.
+    With the layers of our own passes, but the attention that the model was loaded with.
     """
     span = cache.begin([0], [len(ids)], model.device)
     positions = span.starts[:, None]
