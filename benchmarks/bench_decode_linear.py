@@ -1,6 +1,6 @@
 """decode_linear against torch's linear, and against one read of the weights.
 
-    python benchmarks/bench_decode_linear.py                           # a table, two minutes
+    python benchmarks/bench_decode_linear.py                           # a table, three minutes
     python benchmarks/bench_decode_linear.py --tokens 1 --threads 1 2 --dtypes float32
     python benchmarks/bench_decode_linear.py --json linear.json
 
@@ -99,7 +99,7 @@ def show(rows: list[dict]) -> None:
     first = rows[0]
     peers = ", ".join(f"{row['peer']} {row['peer_us']:8.1f} ({row['ratio']:.2f}x)" for row in rows)
     print(
-        f"{first['shape']:>19} {first['dtype']:>8} {first['threads']}T {first['tokens']:>2} "
+        f"{first['shape']:>19} {first['dtype']:>8} {first['threads']}T {first['tokens']:>3} "
         f"tokens: {first['min_us']:8.1f} us, {first['gbps']:5.1f} GB/s; {peers}",
         flush=True,
     )
@@ -107,7 +107,7 @@ def show(rows: list[dict]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--tokens", type=int, nargs="+", default=[1, 4, 16, 128])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each line")

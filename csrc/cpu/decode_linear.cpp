@@ -2,7 +2,8 @@
 //
 // Mathematics: out[t, n] = sum_k x[t, k] weight[n, k] + bias[n], summed in float32.
 // Data movement: the weights are read from memory once for up to 120 tokens (decode_linear_tile.h).
-// Bytes: out_features * in_features * sizeof(dtype). The tokens stay in the caches.
+// Bytes: out_features * in_features * sizeof(dtype). The tokens stay in the caches: rows too long for
+//   the nearest one are multiplied in blocks.
 // Arithmetic: a multiply-add for each weight and token. Up to a few tokens a core computes faster
 //   than it reads.
 // Synchronisation: one parallel loop over outputs. An output's bits depend on its row of weights and

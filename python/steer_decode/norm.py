@@ -15,6 +15,7 @@ import steer_kernels  # noqa: F401  (makes the operators)
 
 from .linear import here
 
+MOST_ELEMENTS = 16 * 1024  # in 16 bits; beyond, torch's conversions are faster
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _rms_norm = torch.ops.steer_kernels.rms_norm.default
 
@@ -30,10 +31,15 @@ _LLAMA = _code(LlamaRMSNorm.forward)
 def forward(layer: Any, x: Tensor) -> Tensor:
     """Of a norm, in a pass or not."""
     weight = layer.weight
-    if torch.compiler.is_compiling() or not here.in_pass or x.dtype is not weight.dtype:
-        out: Tensor = type(layer).forward(layer, x)
+    if (
+        here.in_pass
+        and x.dtype is weight.dtype
+        and (x.dtype is torch.float32 or x.numel() <= MOST_ELEMENTS)
+        and not torch.compiler.is_compiling()
+    ):
+        out: Tensor = _rms_norm(x, weight, layer.variance_epsilon)
     else:
-        out = _rms_norm(x, weight, layer.variance_epsilon)
+        out = type(layer).forward(layer, x)
     return out
 
 
