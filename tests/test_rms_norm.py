@@ -98,7 +98,7 @@ CASES = [
     ((X[:, :0], WEIGHT[:0], 1e-6), ValueError, r"weight must .* K >= 1, got \[0\]"),
     ((X[:, :9], WEIGHT, 1e-6), ValueError, r"x must have shape \[..., 16\] .*, got \[2, 9\]"),
     ((X.to_sparse(), WEIGHT, 1e-6), ValueError, "x must be a dense tensor"),
-    ((X, WEIGHT.to("meta"), 1e-6), ValueError, "weight must be on the CPU, got meta"),
+    ((X, WEIGHT.to("meta"), 1e-6), ValueError, "weight must be on the device of x, cpu, got meta"),
     ((X, WEIGHT, -1.0), ValueError, "epsilon must be at least 0, got -1.0"),
     ((X, WEIGHT, float("nan")), ValueError, "epsilon must be at least 0, got nan"),
     ((X, WEIGHT, "1"), TypeError, "epsilon must be a number, got str"),

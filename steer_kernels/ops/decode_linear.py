@@ -7,11 +7,10 @@ from torch import Tensor
 
 from steer_kernels import reference
 from steer_kernels._extension import extension
+from steer_kernels.ops._layers import check_tensors
 
 _NAME = "steer_kernels::decode_linear"
 _SCHEMA = "(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor"
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_DEVICES = ("cpu", "meta")
 
 
 def decode_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -54,26 +53,7 @@ def decode_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     given = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
-    for name, tensor in given.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-        if tensor.layout != torch.strided:
-            raise ValueError(f"{name} must be a dense tensor, got layout {tensor.layout}")
-        if tensor.device.type not in _DEVICES:
-            raise ValueError(
-                f"{name} must be on the CPU, got {tensor.device}: use "
-                "torch.nn.functional.linear on other devices"
-            )
-        if tensor.device != x.device:
-            raise ValueError(f"{name} must be on the device of x, {x.device}, got {tensor.device}")
-        if tensor.dtype not in _DTYPES or tensor.dtype != x.dtype:
-            wanted = "float32, bfloat16 or float16" if name == "x" else f"{x.dtype}, as x"
-            raise TypeError(f"{name} must be {wanted}, got {tensor.dtype}")
-        if tensor.requires_grad and torch.is_grad_enabled():
-            raise ValueError(
-                f"{name} must not require a gradient: this operator has none; call it under "
-                "torch.no_grad()"
-            )
+    check_tensors(given, "torch.nn.functional.linear")
     if weight.ndim != 2 or weight.shape[1] < 1:
         raise ValueError(f"weight must have shape [N, K], K >= 1, got {list(weight.shape)}")
     if weight.shape[1] > 1 and weight.stride(1) != 1:

@@ -7,11 +7,10 @@ from torch import Tensor
 
 from steer_kernels import reference
 from steer_kernels._extension import extension
+from steer_kernels.ops._layers import check_tensors
 
 _NAME = "steer_kernels::rms_norm"
 _SCHEMA = "(Tensor x, Tensor weight, float epsilon) -> Tensor"
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_DEVICES = ("cpu", "meta")
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -48,24 +47,7 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 
 def _check(x: Tensor, weight: Tensor, epsilon: float) -> None:
-    for name, tensor in (("x", x), ("weight", weight)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-        if tensor.layout != torch.strided:
-            raise ValueError(f"{name} must be a dense tensor, got layout {tensor.layout}")
-        if tensor.device.type not in _DEVICES or tensor.device != x.device:
-            raise ValueError(
-                f"{name} must be on the CPU, got {tensor.device}: use "
-                "torch.nn.functional.rms_norm on other devices"
-            )
-        if tensor.dtype not in _DTYPES or tensor.dtype != x.dtype:
-            wanted = "float32, bfloat16 or float16" if name == "x" else f"{x.dtype}, as x"
-            raise TypeError(f"{name} must be {wanted}, got {tensor.dtype}")
-        if tensor.requires_grad and torch.is_grad_enabled():
-            raise ValueError(
-                f"{name} must not require a gradient: this operator has none; call it under "
-                "torch.no_grad()"
-            )
+    check_tensors({"x": x, "weight": weight}, "torch.nn.functional.rms_norm")
     if weight.ndim != 1 or weight.shape[0] < 1 or not weight.is_contiguous():
         raise ValueError(
             f"weight must be contiguous, of shape [K], K >= 1, got {list(weight.shape)} with "
