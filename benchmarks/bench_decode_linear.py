@@ -26,6 +26,7 @@ from torch.nn.functional import linear
 import steer_kernels
 
 BYTES = 256 << 20
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 class Shape(NamedTuple):
@@ -108,7 +109,7 @@ def show(rows: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 4, 16, 128])
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each line")
     parser.add_argument("--json", type=Path, help="write the rows to this file")

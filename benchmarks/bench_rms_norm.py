@@ -19,6 +19,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 import steer_kernels
 
+DTYPES = ("float32", "bfloat16", "float16")
 SIZES = (96, 576, 896, 4096)
 CALLS = 50  # of a round
 EPSILON = 1e-6
@@ -46,7 +47,7 @@ def contenders(rows: int, size: int, dtype: torch.dtype) -> dict[str, Callable[[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 16, 256])
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["float32", "bfloat16"])
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each line")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -77,6 +77,16 @@ def test_a_norm_of_sixteen_bits_is_that_of_transformers(dtype: torch.dtype, coun
     torch.testing.assert_close(ours, plain, atol=0, rtol=2 * torch.finfo(dtype).eps)
 
 
+def test_many_numbers_of_sixteen_bits_stay(counted: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model("llama", 0).to(torch.bfloat16)
+    monkeypatch.setattr(norm, "MOST_ELEMENTS", model.config.hidden_size)
+    logits_of(model)
+    assert counted == [1] * len(norms(model))  # of the pass over one token
+    counted.clear()
+    logits_of(make_model("llama", 0))
+    assert len(counted) == 2 * len(norms(model))
+
+
 def test_a_norm_that_is_replaced_stays(counted: list) -> None:
     model = make_model("llama", 0)
     seen = []

@@ -49,8 +49,7 @@ void decode_linear_cpu(const DecodeLinearParams& params, const ParallelFor& para
   if (params.tokens > 3 && width * kernels.token_bytes % kPageBytes == 0)
     width += kLineBytes / kernels.token_bytes;
   std::unique_ptr<char[]> staged;
-  if (kernels.token_bytes != params.element_bytes() ||
-      width != params.in_features) {
+  if (kernels.token_bytes != params.element_bytes() || width != params.in_features) {
     staged.reset(new char[params.tokens * width * kernels.token_bytes]());
     kernels.stage(params, staged.get(), width);
     x = {staged.get(), width};
