@@ -46,8 +46,10 @@ def test_settings_in_generation_config_json(tmp_path: Path) -> None:
     boundary = StepBoundary(pair.tokenizer, pair.vocab_size, max_tokens=5)
     expected = Router(make_pair("llama", 0), FirstTokenEntropy(0.7), boundary)
     want = expected.pair.small.generate(**inputs, custom_generate=expected, max_new_tokens=LIMIT)
+    own = Router(loaded)  # which is given no policy of the user's
     for options in ({}, {"generation_config": GenerationConfig(max_new_tokens=LIMIT)}):
-        got = door(AlwaysSmall(), inputs, loaded, **options)
+        options |= {"custom_generate": own, "max_new_tokens": LIMIT}
+        got = loaded.small.generate(**inputs, **options)
         assert torch.equal(got.sequences, want.sequences)
         assert got.steer[0].trace.policy == "first-token:threshold=0.7:signal=entropy"
         assert max(len(s.token_ids) for s in got.steer[0].trace.steps) == 5

@@ -78,8 +78,9 @@ def custom_generate(
         logits_processor, stopping_criteria: as prepared by ``generate``. Confidence is read before
             the processors. They are called row by row, on [1, l] ids with the pads of the batch,
             and must be functions of these ids, since a step may be taken back.
-        generation_config: as prepared by ``generate``; its entry "steer" is read.
-        steer: settings in place of that entry, see :class:`SteerConfig`.
+        generation_config: as prepared by ``generate``; its entry "steer" is read as data. What
+            came with the model sets only what ``router`` leaves open.
+        steer: settings of the caller's in place of that entry, see :class:`SteerConfig`.
         steer_streamer: a streamer, for one row. It is given what stays.
         stop_strings: texts that end an answer.
         token_type_ids: zeros, which some tokenizers add and most models do not know.
@@ -101,9 +102,7 @@ def custom_generate(
     if token_type_ids is not None and bool(token_type_ids.any()):
         model_kwargs["token_type_ids"] = token_type_ids
     rows = prompt_rows(router.pair, input_ids, model_kwargs)
-    if steer is None:
-        steer = getattr(generation_config, "steer", None)
-    config = SteerConfig.read({} if steer is None else steer)
+    config = SteerConfig.of_call(steer, generation_config, model.generation_config, router)
     router = config.apply(router)
     router.pair = router.pair.ending_at(call_eos_ids(router.pair, stopping_criteria))
     pad = pad_id(router.pair, generation_config, len(rows))

@@ -24,6 +24,7 @@ from transformers import (
 from .cache_support import check_cache_support
 from .cost import ModelShape
 from .errors import ContextFullError, SteerError
+from .model_code import check_no_code
 from .steps import StepBoundary
 from .transcript import WRITERS, Writer
 
@@ -283,6 +284,9 @@ def _load(auto: Any, name: str, source: str | Path, **kwargs: Any) -> Any:
     # A hub id is NAME or OWNER/NAME; anything else that is no folder is a path that leads nowhere.
     if not Path(source).exists() and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", str(source)):
         raise SteerError(f"cannot load the {name} model {str(source)!r}: there is no such folder")
+    check_no_code(name, str(source), kwargs)
+    # Said, or transformers would ask at a terminal, and wait.
+    kwargs.setdefault("trust_remote_code", False)
     try:
         return auto.from_pretrained(str(source), **kwargs)
     except (OSError, ValueError, KeyError, ImportError) as error:

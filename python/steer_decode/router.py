@@ -12,6 +12,7 @@ from .events import RoutedOutput
 from .pair import Pair
 from .policies import Policy
 from .sampling import Sampling
+from .steer_config import recommended_policy
 from .steps import StepBoundary
 from .streams import Cohort, RoutedStream
 from .transcript import WRITERS, Transcript, Writer
@@ -24,24 +25,28 @@ class Router:
 
     Args:
         pair: the two models and their tokenizer.
-        policy: who writes next.
+        policy: who writes next; by default the router that the small model's
+            ``generation_config.json`` names, which is one that is built in and sets numbers only.
         boundary: where a step closes; by default at "\\n\\n", or after 512 tokens.
         turns: tokens that a model writes between two looks of the host; by default 8 on a GPU and
             1 elsewhere. What is written does not depend on it.
 
     Raises:
-        SteerError: the policy cannot serve this pair (a calibration of another one, say).
+        SteerError: the policy cannot serve this pair (a calibration of another one, say), or
+            there is none.
     """
 
     def __init__(
         self,
         pair: Pair,
-        policy: Policy,
+        policy: Policy | None = None,
         boundary: StepBoundary | None = None,
         turns: int | None = None,
     ) -> None:
         if not isinstance(pair, Pair):
             raise SteerError(f"pair must be two models, as Pair(small, large, ...), got {pair!r}")
+        if policy is None:
+            policy = recommended_policy(pair)
         if not isinstance(policy, Policy):
             raise SteerError(
                 f"policy must be a router such as FirstTokenEntropy(0.5), got {policy!r}: "
@@ -58,6 +63,7 @@ class Router:
         self.pair = pair
         self.policy = policy
         self.boundary = boundary or pair.boundary
+        self.own_boundary = boundary is not None
 
     # The side door: pair.small.generate(**inputs, custom_generate=router)
     __call__ = custom_generate

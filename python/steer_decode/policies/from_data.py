@@ -1,0 +1,87 @@
+"""A router that a file names: a model's ``generation_config.json``, say, which its author wrote.
+
+What comes with a model is data. It may name a router that is built in and set numbers of it, and
+words of which there is a list here. It can name no function, no file and no list of writers: those
+are for the user's own call and command line, which :func:`~steer_decode.policies.parse_policy`
+reads. Nothing here calls that one, and no setting is handed on that is not a number, a switch, or a
+word of the list.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Collection, Mapping
+
+from ..errors import SteerError
+from ..signals import SIGNALS
+from . import POLICIES, Policy
+from .both_sides import OVER as OVER_TOKENS
+from .corea import OVER as OVER_STEPS
+from .rewards import LIKELIHOOD
+from .sides import COST_NAMES
+from .spec_reason import DEFAULTS as GRADES
+
+WORDS: Mapping[str, Collection[str]] = {
+    "signal": tuple(SIGNALS),
+    "tokens": ("all", "math"),
+    "grade": tuple(GRADES),
+    "reward": (LIKELIHOOD,),
+    "over": tuple(dict.fromkeys((*OVER_TOKENS, *OVER_STEPS))),
+    "cost": tuple(COST_NAMES),
+    "fix": ("token", "step"),
+}
+"""Every word that data may set, by setting."""
+
+# What a router reads or runs, and lists: never from data, whatever the value looks like.
+_NEVER = ("calibration", "path", "strings", "writers")
+_SWITCHES = {"true": True, "false": False}
+_WAY = "name it in the call, as steer={'router': ...} or Router(pair, policy)"
+
+
+def parse_data_policy(text: str) -> Policy:
+    """A built-in router from ``NAME`` or ``NAME:SETTING=VALUE:...`` as it stands in a file.
+
+    Args:
+        text: the specification; values are finite numbers, "true", "false", and :data:`WORDS`.
+
+    Raises:
+        SteerError: an unknown name or setting, a value of another kind, or a router that needs a
+            file.
+    """
+    name, *parts = text.split(":")
+    if name not in POLICIES:
+        raise SteerError(f"unknown router {name!r}: choose from {', '.join(POLICIES)}")
+    known = [key for key in inspect.signature(POLICIES[name]).parameters if key not in _NEVER]
+    settings: dict[str, float | bool | str] = {}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if key in _NEVER or not equals or key not in known:
+            choice = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise SteerError(
+                f"router {name!r} takes no {part!r} from a file: {choice} (as KEY=VALUE); what is "
+                f"read or run is named by the user: {_WAY}"
+            )
+        settings[key] = _word(name, key, value) if key in WORDS else _number(name, key, value)
+    return POLICIES[name](**settings)
+
+
+def _word(name: str, key: str, value: str) -> str:
+    if value not in WORDS[key]:
+        raise SteerError(
+            f"{key} of router {name!r} must be one of {', '.join(WORDS[key])} where a file sets "
+            f"it, got {value!r}: {_WAY}"
+        )
+    return value
+
+
+def _number(name: str, key: str, value: str) -> float | bool:
+    if value in _SWITCHES:
+        return _SWITCHES[value]
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise SteerError(f"{key} of router {name!r} must be a finite number, got {value!r}")
+    return number
