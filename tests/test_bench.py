@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ import pytest
 import torch
 from steer_decode.bench import measure as measure_module
 from steer_decode.bench import peers, plot, timer
-from steer_decode.bench.plan import OPS, QUICK, Case, Plan
+from steer_decode.bench.plan import CLOCKS, OPS, QUICK, SAMPLINGS, Case, Plan
 from steer_decode.bench.report import KEYS, markdown, tables
-from steer_decode.bench.workload import OURS, PEERS, workload
+from steer_decode.bench.workload import OURS, PEERS, sample_chain, workload
 from steer_decode.cli import app
 from typer.testing import CliRunner
+
+from steer_kernels import reference
 
 TINY = ["--batches", "1,3", "--vocabs", "64,100", "--dtypes", "float32,bfloat16"]
 SHORT = ["--seconds", "0.01", "--no-compile"]
@@ -51,6 +55,8 @@ class TestRows:
             assert row["ratio"] == row["peer_us"] / row["median_us"]
             assert row["median_us"] > 0
             assert row["device"] == "cpu"
+            assert row["clock"] == "host"
+            assert row["sampling"] == ("plain" if row["op"] == "sample_logits" else None)
             assert row["threads"] == 1
 
     def test_bytes_are_those_of_one_read(self, rows: list[dict[str, Any]]) -> None:
@@ -134,6 +140,47 @@ def test_peer_that_fails_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) 
     assert "other" not in result.stdout
 
 
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_samplings_are_those_of_the_op_and_of_the_chain(sampling: str, tmp_path: Path) -> None:
+    """The chain keeps what the op's definition keeps, and a line of the table says which it is."""
+    settings: Any = SAMPLINGS[sampling]
+    logits = torch.randn(3, 300, generator=torch.Generator().manual_seed(1)).mul_(4)
+    keep = reference.kept(
+        logits.double(), 1.0, settings.get("top_k", 0), settings.get("top_p", 1.0), 0.0
+    )
+    for _ in range(20):
+        token, logprob = sample_chain(logits, 8, **settings)[-2:]
+        assert keep.gather(-1, token).all()
+        expected = logits.double().masked_fill(~keep, -torch.inf).log_softmax(-1).gather(-1, token)
+        torch.testing.assert_close(logprob.double(), expected, rtol=0, atol=1e-5)
+    case = Case("sample_logits", "float32", 3, 300, 8, 1, sampling=sampling)
+    with torch.inference_mode():
+        calls = workload(case, compiled=False).calls
+        if sampling == "greedy":
+            first = [call()[-2].flatten() for call in (calls[OURS], calls["torch"])]  # type: ignore
+            assert first[0].equal(first[1])
+    file = tmp_path / "rows.json"
+    args = ["--ops", "sample_logits", "--samplings", f"plain,{sampling}", "--vocabs", 300]
+    args += ["--batches", 3, "--dtypes", "float32", *SHORT, "--json", file]
+    result = bench(*args)
+    assert result.exit_code == 0
+    rows = json.loads(file.read_text())
+    assert {row["sampling"] for row in rows} == {"plain", sampling}
+    assert ("| sampling |" in result.stdout) == (sampling != "plain")
+
+
+def test_calls_take_turns_at_the_inputs() -> None:
+    case = Case("logit_stats", "float32", 2, 50, 4, 1)
+    with torch.inference_mode():
+        calls = workload(case, compiled=False, inputs=3).calls
+        maxima = [calls[OURS]().max_logit for _ in range(6)]  # type: ignore[attr-defined]
+        theirs = [calls["torch"]()[0] for _ in range(3)]  # type: ignore[index]
+    for i in range(3):
+        assert maxima[i].equal(maxima[i + 3])
+        assert maxima[i].equal(theirs[i])
+        assert not maxima[i].equal(maxima[(i + 1) % 3])
+
+
 @pytest.mark.slow
 def test_compiled_chain_is_a_peer(tmp_path: Path) -> None:
     file = tmp_path / "rows.json"
@@ -175,6 +222,9 @@ def test_picture_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--seconds", "0"], "--seconds must be above 0"),
         (["--seconds", "nan"], "--seconds must be above 0"),
         (["--cold-l2"], "--cold-l2 is for --device cuda"),
+        (["--clocks", "graph"], "--clocks is for --device cuda"),
+        (["--clocks", "sun", "--device", "cuda"], "unknown clock 'sun': choose from events, graph"),
+        (["--samplings", "warm"], "unknown sampling 'warm': choose from plain, greedy, top_p=0.95"),
         (["--json", "{file}/rows.json"], "cannot write"),
         (["--json", "{folder}"], "which is a folder: choose another --json"),
         (["--plot", "picture.txt"], "--plot must end in .png or .svg, got 'picture.txt'"),
@@ -200,9 +250,12 @@ def test_cuda_without_a_card_is_refused() -> None:
 @pytest.mark.gpu
 def test_rows_of_a_gpu(tmp_path: Path) -> None:
     file = tmp_path / "rows.json"
-    result = bench(*TINY, *SHORT, "--device", "cuda", "--cold-l2", "--json", file)
+    clocks = ",".join(CLOCKS)
+    args = ["--device", "cuda", "--cold-l2", "--clocks", clocks, "--json", file]
+    result = bench(*TINY, *SHORT, *args)
     assert result.exit_code == 0, result.output
-    assert {row["op"] for row in json.loads(file.read_text())} == set(OPS)
+    rows = json.loads(file.read_text())
+    assert {(row["op"], row["clock"]) for row in rows} == {(op, c) for op in OPS for c in CLOCKS}
 
 
 class FakeEvent:
@@ -220,21 +273,111 @@ class FakeEvent:
         return end.time - self.time
 
 
+class FakeGraph:
+    """A CUDA graph: calls made during its capture count when it is replayed, and not before."""
+
+    def replay(self) -> None:
+        FakeEvent.calls += self.captured
+
+
+class FakeCuda:
+    """What the timer needs of `torch.cuda`."""
+
+    Event, CUDAGraph = FakeEvent, FakeGraph
+
+    def __init__(self) -> None:
+        self.waits: list[int] = []
+        self._sleep = self.waits.append
+        self.mode: object = 0
+        self.synchronised = 0
+
+    def synchronize(self) -> None:
+        self.synchronised += 1
+
+    def get_sync_debug_mode(self) -> object:
+        return self.mode
+
+    def set_sync_debug_mode(self, mode: object) -> None:
+        self.mode = mode
+
+    def Stream(self) -> Any:
+        return types.SimpleNamespace(wait_stream=lambda other: None)
+
+    current_stream = Stream
+
+    def stream(self, stream: object) -> Any:
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def graph(self, graph: FakeGraph) -> Any:
+        before = FakeEvent.calls
+        yield
+        graph.captured, FakeEvent.calls = FakeEvent.calls - before, before
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    fake = FakeCuda()
+    buffer = torch.ones(4)
+    fake.buffer = buffer  # type: ignore[attr-defined]
+    namespace = types.SimpleNamespace(cuda=fake, uint8=torch.uint8, empty=lambda *a, **k: buffer)
+    monkeypatch.setattr(timer, "torch", namespace)
+    return fake
+
+
+def count() -> None:
+    FakeEvent.calls += 1
+
+
 @pytest.mark.parametrize("cold_l2", [False, True])
-def test_timer_of_a_gpu_queues_behind_a_wait(
-    cold_l2: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waits: list[int] = []
-    cuda = types.SimpleNamespace(Event=FakeEvent, synchronize=lambda: None, _sleep=waits.append)
-    flushed = torch.ones(4)
-    fake = types.SimpleNamespace(cuda=cuda, uint8=torch.uint8, empty=lambda *a, **k: flushed)
-    monkeypatch.setattr(timer, "torch", fake)
-
-    def call() -> None:
-        FakeEvent.calls += 1
-
-    us = timer.medians({"a": call}, 1e-9, device="cuda", cold_l2=cold_l2)
+def test_timer_of_a_gpu_queues_behind_a_wait(cold_l2: bool, cuda: Any) -> None:
+    us = timer.medians({"a": count}, 1e-9, device="cuda", cold_l2=cold_l2)
     assert us == {"a": pytest.approx(1000.0)}  # a call a millisecond
-    assert len(waits) == 1  # a round, as there is no time for more
-    assert min(waits) >= 1e-3 * timer.CYCLES_PER_SECOND
-    assert flushed.any() != cold_l2
+    assert len(cuda.waits) == 1  # a round, as there is no time for more
+    assert min(cuda.waits) >= 1e-3 * timer.CYCLES_PER_SECOND
+    assert cuda.buffer.any() != cold_l2
+
+
+@pytest.mark.parametrize("cold_l2", [False, True])
+def test_a_call_in_a_graph_is_a_part_of_its_replay(cold_l2: bool, cuda: Any) -> None:
+    us = timer.medians({"a": count}, 1e-9, device="cuda", cold_l2=cold_l2, clock="graph")
+    assert us == {"a": pytest.approx(1000.0)}  # of the twenty of a replay
+    assert len(cuda.waits) == 1
+    assert cuda.buffer.any() != cold_l2
+
+
+def test_what_reads_on_the_host_is_not_captured(cuda: Any) -> None:
+    def reads() -> None:
+        if cuda.mode == "error":
+            raise RuntimeError("called a synchronizing CUDA operation\nand more")
+
+    told: list[tuple[str, str]] = []
+    us = timer.medians(
+        {"a": count, "b": reads},
+        1e-9,
+        device="cuda",
+        clock="graph",
+        left_out=lambda *words: told.append(words),
+    )
+    assert us == {"a": pytest.approx(1000.0)}
+    assert told == [("b", "called a synchronizing CUDA operation")]
+    assert cuda.mode == 0  # as it was
+    with pytest.raises(timer.NotCapturable, match="a synchronizing CUDA operation"):
+        timer.medians({"b": reads, "a": count}, 1e-9, device="cuda", clock="graph")
+
+
+@pytest.mark.parametrize("cold_l2", [False, True])
+def test_wall_clock_goes_on_to_the_end_of_the_synchronisation(cold_l2: bool, cuda: Any) -> None:
+    queued: list[float] = []
+
+    def synchronize() -> None:
+        time.sleep(0.002 * len(queued))
+        queued.clear()
+
+    cuda.synchronize = synchronize
+    us = timer.medians(
+        {"a": lambda: queued.append(0)}, 1e-9, device="cuda", cold_l2=cold_l2, clock="wall"
+    )
+    assert us["a"] >= 2000
+    assert cuda.buffer.any() != cold_l2
+    assert not cuda.waits

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from .plan import Case
-from .timer import medians
+from .timer import GRAPH_CALLS, L2_BUFFER_BYTES, medians
 from .workload import OURS, Workload, backend, workload
 
 
@@ -22,7 +23,8 @@ class Row:
 
     `median_us` and `gbps` are ours: microseconds a call, and the bytes that one read of the input
     moves (kv_append_: read and written) over that time. `ratio` is `peer_us / median_us`: how many
-    times faster ours is; below 1 the peer is faster.
+    times faster ours is; below 1 the peer is faster. `sampling` is None but for sample_logits;
+    `clock` is "host" on a CPU, else one of `CLOCKS`.
     """
 
     op: str
@@ -32,7 +34,9 @@ class Row:
     batch: int
     vocab: int | None
     k: int | None
+    sampling: str | None
     threads: int
+    clock: str
     median_us: float
     gbps: float
     peer: str
@@ -43,29 +47,71 @@ class Row:
         return asdict(self)
 
 
+LeftOut = Callable[[str, str], None]
+
+
 def measure(
     case: Case,
     seconds: float,
     *,
     compiled: bool = True,
     cold_l2: bool = False,
-    left_out: Callable[[str, str], None] = lambda peer, reason: None,
+    clocks: Sequence[str] = ("events",),
+    left_out: LeftOut = lambda peer, reason: None,
 ) -> list[Row]:
-    """One row a peer.
+    """One row a peer and clock.
 
     Args:
         case: what to measure.
-        seconds: time for all contenders together; compiling is not counted.
+        seconds: time for all contenders together, by each clock; compiling is not counted.
         compiled: whether torch.compile is a peer.
-        cold_l2: on CUDA, empty the L2 cache before every call.
+        cold_l2: on CUDA, empty the L2 cache before every call, and take other logits at each call
+            of a graph.
+        clocks: on CUDA, some of `CLOCKS`.
         left_out: told the name of each peer that raised, and the reason.
+
+    Raises:
+        RuntimeError: our op cannot be captured in a graph, and the clock is "graph".
     """
+    found = by_clock(
+        case, seconds, compiled=compiled, cold_l2=cold_l2, clocks=clocks, left_out=left_out
+    )
+    return [row for rows in found for row in rows]
+
+
+def by_clock(
+    case: Case,
+    seconds: float,
+    *,
+    compiled: bool,
+    cold_l2: bool,
+    clocks: Sequence[str],
+    left_out: LeftOut,
+) -> Iterator[list[Row]]:
+    """The rows of `measure`, as soon as a clock has made its own."""
+    inputs = 1
+    if cold_l2 and "graph" in clocks and case.vocab is not None:
+        size = case.batch * case.vocab * getattr(torch, case.dtype).itemsize
+        inputs = min(GRAPH_CALLS, math.ceil(L2_BUFFER_BYTES / size))
     with threads_set_to(case.threads), torch.inference_mode():
-        work = workload(case, compiled=compiled)
+        work = workload(case, compiled=compiled, inputs=inputs)
         calls = _that_run(work, left_out)
-        us = medians(calls, seconds, reset=work.reset, device=case.device, cold_l2=cold_l2)
+        for clock in clocks if case.device == "cuda" else ("host",):
+            us = medians(
+                calls,
+                seconds,
+                reset=work.reset,
+                device=case.device,
+                cold_l2=cold_l2,
+                clock=clock,
+                left_out=left_out,
+            )
+            yield _rows(case, clock, work, us)
+
+
+def _rows(case: Case, clock: str, work: Workload, us: dict[str, float]) -> list[Row]:
     ours = us.pop(OURS)
-    settings = asdict(case) | {"backend": backend(case)}
+    settings = asdict(case) | {"backend": backend(case), "clock": clock}
     return [
         Row(
             **settings,

@@ -13,10 +13,22 @@ DTYPES = ("float32", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda")
 MAX_K = 64  # that of logit_stats; not imported, as torch would come with it
 
+# Keyword arguments of sample_logits by the name of what is measured. On the noise that is measured
+# the nucleus of 0.95 is longer than any list of the kernels: the row does not decide it.
+SAMPLINGS: dict[str, dict[str, float]] = {
+    "plain": {},
+    "greedy": {"temperature": 0.0},
+    "top_p=0.95": {"top_p": 0.95},
+    "top_k=50": {"top_k": 50},
+}
+# On CUDA: the device's time of a call, of a call within a graph of many, and the time on the host
+# from the call to the end of the synchronisation that follows it.
+CLOCKS = ("events", "graph", "wall")
+
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement; `vocab` and `k` are None where an op knows no such thing."""
+    """One measurement; `vocab`, `k` and `sampling` are None where an op knows no such thing."""
 
     op: str
     dtype: str
@@ -25,10 +37,12 @@ class Case:
     k: int | None
     threads: int
     device: str = "cpu"
+    sampling: str | None = None
 
     def __str__(self) -> str:
         size = f"{self.batch}" if self.vocab is None else f"{self.batch}x{self.vocab}"
-        return f"{self.op}-{size}-{self.dtype}-{self.device}-{self.threads}T"
+        op = self.op if self.sampling in (None, "plain") else f"{self.op}-{self.sampling}"
+        return f"{op}-{size}-{self.dtype}-{self.device}-{self.threads}T"
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,7 @@ class Plan:
     k: int = 8
     threads: Sequence[int] = (1,)
     device: str = "cpu"
+    samplings: Sequence[str] = ("plain",)
 
     def check(self) -> None:
         """
@@ -51,6 +66,7 @@ class Plan:
         known("op", self.ops, OPS)
         known("dtype", self.dtypes, DTYPES)
         known("device", [self.device], DEVICES)
+        known("sampling", self.samplings, tuple(SAMPLINGS))
         for name, numbers in (("batches", self.batches), ("threads", self.threads)):
             if not numbers or min(numbers) < 1:
                 raise SteerError(f"--{name} must be numbers from 1 on, got {_joined(numbers)}")
@@ -76,10 +92,12 @@ class Plan:
             return [replace(case, vocab=max(self.vocabs))]
         if op == "kv_append_":
             return [replace(case, dtype=dtype) for dtype in self.dtypes]
+        samplings = self.samplings if op == "sample_logits" else (None,)
         return [
-            replace(case, dtype=dtype, vocab=vocab, k=self.k)
+            replace(case, dtype=dtype, vocab=vocab, k=self.k, sampling=sampling)
             for vocab in self.vocabs
             for dtype in self.dtypes
+            for sampling in samplings
         ]
 
 

@@ -33,6 +33,9 @@ def draw(rows: Sequence[Record], path: Path, title: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    kinds = {(row["sampling"], row["clock"]) for row in rows[:1]}
+    kinds |= {(None, clock) for _, clock in kinds}  # the other ops know no sampling
+    rows = [row for row in rows if (row["sampling"], row["clock"]) in kinds]
     ops = list(dict.fromkeys(row["op"] for row in rows))
     size = (6 * len(ops), 8)
     figure, axes = pyplot.subplots(2, len(ops), figsize=size, squeeze=False, layout="constrained")

@@ -19,15 +19,18 @@ KEYS = (
     "batch",
     "vocab",
     "k",
+    "sampling",
     "threads",
+    "clock",
     "median_us",
     "gbps",
     "peer",
     "peer_us",
     "ratio",
 )
-_CASE = KEYS[:8]
-_HEAD = ("dtype", "batch", "vocab", "k", "threads", "us", "GB/s", "% of copy")
+_CASE = KEYS[:10]
+_SETTINGS = ("dtype", "batch", "vocab", "k", "sampling", "threads", "clock")
+_HEAD = (*_SETTINGS, "us", "GB/s", "% of copy")
 _MOVED_TWICE = ("logit_stats", "sample_logits")  # by a copy, which writes what these only read
 
 NOTE = (
@@ -87,8 +90,9 @@ Tables = dict[str, tuple[list[str], list[list[str]]]]
 def tables(rows: Sequence[Record], width: int | None = None) -> Tables:
     """By title, which names op and backend: the head of a table, and its lines.
 
-    A line is a case and each peer has a column. Where that is wider than `width` characters, every
-    peer has a line. With a width, what is the same in all lines stands in the title.
+    A line is a case and a clock, and each peer has a column. Where that is wider than `width`
+    characters, every peer has a line. With a width, what is the same in all lines stands in the
+    title; a sampling or a clock that is the same in all of them always does.
     """
     found: Tables = {}
     for op in dict.fromkeys(row["op"] for row in rows):
@@ -96,13 +100,16 @@ def tables(rows: Sequence[Record], width: int | None = None) -> Tables:
         peers = list(dict.fromkeys(row["peer"] for row in here))
         cases: dict[tuple[Any, ...], dict[str, Record]] = {}
         for row in here:
-            cases.setdefault(tuple(row[key] for key in _CASE), {})[row["peer"]] = row
+            cases.setdefault(tuple(row.get(key) for key in _CASE), {})[row["peer"]] = row
         title = f"{op}, " + ", ".join(dict.fromkeys(row["backend"] for row in here))
         head, lines = [*_HEAD, *peers], [_line(case, peers) for case in cases.values()]
+        common = _take_out_constants(head, lines, "sampling", "clock")
         if width is not None:
             if _width(head, lines) > width:
                 head, lines = _a_line_a_peer(list(cases.values()))
-            title += _take_out_constants(head, lines)
+                _take_out_constants(head, lines, "sampling", "clock")
+            common = _take_out_constants(head, lines, "k", "threads") + common
+        title += common
         found[title] = head, lines
     return found
 
@@ -120,14 +127,14 @@ def _a_line_a_peer(cases: Sequence[Mapping[str, Record]]) -> tuple[list[str], li
         left = _line(by_peer, [])
         for peer, row in by_peer.items():
             lines.append([*left, peer, f"{row['peer_us']:.1f}", f"{row['ratio']:.2f}x"])
-            left = [*left[:5], "", "", ""]  # our figures once
+            left = [*left[: len(_SETTINGS)], "", "", ""]  # our figures once
     return [*_HEAD, "peer", "peer us", "ratio"], lines
 
 
-def _take_out_constants(head: list[str], lines: list[list[str]]) -> str:
-    """Removes the columns k and threads where they say the same everywhere; returns what."""
+def _take_out_constants(head: list[str], lines: list[list[str]], *names: str) -> str:
+    """Removes those columns of ``names`` that say the same everywhere; returns what they say."""
     taken = ""
-    for name in ("threads", "k"):
+    for name in names:
         place = head.index(name)
         values = {line[place] for line in lines}
         if len(values) > 1:
@@ -136,7 +143,7 @@ def _take_out_constants(head: list[str], lines: list[list[str]]) -> str:
         for line in lines:
             del line[place]
         value = values.pop()
-        taken = (f", {name} = {value}" if value else "") + taken
+        taken += f", {name} = {value}" if value not in ("", "plain", "host") else ""
     return taken
 
 
@@ -145,8 +152,7 @@ def _line(by_peer: Mapping[str, Record], peers: Sequence[str]) -> list[str]:
     share = copy_share(by_peer["copy"]) if "copy" in by_peer else None
     return [
         first["dtype"],
-        *("" if first[key] is None else str(first[key]) for key in ("batch", "vocab", "k")),
-        str(first["threads"]),
+        *("" if first.get(key) is None else str(first[key]) for key in _SETTINGS[1:]),
         f"{first['median_us']:.1f}",
         f"{first['gbps']:.3g}",
         "" if share is None else f"{100 * share:.0f}",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ import steer_kernels
 from steer_kernels import RowFlag, StepState, TokenClass, reference
 
 from . import peers
-from .plan import LOGITS_OPS, Case
+from .plan import LOGITS_OPS, SAMPLINGS, Case
 
 Call = Callable[[], object]
 
@@ -71,59 +72,121 @@ def stats_chain(logits: Tensor, k: int) -> tuple[Tensor, ...]:
     return values[:, 0], torch.logsumexp(x, -1), entropy, values, ids
 
 
-def sample_chain(logits: Tensor, k: int) -> tuple[Tensor, ...]:
-    """sample_logits at temperature 1 as one writes it in torch."""
+def sample_chain(
+    logits: Tensor, k: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+) -> tuple[Tensor, ...]:
+    """sample_logits as one writes it in torch."""
     x = logits.float()
     logprobs = torch.log_softmax(x, -1)
     probs = logprobs.exp()
     entropy = -(probs * logprobs).sum(-1)
     values, ids = x.topk(k, -1)
-    token = torch.multinomial(probs, 1)
+    if temperature == 0:
+        token = x.argmax(-1, keepdim=True)
+    else:
+        if top_k or top_p < 1:
+            logprobs = torch.log_softmax(_kept(x, top_k, top_p), -1)
+            probs = logprobs.exp()
+        token = torch.multinomial(probs, 1)
     logprob = logprobs.gather(-1, token)
     return values[:, 0], torch.logsumexp(x, -1), entropy, values, ids, token, logprob
 
 
-def workload(case: Case, *, compiled: bool = True) -> Workload:
+def _kept(x: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Logits with -inf for what is cut, as the warpers of transformers do it."""
+    if top_k:
+        x = x.masked_fill(x < x.topk(top_k, -1).values[:, -1:], -torch.inf)
+    if top_p < 1:
+        ordered, order = x.sort(-1, descending=True)
+        probs = ordered.softmax(-1)
+        cut = probs.cumsum(-1) - probs >= top_p
+        x = x.masked_fill(torch.empty_like(cut).scatter_(-1, order, cut), -torch.inf)
+    return x
+
+
+def workload(case: Case, *, compiled: bool = True, inputs: int = 1) -> Workload:
     """Inputs and calls of a case.
 
     Args:
         case: one case of a plan that was checked.
         compiled: whether torch.compile of the chain is among the peers; it is compiled by its first
             call.
+        inputs: logits that calls take in turn, so that none finds its own in a cache.
     """
     if case.op in LOGITS_OPS:
-        return _logits(case, compiled)
+        return _logits(case, compiled, inputs)
     return _kv_append(case) if case.op == "kv_append_" else _step_update(case)
 
 
-def _logits(case: Case, compiled: bool) -> Workload:
+def _logits(case: Case, compiled: bool, inputs: int) -> Workload:
     assert case.vocab is not None
     assert case.k is not None
+    generator = torch.Generator(case.device).manual_seed(0)
+    shape = case.batch, case.vocab
+    wide = [
+        torch.randn(shape, generator=generator, device=case.device).mul_(4) for _ in range(inputs)
+    ]
+    uniform = torch.rand(case.batch, generator=generator, device=case.device)
+    fused = None
+    if compiled:
+        torch._dynamo.reset()  # or the ninth shape would be refused and run uncompiled
+        fused = torch.compile(_chain(case), dynamic=False)
+    found = [_logits_calls(case, x, uniform, fused) for x in wide]
+    size = getattr(torch, case.dtype).itemsize
+    return Workload(_in_turn(found), case.batch * case.vocab * size)
+
+
+def _chain(case: Case) -> Callable[[Tensor, int], object]:
+    if case.op == "logit_stats":
+        return stats_chain
+    settings: dict[str, float] = SAMPLINGS[case.sampling or "plain"]
+    return lambda logits, k: sample_chain(logits, k, **settings)  # type: ignore[arg-type]
+
+
+def _logits_calls(
+    case: Case, wide: Tensor, uniform: Tensor, fused: Callable[[Tensor, int], object] | None
+) -> dict[str, Call]:
+    """Our call and those of the peers, on the same logits."""
     k = case.k
-    generator = torch.Generator().manual_seed(0)
-    wide = torch.randn(case.batch, case.vocab, generator=generator).mul_(4).to(case.device)
+    assert k is not None
     logits = wide.to(getattr(torch, case.dtype))
-    uniform = torch.rand(case.batch, generator=generator).to(case.device)
-    target = torch.empty_like(logits)
-    sampling = case.op == "sample_logits"
-    chain = sample_chain if sampling else stats_chain
+    target, chain = torch.empty_like(logits), _chain(case)
     calls: dict[str, Call] = {}
-    if sampling:
-        calls[OURS] = lambda: steer_kernels.sample_logits(logits, uniform, k=k)
+    if case.op == "sample_logits":
+        settings: dict[str, float] = SAMPLINGS[case.sampling or "plain"]
+        calls[OURS] = lambda: steer_kernels.sample_logits(
+            logits,
+            uniform,
+            k=k,
+            **settings,  # type: ignore[arg-type]
+        )
     else:
         calls[OURS] = lambda: steer_kernels.logit_stats(logits, k)
     calls["torch"] = lambda: chain(logits, k)
-    if compiled:
-        torch._dynamo.reset()  # or the ninth shape would be refused and run uncompiled
-        fused = torch.compile(chain, dynamic=False)
+    if fused is not None:
         calls["torch.compile"] = lambda: fused(logits, k)
-    if sampling:
-        calls["softmax, multinomial"] = lambda: torch.multinomial(logits.float().softmax(-1), 1)
+    cut = case.sampling not in (None, "plain")
+    if case.op == "sample_logits":
+        if not cut:
+            calls["softmax, multinomial"] = lambda: torch.multinomial(logits.float().softmax(-1), 1)
         calls["logit_stats"] = lambda: steer_kernels.logit_stats(logits, k)
     calls["torch.max fp32"] = lambda: torch.max(wide)
     calls[COPY] = lambda: target.copy_(logits)
-    calls.update(peers.installed(case.op, logits, k))
-    return Workload(calls, logits.numel() * logits.element_size())
+    if not cut:
+        calls.update(peers.installed(case.op, logits, k))
+    return calls
+
+
+def _in_turn(found: Sequence[Mapping[str, Call]]) -> dict[str, Call]:
+    """Calls that go through the inputs one after another; with one input, its calls themselves."""
+    if len(found) == 1:
+        return dict(found[0])
+
+    def turning(name: str) -> Call:
+        turns = cycle([calls[name] for calls in found])
+        return lambda: next(turns)()
+
+    return {name: turning(name) for name in found[0]}
 
 
 def _kv_append(case: Case) -> Workload:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..bench.plan import DTYPES, OPS, QUICK, Case, Plan
+from ..bench.plan import CLOCKS, DTYPES, OPS, QUICK, SAMPLINGS, Case, Plan, known
 from ..errors import SteerError
 from .bench_decode import decode
 from .options import names, numbers
@@ -44,6 +44,13 @@ def kernels(
     dtypes: Annotated[
         str | None, typer.Option("--dtypes", help=f"Some of {', '.join(DTYPES)}.")
     ] = None,
+    samplings: Annotated[
+        str | None,
+        typer.Option(
+            "--samplings",
+            help=f"Of sample_logits, some of {', '.join(SAMPLINGS)}; by default plain.",
+        ),
+    ] = None,
     k: Annotated[int, typer.Option("--k", help="Largest logits to return, 1 to 64.")] = 8,
     threads: Annotated[str, typer.Option("--threads", help="CPU threads, as in 1,2.")] = "1",
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
@@ -60,9 +67,15 @@ def kernels(
     cold_l2: Annotated[
         bool, typer.Option("--cold-l2", help="On CUDA, empty the L2 cache before every call.")
     ] = False,
+    clocks: Annotated[
+        str | None,
+        typer.Option("--clocks", help=f"On CUDA, some of {', '.join(CLOCKS)}; by default events."),
+    ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option("--seconds", help=f"For each case; {_SECONDS}, or {_QUICK_SECONDS} if quick."),
+        typer.Option(
+            "--seconds", help=f"For each case and clock; {_SECONDS}, or {_QUICK_SECONDS} if quick."
+        ),
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the rows to this file as they come.")
@@ -77,8 +90,11 @@ def kernels(
     one read of the input over our time; "% of copy" sets them beside a copy of the same input. The
     column of a peer is its time over ours: how many times faster ours is.
 
-    Every peer makes a row of the JSON list: op, backend, device, dtype, batch, vocab, k, threads,
-    median_us, gbps, peer, peer_us, ratio (peer_us / median_us).
+    On CUDA there are three clocks: `events`, the device's time of a call; `graph`, of a call in a
+    graph of many; `wall`, the host's, from the call to the end of the synchronisation.
+
+    Every peer makes a row of the JSON list: op, backend, device, dtype, batch, vocab, k, sampling,
+    threads, clock, median_us, gbps, peer, peer_us, ratio (peer_us / median_us).
 
     Examples:
 
@@ -87,6 +103,8 @@ def kernels(
     - `steer bench kernels --ops logit_stats --vocabs 151936 --batches 1,8 --threads 1,2`
 
     - `steer bench kernels --device cuda --k 20 --cold-l2 --json h100.json --plot h100.png`
+
+    - `steer bench kernels --device cuda --ops sample_logits --samplings top_p=0.95 --clocks graph`
     """
     plan = QUICK if quick else Plan()
     given: dict[str, Any] = {
@@ -95,6 +113,7 @@ def kernels(
         "vocabs": numbers("vocabs", vocabs),
         "dtypes": names(dtypes),
         "threads": numbers("threads", threads),
+        "samplings": names(samplings),
     }
     plan = replace(plan, k=k, device=device, **{n: v for n, v in given.items() if v is not None})
     plan.check()
@@ -104,12 +123,17 @@ def kernels(
         raise SteerError(f"--seconds must be above 0 and at most 3600, got {seconds:g}")
     if cold_l2 and device != "cuda":
         raise SteerError("--cold-l2 is for --device cuda")
+    if clocks is not None and device != "cuda":
+        raise SteerError("--clocks is for --device cuda")
+    clock_names = names(clocks) if clocks is not None else ["events"]
+    known("clock", clock_names or [], CLOCKS)
     file = _outputs(json_file, plot)
     _has_device(device)
     options = {
         "seconds": seconds,
         "compiled": not quick if compiled is None else compiled,
         "cold_l2": cold_l2,
+        "clocks": clock_names,
     }
     rows = _run(plan.cases(), file, options)
     _show(rows, plot, device)
