@@ -57,7 +57,9 @@ def test_of_llama_they_are_reckoned_exactly() -> None:
 def shape(**sizes: int) -> ModelShape:
     numbers = {"parameters": 10**6, "query_width": 64, "kv_width": 64, "activations": 1000}
     numbers |= sizes
-    return ModelShape(**numbers, body=0, head=0, windows=(None,) * 2, weight_bytes=4)
+    numbers |= {"active": numbers["parameters"], "held_bytes": 4 * numbers["parameters"]}
+    sizes = {"body": 0, "head": 0, "dense_bytes": 0, "weight_bytes": 4}
+    return ModelShape(**numbers, **sizes, windows=(None,) * 2)
 
 
 def test_room_is_a_share_and_what_is_not_written() -> None:

@@ -28,7 +28,7 @@ class Budget:
 
     def join(self, model: object, shape: ModelShape, cache: KVCache) -> None:
         """Counts the weights of a model, and its cache."""
-        self._weights[id(model)] = shape.parameters * shape.weight_bytes
+        self._weights[id(model)] = shape.held_bytes
         self._caches.append((shape, cache))
 
     def room(self, longest: int) -> float:

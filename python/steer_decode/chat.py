@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from .cost import active_parameters
 from .errors import ContextFullError, SteerError
 from .policies import Policy
 from .record import VERSION, Answer, finite
@@ -113,6 +114,7 @@ class Chat:
             prompt=question,
             models=self._models,
             parameters={w: shapes[w].parameters for w in WRITERS},
+            active=active_parameters(shapes),
             output=output,
             correct=correct,
             problem=problem,

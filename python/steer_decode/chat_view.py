@@ -115,7 +115,7 @@ def status(answer: Answer, turn: Turn, remembers: bool) -> Text:
         line.append_text(verdict(answer.correct)).append(" · ")
     parts = [f"{100 * cost.large_token_share:.0f} % by L"]
     parts.append(count(cost.hand_overs, "hand-over"))
-    alone = 2 * answer.parameters["large"] * tokens
+    alone = 2 * answer.active.get("large", answer.parameters["large"]) * tokens
     parts.append(f"{cost.flops_paper / alone:.2f}x L's FLOPs")
     if cost.seconds:
         parts.append(f"{tokens / cost.seconds:.3g} tokens/s")

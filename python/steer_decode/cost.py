@@ -1,31 +1,37 @@
 """What a routed answer costs, in four figures that are always given side by side.
 
 1. FLOPs as the papers count them: 2 N for each generated token, discarded ones included, N being
-   the parameters of the model that wrote it. Prefill is free in this count.
+   the parameters of the model that wrote it; of a mixture of experts those that a token passes.
+   Prefill is free in this count.
 2. FLOPs processed: every token that went through a model, prompt, hand-over and discarded ones
    alike, with attention. A forward pass over n tokens after p cached ones costs
-   2 n N_body + 2 N_head + 4 sum over layers of H d (keys attended); the head sees one position,
-   or each token of a step that the large model grades. What is computed and thrown away is left
+   2 n N_body + 2 N_head + 4 sum over layers of H d (keys attended); of experts N_body has those
+   that a router chooses for a token; the head sees one position, or each token of a step that the
+   large model grades. What is computed and thrown away is left
    out: padding of rows of different length in one pass, and the masked half of a square. So is the
    work of a router itself: the network of `learned`, a reward function of the user's. And what is
    spared is counted: parts of a prompt whose logits nobody needs end before the last layer's
    attention.
-3. Bytes read: the weights once a forward pass, and the cached keys and values once. Answers that
-   are written together share the reading of the weights evenly.
+3. Bytes read: the weights once a forward pass, and the cached keys and values once. Of experts as
+   many as are expected to be chosen by any token of the pass. Quantized weights count as they are
+   held, with their scales. Answers that are written together share the reading of the weights
+   evenly.
 4. Seconds on the wall; likewise shared by answers that are written together.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
+
+from .experts import Experts
+from .transcript import Writer
+from .weights import Weights, read_weights
 
 
 @dataclass(frozen=True)
@@ -34,73 +40,95 @@ class ModelShape:
 
     Attributes:
         parameters: all parameters N, a tied embedding counted once.
-        body: weights of the matrix products before the head (the embedding table is no product).
+        active: those that a token passes; all but the experts that are not chosen for it.
+        body: weights of the matrix products of a token before the head, those of the experts that
+            are chosen for it included (the embedding table is no product).
         head: weights of the language-model head, hidden size times rows.
+        dense_bytes: bytes of the matrices that every pass reads: body without experts, and head.
+        held_bytes: bytes of all weights in memory.
+        experts: the experts among which routers choose.
         query_width: heads times head size, H d.
         kv_width: key-value heads times head size.
         windows: for each layer, how many keys a token may attend to; None is all of them.
-        weight_bytes: bytes of one weight, as loaded; cached keys and values have the same size.
+        weight_bytes: bytes of a weight that is not quantized, and of a cached key or value.
         activations: numbers that a long pass holds for each of its tokens at the most, see
             :func:`_activations`.
+        widths: query and key-value width of each layer, where layers differ; else empty.
     """
 
     parameters: int
+    active: int
     body: int
     head: int
+    dense_bytes: int
+    held_bytes: int
     query_width: int
     kv_width: int
     windows: tuple[int | None, ...]
     weight_bytes: int
     activations: int
+    experts: tuple[Experts, ...] = ()
+    widths: tuple[tuple[int, int], ...] = ()
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> ModelShape:
-        """Reads the sizes off a loaded causal language model."""
+    def of(cls, model: PreTrainedModel, weights: Weights | None = None) -> ModelShape:
+        """Reads the sizes off a causal language model, loaded or on the meta device.
+
+        ``weights`` are those that it is to have where they are not those that it has.
+        """
         config = model.config.get_text_config(decoder=True)
-        heads = config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-        kv_heads = getattr(config, "num_key_value_heads", None) or heads
-        decoder = model.get_decoder()
-        head = model.get_output_embeddings()
-        products = [
-            m for m in decoder.modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head
-        ]
-        outputs = [m.out_features if isinstance(m, nn.Linear) else m.nf for m in products]
-        widest = max(outputs, default=0)
-        queries, keys = heads * head_dim, kv_heads * head_dim
+        widths, head_dim = attention_widths(model)
+        queries, keys = widths[0]
+        found = weights or read_weights(model)
         return cls(
-            parameters=model.num_parameters(),
-            body=sum(m.weight.numel() for m in products),
-            head=head.weight.numel(),
+            parameters=found.parameters,
+            active=found.active,
+            body=found.body + sum(e.active for e in found.experts),
+            head=found.head,
+            dense_bytes=found.body_bytes + found.head_bytes,
+            held_bytes=found.nbytes,
+            experts=found.experts,
             query_width=queries,
             kv_width=keys,
             windows=_windows(config),
             weight_bytes=model.dtype.itemsize,
-            activations=_activations(config.hidden_size, widest, queries, keys, head_dim),
+            activations=_activations(config.hidden_size, found.widest, queries, keys, head_dim),
+            widths=widths if len(set(widths)) > 1 else (),
         )
 
     @cached_property
-    def layers_by_window(self) -> tuple[tuple[int | None, int], ...]:
-        """How many layers have each window."""
-        return tuple(Counter(self.windows).items())
-
-    def attended(self, new: int, past: int) -> int:
-        """Query-key pairs over all layers when ``new`` tokens follow ``past`` cached ones."""
-        return sum(n * _causal_pairs(new, past, window) for window, n in self.layers_by_window)
+    def layers(self) -> tuple[tuple[tuple[int | None, int, int], int], ...]:
+        """How many layers have each window, query width and key-value width."""
+        widths = self.widths or ((self.query_width, self.kv_width),) * len(self.windows)
+        return tuple(Counter((w, *q) for w, q in zip(self.windows, widths, strict=True)).items())
 
     def flops(self, new: int, past: int, heads: int = 1) -> int:
-        """FLOPs of one forward pass that returns the logits of its last ``heads`` positions."""
-        products = 2 * new * self.body + 2 * heads * self.head
-        return products + 4 * self.query_width * self.attended(new, past)
+        """FLOPs of one forward pass that returns the logits of its last ``heads`` positions.
 
-    def bytes_read(self, past: int, rows: int = 1, passes: int = 1) -> float:
+        ``new`` tokens follow ``past`` cached ones.
+        """
+        attended = sum(n * q * _causal_pairs(new, past, w) for (w, q, _), n in self.layers)
+        return 2 * new * self.body + 2 * heads * self.head + 4 * attended
+
+    def read_bytes(self, tokens: int) -> float:
+        """Bytes of the weights that one pass over ``tokens`` tokens, of all its rows, has to read.
+
+        Of experts those that are expected to be chosen by any of them, see ``Experts.distinct``.
+        """
+        chosen = sum(e.layers * e.distinct(tokens) * e.nbytes for e in self.experts)
+        return self.dense_bytes + chosen
+
+    def bytes_read(
+        self, past: int, rows: int = 1, passes: int = 1, tokens: int | None = None
+    ) -> float:
         """Bytes that a forward pass has to read for one of its ``rows``: weights, keys, values.
 
         Or that so many passes have to read, over one token each, the first after ``past`` others.
+        A pass reads ``tokens`` tokens, of all its rows; by default one of each.
         """
-        cached = sum(n * _cached(past, passes, window) for window, n in self.layers_by_window)
-        weights = passes * (self.body + self.head) / rows
-        return self.weight_bytes * (weights + 2 * self.kv_width * cached)
+        cached = sum(n * k * _cached(past, passes, w) for (w, _, k), n in self.layers)
+        weights = passes * self.read_bytes(tokens or rows) / rows
+        return weights + self.weight_bytes * 2 * cached
 
     @property
     def activation_bytes(self) -> int:
@@ -109,7 +137,44 @@ class ModelShape:
 
     def cache_bytes(self, tokens: int) -> int:
         """Bytes of the keys and values of ``tokens`` tokens; sliding layers keep all of theirs."""
-        return self.weight_bytes * 2 * self.kv_width * len(self.windows) * tokens
+        return self.weight_bytes * 2 * tokens * sum(n * k for (_, _, k), n in self.layers)
+
+
+def active_parameters(shapes: Mapping[Writer, ModelShape]) -> dict[Writer, int]:
+    """How many parameters of each model a token passes; without those that it passes whole."""
+    return {w: s.active for w, s in shapes.items() if s.active != s.parameters}
+
+
+def attention_widths(model: PreTrainedModel) -> tuple[tuple[tuple[int, int], ...], int]:
+    """Query and key-value width of each layer, and the head size.
+
+    A width is heads times head size; where keys and values differ in size, it is that of their
+    mean. Of layers that take the keys and values of others, the key-value width is 0. Latent
+    attention (DeepSeek) caches what it expands at each pass in transformers 5, one head of latents
+    and one of rotary keys, and the expanded keys and values in transformers 4.
+    """
+    config = model.config.get_text_config(decoder=True)
+    layers = range(config.num_hidden_layers)
+    configs = getattr(config, "per_layer_config", None) or [config for _ in layers]
+    modes = getattr(config, "kv_sharing_modes", None) or [None for _ in layers]
+    latent = any(hasattr(m, "expand_kv") for m in model.modules())
+    widths = []
+    for one, mode in zip(configs, modes, strict=True):
+        heads, (key, value) = config.num_attention_heads, _head_sizes(one)
+        kv_heads = getattr(one, "num_key_value_heads", None) or heads
+        kept = (
+            (config.kv_lora_rank + config.qk_rope_head_dim) if latent else kv_heads * (key + value)
+        )
+        widths.append((heads * (key + value) // 2, 0 if mode == "reuse" else kept // 2))
+    return tuple(widths), _head_sizes(config)[0]
+
+
+def _head_sizes(config: Any) -> tuple[int, int]:
+    """The size of a head's key and of its value."""
+    key = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if getattr(config, "qk_nope_head_dim", None):
+        key = config.qk_nope_head_dim + config.qk_rope_head_dim
+    return key, getattr(config, "v_head_dim", None) or key
 
 
 def _activations(hidden: int, widest: int, queries: int, keys: int, head_dim: int) -> int:
@@ -159,6 +224,7 @@ class Pass(NamedTuple):
     past: int
     rows: int = 1
     heads: int = 1  # positions that the language-model head works on
+    tokens: int = 0  # new tokens of all rows; 0 is as many of each row as of this one
 
 
 @dataclass
@@ -176,12 +242,12 @@ class Usage:
     def of(cls, shape: ModelShape, passes: Iterable[Pass]) -> Usage:
         """The counts of one row's forward passes."""
         usage = cls()
-        for (new, past, rows, heads), n in _runs(passes):
+        for (new, past, rows, heads, tokens), n in _runs(passes):
             usage.forwards += n
             usage.processed += n * new
             # Tokens read one after another attend to what they would in one pass over all of them.
             usage.flops += shape.flops(n * new, past, n * heads)
-            usage.bytes_read += shape.bytes_read(past, rows, n)
+            usage.bytes_read += shape.bytes_read(past, rows, n, tokens or rows * new)
         return usage
 
 
@@ -189,7 +255,7 @@ def _runs(passes: Iterable[Pass]) -> Iterator[tuple[Pass, int]]:
     """Passes over one token each that follow one another, as the first of them and their number."""
     first, n = None, 0
     for current in passes:
-        if first and current == (1, first.past + n, first.rows, first.heads) and first.new == 1:
+        if first and first.new == 1 and current == first._replace(past=first.past + n):
             n += 1
             continue
         if first:

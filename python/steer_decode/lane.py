@@ -162,7 +162,9 @@ class Lane:
         """Moves the watermarks over ``turns`` tokens that ``forward`` has read one at a time."""
         for row in rows:
             mark = self.watermark(row)
-            self._passes[row] += [Pass(1, mark + i, len(rows)) for i in range(turns)]
+            self._passes[row] += [
+                Pass(1, mark + i, len(rows), tokens=len(rows)) for i in range(turns)
+            ]
             self.cache.lengths[row] = mark + turns
             self.last.forget(row)
 
@@ -307,7 +309,9 @@ class Lane:
         marks = [self.cache.lengths[row] for row in rows]
         self.cache.commit()
         for i, row in enumerate(rows):
-            self._passes[row].append(Pass(counts[i], marks[i], len(rows), heads[i] if heads else 1))
+            self._passes[row].append(
+                Pass(counts[i], marks[i], len(rows), heads[i] if heads else 1, sum(counts))
+            )
             self.last.forget(row)
 
 

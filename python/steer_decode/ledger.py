@@ -39,7 +39,7 @@ class Ledger:
     @property
     def flops_paper(self) -> float:
         """2 N for each token that it wrote."""
-        return 2.0 * self.shape.parameters * self.written
+        return 2.0 * self.shape.active * self.written
 
     def catch_up(self, length: int) -> None:
         """Reads to the end of a transcript of ``length`` tokens, for the next token's logits."""
@@ -83,4 +83,4 @@ class Ledger:
 
 @lru_cache(maxsize=1 << 16)
 def _cost(shape: ModelShape, new: int, past: int, heads: int) -> tuple[int, float]:
-    return shape.flops(new, past, heads), shape.bytes_read(past)
+    return shape.flops(new, past, heads), shape.bytes_read(past, tokens=new)

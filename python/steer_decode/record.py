@@ -31,6 +31,7 @@ class Answer:
         correct: whether the answer is right, where that can be told.
         problem: which problem of the demo was asked, as DOMAIN:INDEX.
         options: how tokens were chosen.
+        active: how many parameters of either a token passes, where that is not all of them.
     """
 
     prompt: str
@@ -40,10 +41,14 @@ class Answer:
     correct: bool | None = None
     problem: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    active: Mapping[Writer, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; :meth:`from_dict` is its inverse."""
+        models: dict[Writer, dict[str, Any]]
         models = {w: {"name": self.models[w], "parameters": self.parameters[w]} for w in WRITERS}
+        for writer, active in self.active.items():
+            models[writer]["active"] = active
         return {
             "version": VERSION,
             "prompt": self.prompt,
@@ -72,6 +77,7 @@ class Answer:
             correct=data["correct"],
             problem=data["problem"],
             options=data["options"],
+            active={w: m["active"] for w, m in data["models"].items() if "active" in m},
         )
 
 

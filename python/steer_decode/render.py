@@ -46,7 +46,10 @@ def title(answer: Answer) -> RenderableType:
     models = Text()
     for writer in WRITERS:
         models.append(f"{MARK[writer]} {writer} model", style=COLOUR[writer])
-        models.append(f", {si(answer.parameters[writer]).strip()} parameters   ", style="dim")
+        size = f"{si(answer.parameters[writer]).strip()} parameters"
+        if writer in answer.active:
+            size += f", {si(answer.active[writer]).strip()} active"
+        models.append(f", {size}   ", style="dim")
     grid = _facts()
     grid.add_row(" models", models)
     grid.add_row(" router", Text(answer.output.trace.policy, style="dim"))

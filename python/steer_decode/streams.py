@@ -110,7 +110,7 @@ class Cohort:
         tokens = {w: sum(step.by(w) for step in kept) for w in WRITERS}
         steps = sum(s.writer == "large" for s in kept)
         return Cost(
-            flops_paper=float(sum(2 * shapes[w].parameters * written[w] for w in WRITERS)),
+            flops_paper=float(sum(2 * shapes[w].active * written[w] for w in WRITERS)),
             flops_processed=float(sum(usage[w].flops for w in WRITERS)),
             bytes_read=float(sum(usage[w].bytes_read for w in WRITERS)),
             seconds=self._batch.seconds[row],

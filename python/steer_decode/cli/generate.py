@@ -123,6 +123,7 @@ class Asking:
 
     def answer(self, stream: RoutedStream) -> Answer:
         """What ``stream`` has written so far, finished or not."""
+        from ..cost import active_parameters
         from ..record import Answer
         from ..transcript import WRITERS
 
@@ -132,6 +133,7 @@ class Asking:
             prompt=self.question.prompt,
             models=self.models.names(),
             parameters={w: self.pair.shapes[w].parameters for w in WRITERS},
+            active=active_parameters(self.pair.shapes),
             output=output,
             correct=self.question.grade(output.text) if finished else None,
             problem=self.question.problem,

@@ -1,0 +1,147 @@
+"""The experts of a model: where they are, among how many a router chooses, and how many it takes.
+
+Experts are modules that hold tensors stacked along the first dimension, as many as the router
+chooses from (transformers 5), or lists of as many modules alike (transformers 4, code that comes
+with a model). Both numbers are looked for where the model itself has them: in the module, in the
+block around it, in the block's other modules (the router), in the config. Where none is found,
+nothing is chosen, and all of it counts for every token.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# What the families of transformers, and code that comes with models, call the two numbers.
+_NUMBER = re.compile(r"(moe_)?(n|num)_(local_|routed_|total_)?experts")
+_CHOSEN = re.compile(r"(moe_)?top_?k(_experts)?|moe_k|(num_)?experts_per_tok(en)?")
+_SAMPLING = "top_k"  # in older configs, a setting of sampling
+_SCALES = re.compile(r"scale|zero|absmax")
+_PACKED = {torch.uint8: 2, torch.int32: 8}  # weights of four bits in an element
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Experts of one size, of which a router chooses some for each token.
+
+    Attributes:
+        number: from which it chooses, E.
+        chosen: how many each token passes, k.
+        weights: of the matrices of one expert.
+        nbytes: bytes of the matrices of one expert, scales included.
+        layers: how many layers have such experts.
+    """
+
+    number: int
+    chosen: int
+    weights: int
+    nbytes: float
+    layers: int = 1
+
+    @property
+    def active(self) -> int:
+        """Weights of the matrices that a token passes, in all layers."""
+        return self.layers * self.chosen * self.weights
+
+    def distinct(self, tokens: int) -> float:
+        """How many experts of a layer are read when ``tokens`` tokens pass at once, expected.
+
+        E (1 - (1 - k / E)^t), as in MoESD (arXiv 2505.19645): each token leaves an expert out with
+        probability 1 - k / E, if routers choose evenly and tokens do not depend on one another.
+        Neighbours in a text choose more alike than that, so it is rather too many.
+        """
+        return self.number * (1 - (1 - self.chosen / self.number) ** tokens)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The experts of one layer: a module with stacked tensors, or a list of modules.
+
+    Attributes:
+        tensors: the stacked ones that are multiplied, and their scales; none of a list.
+    """
+
+    module: nn.Module
+    number: int
+    chosen: int
+    tensors: dict[str, Tensor]
+
+    def weights(self, name: str) -> int:
+        """Weights in one of the stacked tensors, whatever they are packed into; none in scales."""
+        tensor = self.tensors[name]
+        return 0 if _SCALES.search(name) else tensor.numel() * _PACKED.get(tensor.dtype, 1)
+
+    def rows(self, name: str) -> int:
+        """How many experts one of the stacked tensors has room for."""
+        tensor = self.tensors[name]
+        return tensor.shape[0] if tensor.dim() > 2 else self.number
+
+
+def find_stacks(decoder: nn.Module, config: Any) -> list[Stack]:
+    """All experts of a decoder among which routers choose.
+
+    Args:
+        decoder: the model without its head.
+        config: of its text, see ``get_text_config``.
+    """
+    modules = dict(decoder.named_modules())
+    stacks = (_stack(name, modules, vars(config)) for name in modules)
+    return [stack for stack in stacks if stack is not None]
+
+
+def is_router_weight(module: nn.Module, weight: Tensor) -> bool:
+    """Whether a module is a router that has its matrix itself, and ``weight`` is this matrix."""
+    numbers = _numbers(vars(module), _NUMBER)
+    return weight.dim() == 2 and any(1 < n <= weight.shape[0] for n in numbers)
+
+
+def _stack(name: str, modules: dict[str, nn.Module], config: dict[str, Any]) -> Stack | None:
+    """The experts that the module called ``name`` is, if it is such."""
+    module = modules[name]
+    block = name.rpartition(".")[0]
+    facts = [vars(module), *_around(block, modules)]
+    if "." in block:  # the experts of DBRX are a module in a module
+        facts += _around(block.rpartition(".")[0], modules)
+    chosen = [k for fact in facts for k in _numbers(fact, _CHOSEN)]
+    if not chosen:
+        config_names = {key: value for key, value in config.items() if key != _SAMPLING}
+        chosen = _numbers(config_names, _CHOSEN)
+    numbers = [n for fact in (*facts, config) for n in _numbers(fact, _NUMBER) if n > 1]
+    if not chosen or not numbers:
+        return None
+    for number in numbers:
+        if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+            if len(module) == number and "expert" in name.rpartition(".")[2]:
+                return Stack(module, number, min(chosen[0], number), {})
+        elif tensors := _stacked(module, number):
+            return Stack(module, number, min(chosen[0], number), tensors)
+    return None
+
+
+def _stacked(module: nn.Module, number: int) -> dict[str, Tensor]:
+    """The matrices that a module keeps for ``number`` experts, scales among them."""
+    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    tensors = {name: t for name, t in own if t.dim() > 2 and t.shape[0] >= number}
+    if all(t.shape[0] > number for t in tensors.values()):
+        tensors = {}  # LongCat has rows to spare in one of its two, for experts that do nothing
+    if not tensors and _numbers(vars(module), _NUMBER) and not hasattr(module, "in_features"):
+        # DBRX keeps the rows of all experts one after another.
+        rows = [(name, t) for name, t in own if t.dim() == 2 and t.shape[0] > number]
+        tensors = {name: t for name, t in rows if t.shape[0] % number == 0}
+    return tensors
+
+
+def _around(name: str, modules: dict[str, nn.Module]) -> list[dict[str, Any]]:
+    """What a module and those directly in it know."""
+    block = modules[name]
+    return [vars(block), *(vars(child) for child in block.children())]
+
+
+def _numbers(fact: dict[str, Any], pattern: re.Pattern[str]) -> list[int]:
+    """The whole numbers above 0 that go by a name of ``pattern``."""
+    found = (value for key, value in fact.items() if pattern.fullmatch(key))
+    return [n for n in found if isinstance(n, int) and not isinstance(n, bool) and n > 0]
