@@ -15,6 +15,8 @@ import termios
 import time
 from collections.abc import Mapping, Sequence
 
+from interrupted import default_signals
+
 PATIENCE = 120.0  # seconds for one thing to be printed; a machine may be slow and busy
 
 
@@ -105,6 +107,7 @@ class Terminal:
 
 def _control() -> None:
     """Makes the terminal the one whose Ctrl-C reaches the program."""
+    default_signals()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from interrupted import default_signals
 from test_cli import PROMPT, save
 
 
@@ -25,26 +26,42 @@ def command(*args: object) -> list[str]:
     return [sys.executable, "-m", "steer_decode", *(str(a) for a in args)]
 
 
-def interrupt(args: Sequence[str], ready: Any) -> tuple[int, str, str]:
+def interrupt(args: Sequence[str], ready: Any, number: int = signal.SIGINT) -> tuple[int, str, str]:
     """Starts a command, sends Ctrl-C once ``ready(process)`` returns; (status, stdout, stderr)."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
-        args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        args,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=default_signals,
     )
     first = ready(process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=300)
     return process.returncode, (first or "") + out, err
 
 
-def test_ctrl_c_leaves_whole_steps_and_a_whole_trace(pair: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "ended", "word"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow),
+    ],
+)
+def test_ctrl_c_leaves_whole_steps_and_a_whole_trace(
+    pair: list[str], tmp_path: Path, number: int, ended: int, word: str
+) -> None:
     trace = tmp_path / "t.json"
     args = ["--router", "small", "--max-new-tokens", 480, "--trace", trace]
     status, out, err = interrupt(
-        command("generate", PROMPT, *pair, *args, "--threads", 1), lambda p: p.stdout.readline()
+        command("generate", PROMPT, *pair, *args, "--threads", 1),
+        lambda p: p.stdout.readline(),
+        number,
     )
-    assert status == 130
-    assert err.splitlines() == ["steer: interrupted"]
+    assert status == ended
+    assert err.splitlines() == [f"steer: {word}"]
     data = json.loads(trace.read_text())
     assert data["trace"]["stop_reason"] == "interrupted"
     ids = [i for step in data["trace"]["steps"] for i in step["token_ids"]]

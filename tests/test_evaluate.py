@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from interrupted import default_signals
 from steer_decode import AlwaysLarge, AlwaysSmall, Pair, RandomShare, Steer, SteerError
 from steer_decode.cli import app
 from steer_decode.demo import pair_paths
@@ -192,11 +194,16 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(tmp_path: Path) 
     command += ["--routers", "small,random", "--random-shares", "0.5", "--out", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=default_signals,
     )
     results = tmp_path / "results.jsonl"
     while process.poll() is None and not (results.exists() and results.stat().st_size):
-        pass
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 130

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from interrupted import default_signals
 
 RUN = """
 import sys
@@ -43,6 +44,7 @@ def start(threads: int, tokens: int = 8) -> subprocess.Popen[str]:
         text=True,
         env=environment,
         start_new_session=True,
+        preexec_fn=default_signals,
     )
 
 
@@ -59,7 +61,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def soon(happens: Callable[[], bool], seconds: float = 60) -> bool:
+def soon(happens: Callable[[], bool], seconds: float = 300) -> bool:
     end = time.monotonic() + seconds
     while not happens() and time.monotonic() < end:
         time.sleep(0.02)
@@ -69,7 +71,7 @@ def soon(happens: Callable[[], bool], seconds: float = 60) -> bool:
 def test_threads_of_the_parent_do_not_stop_the_workers() -> None:
     process = start(threads=2)
     try:
-        out, _ = process.communicate(timeout=120)
+        out, _ = process.communicate(timeout=300)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -86,7 +88,7 @@ def test_no_worker_outlives_its_parent(number: signal.Signals) -> None:
     assert soon(lambda: len(children(process)) == 2)
     workers = children(process)
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert soon(lambda: not any(map(alive, workers)))
 
 
@@ -95,5 +97,5 @@ def test_a_worker_that_is_killed_is_named() -> None:
     process = start(threads=1, tokens=400)
     assert soon(lambda: len(children(process)) == 2)
     os.kill(children(process)[0], signal.SIGKILL)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert "steer: a worker was killed, as the system does where memory runs out: use" in out

@@ -8,7 +8,6 @@ bin, for scores drift down with the index. That is this project's online mode, n
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from .errors import SteerError
 from .mixture import TwoGaussians
 from .pair import Pair
 from .transcript import WRITERS, Writer
+from .util.files import replacing
 
 VERSION = 1
 LAST_BIN = 4
@@ -119,9 +119,5 @@ def write_whole(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

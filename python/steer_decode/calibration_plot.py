@@ -10,6 +10,7 @@ import numpy as np
 from .calibration import LAST_BIN, Calibration
 from .mixture import TwoGaussians
 from .transcript import WRITERS, Writer
+from .util.files import replacing
 
 _COLOURS = {"unconfident": "#e07a3f", "confident": "#2a9d8f"}
 
@@ -47,10 +48,11 @@ def draw(
                 _curves(axis, fitted, values)
     axes[-1][0].legend(fontsize=7, frameon=False)
     figure.supxlabel(f"step confidence ({calibration.signal})")
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    figure.savefig(temporary, dpi=150)
-    pyplot.close(figure)
-    temporary.replace(path)
+    try:
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=150)
+    finally:
+        pyplot.close(figure)
 
 
 def _curves(axis: object, fitted: TwoGaussians, values: np.ndarray) -> None:

@@ -17,6 +17,7 @@ from .errors import SteerError
 from .report.bootstrap import RESAMPLES, Bootstrap
 from .report.data import Results, load
 from .report.measure import RouterFigures, measure
+from .util.files import replacing
 
 _MIX = "flops_paper"
 
@@ -155,12 +156,10 @@ def draw(sizes: Sequence[Size], path: Path) -> None:
         axis.set_xlabel("answers judged together")
         axis.grid(color=COLOURS["rule"].light, linewidth=0.5)
     axes[0].legend(fontsize=8, frameon=False)
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
-        figure.savefig(temporary, dpi=150)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=150)
     finally:
-        temporary.unlink(missing_ok=True)
         pyplot.close(figure)
 
 

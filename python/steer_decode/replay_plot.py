@@ -11,6 +11,7 @@ from .replay_sweep import Curve, Sweep
 from .report.palette import COLOURS
 from .signals import SIGNALS
 from .transcript import WRITERS
+from .util.files import replacing
 
 _AXES = {"flops_paper": "FLOPs as papers count", "flops_processed": "FLOPs processed"}
 _STYLES = ("-", "--", "-.", ":")
@@ -45,12 +46,10 @@ def draw(
     figure.suptitle(
         f"Query cascades replayed from {found.answers} answers of either model", fontsize=11
     )
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
-        figure.savefig(temporary, dpi=150)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=150)
     finally:
-        temporary.unlink(missing_ok=True)
         pyplot.close(figure)
 
 

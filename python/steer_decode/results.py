@@ -16,6 +16,7 @@ from .calibration import write_whole
 from .errors import SteerError
 from .rows import Key, Problem, Row
 from .transcript import WRITERS
+from .util.interruption import held
 
 FORMAT = 2
 _SHOWN = 60
@@ -66,14 +67,15 @@ class ResultsFolder:
         """
         line = json.dumps(row.to_dict(), ensure_ascii=False, allow_nan=False) + "\n"
         try:
-            self._file.write(line)
-            self._file.flush()
+            with held():  # a whole line, and counted
+                self._file.write(line)
+                self._file.flush()
+                self.rows[row.key] = row
         except OSError as error:
             raise SteerError(
                 f"cannot write to {self._file.name!r}: {error.strerror}; {len(self.rows)} answers "
                 "are kept, and the same command goes on once there is room"
             ) from error
-        self.rows[row.key] = row
 
     def close(self) -> None:
         with suppress(OSError):  # what could not be written has been said

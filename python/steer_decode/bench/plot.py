@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SteerError
+from ..util.files import replacing
 
 SUFFIXES = (".png", ".svg")
 _MARKERS = "osD^vP*X"
@@ -44,12 +45,10 @@ def draw(rows: Sequence[Record], path: Path, title: str) -> None:
         _latency(axes[0][column], op, here)
         _bandwidth(axes[1][column], here)
     figure.suptitle(title)
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
-        figure.savefig(temporary, dpi=150)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=150)
     finally:
-        temporary.unlink(missing_ok=True)
         pyplot.close(figure)
 
 

@@ -1,7 +1,8 @@
 """The ``steer`` command.
 
-Exit status: 0; 2 after bad input, with one sentence on standard error; 130 after Ctrl-C; 141 when
-the reader of standard output has gone (128 + SIGPIPE, as for any program in a pipe).
+Exit status: 0; 2 after bad input, with one sentence on standard error; 130 after Ctrl-C and 143
+after SIGTERM, likewise; 141 when the reader of standard output has gone (128 + SIGPIPE, as for any
+program in a pipe).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import SteerError
+from ..util.interruption import deafen, listen, sentence, status
 from .bench import bench
 from .calibrate import calibrate
 from .chat import chat
@@ -26,7 +28,7 @@ from .report import report
 from .show import show
 from .train_router import train_router
 
-BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+BAD_INPUT, PIPE_CLOSED = 2, 141
 
 # Base of all of typer's own errors; since typer carries its own click, no public name leads there.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -39,15 +41,15 @@ class _Group(TyperGroup):
         standalone = extra.get("standalone_mode", True)
         extra["standalone_mode"] = False
         try:
-            status = super().main(*args, **extra)
+            left = super().main(*args, **extra)
             sys.stdout.flush()
         except _UsageError as error:
-            status = _fail(error.format_message())  # type: ignore[attr-defined]
+            left = _fail(error.format_message())  # type: ignore[attr-defined]
         except BrokenPipeError:
-            status = _pipe_closed()
+            left = _pipe_closed()
         if not standalone:
-            return status
-        sys.exit(status if isinstance(status, int) else 0)
+            return left
+        sys.exit(left if isinstance(left, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -60,17 +62,14 @@ class _Group(TyperGroup):
             name = f" {error.filename!r}" if error.filename else ""
             raise typer.Exit(_fail(f"{error.strerror or error}{name}")) from error
         except KeyboardInterrupt as error:
-            print(f"steer: interrupted{_hint(error)}", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
+            deafen()
+            print(sentence(error), file=sys.stderr)
+            raise typer.Exit(status(error)) from None
 
 
 def _fail(message: str) -> int:
     print("steer: " + " ".join(message.split()), file=sys.stderr)
     return BAD_INPUT
-
-
-def _hint(error: BaseException) -> str:
-    return f": {error}" if str(error) else ""
 
 
 def _pipe_closed() -> int:
@@ -115,7 +114,8 @@ def steer(
 
 
 def main() -> None:
-    """Entry point of the ``steer`` script."""
+    """Runs the command that ``sys.argv`` asks for, and ends the interpreter."""
+    listen()
     # A stream that was closed before the start (`>&-`) is None; what is read or written is nothing.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -126,8 +126,8 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     try:
         app(prog_name="steer")
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    finally:
+        deafen()
 
 
 __all__ = ["app", "main"]

@@ -143,6 +143,7 @@ def kernels(
 
 def _run(cases: Sequence[Case], file: JsonFile | None, options: Any) -> list[dict[str, Any]]:
     from ..bench.measure import measure
+    from ..util.interruption import held, telling
     from .terminal import progress
 
     rows: list[dict[str, Any]] = []
@@ -150,19 +151,21 @@ def _run(cases: Sequence[Case], file: JsonFile | None, options: Any) -> list[dic
     bar = progress()
     task = bar.add_task("cases", total=len(cases))
     done = 0
-    try:
-        with bar:
-            for case in cases:
-                bar.update(task, description=str(case))
-                found = measure(case, left_out=missing.__setitem__, **options)
+
+    def state() -> str:
+        kept = "; their rows are written" if file and rows else ""
+        return f"{done} of {len(cases)} cases were measured{kept}"
+
+    with telling(state), bar:
+        for case in cases:
+            bar.update(task, description=str(case))
+            found = measure(case, left_out=missing.__setitem__, **options)
+            with held():  # what is told is what is written
                 rows += (row.as_dict() for row in found)
                 if file:
                     file.add(row.as_dict() for row in found)
                 done += 1
-                bar.advance(task)
-    except KeyboardInterrupt:
-        kept = "; their rows are written" if file and rows else ""
-        raise KeyboardInterrupt(f"{done} of {len(cases)} cases were measured{kept}") from None
+            bar.advance(task)
     for peer, reason in missing.items():
         print(f"steer: {peer} was left out where it failed: {reason}", file=sys.stderr)
     return rows

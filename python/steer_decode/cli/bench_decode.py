@@ -97,11 +97,13 @@ def _run(plan: Plan, file: Any) -> list[Row]:
     from ..bench.decode import measure
     from ..bench.decode_report import head, line
     from ..bench.measure import machine
+    from ..util.interruption import held, telling
     from .session import quiet
     from .terminal import console, progress
 
     quiet()
-    jobs, rows = plan.jobs(), []
+    jobs = plan.jobs()
+    rows: list[Row] = []
     if not jobs:
         raise SteerError(
             f"--only {','.join(plan.only)} is measured on the demo pair: add demo to --models"
@@ -110,20 +112,22 @@ def _run(plan: Plan, file: Any) -> list[Row]:
     screen.print(f"{machine('cpu')}\n\n{head()}", markup=False)
     task = bar.add_task("jobs", total=len(jobs))
     done = 0
-    try:
-        with bar:
-            for job in jobs:
-                bar.update(task, description=str(job))
-                found = measure(job, plan)
+
+    def state() -> str:
+        kept = "; their rows are written" if file and rows else ""
+        return f"{done} of {len(jobs)} jobs were measured{kept}"
+
+    with telling(state), bar:
+        for job in jobs:
+            bar.update(task, description=str(job))
+            found = measure(job, plan)
+            with held():  # what is told is what is written
                 rows += found
                 if file:
                     file.add(row.as_dict() for row in found)
-                for row in found:
-                    style = "red" if row.ok is False else None
-                    screen.print(line(row), style=style, markup=False, soft_wrap=True)
                 done += 1
-                bar.advance(task)
-    except KeyboardInterrupt:
-        kept = "; their rows are written" if file and rows else ""
-        raise KeyboardInterrupt(f"{done} of {len(jobs)} jobs were measured{kept}") from None
+            for row in found:
+                style = "red" if row.ok is False else None
+                screen.print(line(row), style=style, markup=False, soft_wrap=True)
+            bar.advance(task)
     return rows

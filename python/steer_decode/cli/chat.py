@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import SteerError
+from ..util.interruption import raising
 from . import options as opt
 from .session import Models, make_policy
 
@@ -84,7 +85,10 @@ def chat(
 
     check_options(options)
     talk = Chat(Router(models.load(), policy), models.names(), options, system)
-    raise typer.Exit(Room(talk, models, calibration, log, screen, interactive).run())
+    room = Room(talk, models, calibration, log, screen, interactive)
+    with raising():  # Ctrl-C stops an answer, and what is typed at a terminal is given back to it.
+        status = room.run()
+    raise typer.Exit(status)
 
 
 def _policy(

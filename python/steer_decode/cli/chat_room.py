@@ -21,6 +21,7 @@ from ..session import Turn
 from ..trace_view import COLOUR, MARK
 from ..transcript import WRITERS
 from ..units import printable, si
+from ..util.interruption import check, forgive
 from .chat_commands import Commands, Leave
 from .question import Question, demo_problem, recognise
 from .session import Models
@@ -67,11 +68,13 @@ class Room:
             for line in self._lines():
                 try:
                     self._obey(line)
+                    check()
                 except SteerError as error:
                     self.complain(str(error))
-                except KeyboardInterrupt:
+                except KeyboardInterrupt as error:
                     if not self._interactive:
                         raise
+                    forgive(error)
                     self.say("")
         return 2 if self._failed and not self._interactive else 0
 
@@ -144,7 +147,8 @@ class Room:
                         print(event.step.text, end="", flush=True)
                     if ctrl_c.asked and not isinstance(event, Done):
                         break
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
+            forgive(error)
             ctrl_c.asked = True  # The second one, within a pass that was too long to wait for.
         finally:
             if printer is not None:
@@ -178,7 +182,8 @@ class Room:
             except EOFError:
                 print()
                 return
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as error:
+                forgive(error)
                 print()
                 if warned:
                     return

@@ -120,6 +120,7 @@ def _warn(evaluation: Evaluation) -> None:
 def _run(evaluation: Evaluation, folder: ResultsFolder, workers: int, threads: int) -> None:
     """Answers what the folder has no answer to yet."""
     from ..evaluate import run
+    from ..util.interruption import telling
     from .terminal import progress
 
     jobs = evaluation.jobs()
@@ -127,17 +128,16 @@ def _run(evaluation: Evaluation, folder: ResultsFolder, workers: int, threads: i
     bar = progress()
     task = bar.add_task("answers", total=len(jobs), completed=done)
     groups = evaluation.groups(folder.rows)
-    try:
-        with bar:
-            for row in run(evaluation, groups, workers=workers, threads=threads):
-                if row.key not in folder.rows:
-                    folder.add(row)
-                    bar.advance(task)
-    except KeyboardInterrupt:
+
+    def state() -> str:
         done = sum(job in folder.rows for job in jobs)
-        raise KeyboardInterrupt(
-            f"{done} of {len(jobs)} answers are in {folder.folder}; the same command goes on"
-        ) from None
+        return f"{done} of {len(jobs)} answers are in {folder.folder}; the same command goes on"
+
+    with telling(state), bar:
+        for row in run(evaluation, groups, workers=workers, threads=threads):
+            if row.key not in folder.rows:
+                folder.add(row)
+                bar.advance(task)
 
 
 def _finish(evaluation: Evaluation, folder: ResultsFolder, curve: Sequence[str]) -> None:

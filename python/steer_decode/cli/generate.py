@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import SteerError
+from ..util.interruption import check, raising
 from . import options as opt
 from .question import Question, read_question
 from .session import Models, check_writable, make_policy
@@ -104,7 +105,8 @@ def generate(
         "chat": chat,
     }
     asking = Asking(models.load(), models, question, sampling)
-    _answer(asking, policy, View.json if json else view, compare, trace, svg)
+    with raising():  # A trace is to be written, of as much of the answer as there is.
+        _answer(asking, policy, View.json if json else view, compare, trace, svg)
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,7 @@ def _follow(stream: RoutedStream, policy: Policy, view: View, screen: Any) -> No
     try:
         with printer or nullcontext():
             for event in stream:
+                check()
                 if printer is not None:
                     printer.show(event)
                 elif view is not View.text or not isinstance(event, StepClosed):

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +39,7 @@ from ..errors import SteerError
 from ..pair import Pair
 from ..signals import SIGNALS
 from ..transcript import Writer
+from ..util.files import replacing
 from .base import Policy, StepStart
 from .features import FEATURES, read_features
 from .parameters import SHIPPED, path_setting
@@ -109,7 +109,6 @@ class LearnedRouter:
         """Writes safetensors through a temporary file and a rename."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         metadata = {
             "version": VERSION,
             "kind": self.kind,
@@ -117,12 +116,9 @@ class LearnedRouter:
             "features": json.dumps(self.network.features),
             "settings": json.dumps(self.settings),
         }
-        try:
-            tensors = {k: v.contiguous() for k, v in self.network.state_dict().items()}
+        tensors = {k: v.contiguous() for k, v in self.network.state_dict().items()}
+        with replacing(path) as temporary:
             save_file(tensors, temporary, metadata)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> LearnedRouter:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..util.files import replacing
 from .bootstrap import Interval
 from .palette import COLOURS
 
@@ -83,12 +84,8 @@ class Picture:
         with _context("path"):
             self.figure.savefig(image, format="png", dpi=200, facecolor="white")
         for path, data in zip(paths, (self._svg("path").encode(), image.getvalue()), strict=True):
-            temporary = path.with_name(f".{path.name}.tmp")
-            try:
+            with replacing(path) as temporary:
                 temporary.write_bytes(data)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
         return paths
 
     def _svg(self, fonttype: str) -> str:

@@ -1,0 +1,1 @@
+"""Helpers that know nothing of models, of decoding or of routers."""
