@@ -141,14 +141,25 @@ class DirectAttention:
         model: what it asks about attention, dtype and device.
         call: the model, or what calls it.
         cache: the passes' keys and values.
+        usable: whether it may serve at all.
+
+    Attributes:
+        usable: whether it serves, as far as is known.
     """
 
-    def __init__(self, model: PreTrainedModel, call: Callable[..., Any], cache: KVCache) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        call: Callable[..., Any],
+        cache: KVCache,
+        usable: bool = True,
+    ) -> None:
         self._call = call
         self._cache = cache
         self._named = _Named(model.config.get_text_config(decoder=True))
-        self._usable = (
-            model.device.type == "cpu"
+        self.usable = (
+            usable
+            and model.device.type == "cpu"
             and model.dtype in _DTYPES
             and attention_of(model) == "sdpa"
             and getattr(model, "_supports_attention_backend", False)
@@ -160,8 +171,8 @@ class DirectAttention:
 
     def serves(self, span: Span, queries: int) -> bool:
         """Whether a pass of so many new tokens a row, which the cache has begun, goes this way."""
-        if queries <= MOST_QUERIES or not self._usable:
-            return self._usable
+        if queries <= MOST_QUERIES or not self.usable:
+            return self.usable
         return not span.ragged and self._reads_all(span.width)
 
     def packs(self, queries: int, width: int) -> bool:
@@ -169,7 +180,7 @@ class DirectAttention:
 
         ``width`` is the length of the longest row after it.
         """
-        return self._usable and (queries <= MOST_QUERIES or self._reads_all(width))
+        return self.usable and (queries <= MOST_QUERIES or self._reads_all(width))
 
     def _reads_all(self, width: int) -> bool:
         """Whether no window cuts anything off, which long passes would need a mask for."""
@@ -195,5 +206,5 @@ class DirectAttention:
                 raise
         finally:
             cache.direct = False
-        self._usable = cache.served == wanted
-        return logits if self._usable else None
+        self.usable = cache.served == wanted
+        return logits if self.usable else None

@@ -86,7 +86,7 @@ class Batch:
         self._ahead: dict[Writer, RunAhead] = {}
         if not any(c.hooks.processors for c in conversations):
             for w, n in turns.items():
-                if n > 1 and self.lanes[w].takes_masks:
+                if n > 1 and self.lanes[w].runs_ahead:
                     table = boundary.token_classes(pair.eos_ids)
                     self._ahead[w] = RunAhead(
                         self.lanes[w], policy, sampling, table, pair.vocab_size, n

@@ -48,6 +48,8 @@ class KVCache(Cache):
         served: layers of the pass whose attention has done so.
         ends_early: the pass is broken off once all layers are written.
         written: layers of such a pass that are.
+        reach: a position beyond those of the pass under way, which stands behind its last token;
+            None is none. See ``scaled_lane.py``.
     """
 
     def __init__(self, windows: Sequence[int | None], rows: int = 1, limit: int = 2**31) -> None:
@@ -62,6 +64,7 @@ class KVCache(Cache):
         self.span = Span(0, 0, 0, 0, False, nothing, nothing, nothing)
         self.direct, self.served = False, 0
         self.ends_early, self.written = False, 0
+        self.reach: int | None = None
         self._reading: list[tuple[int, int]] = []  # rows of the pass under way, and their counts
 
     @property
@@ -156,7 +159,10 @@ class KVCache(Cache):
         if length > 1:
             positions = positions + line[:length]
         # Padding may point behind the last position, where a table of positions has no row.
-        return positions.clamp_max(span.width - 1)
+        positions = positions.clamp_max(span.width - 1)
+        if self.reach is not None:
+            positions[:, -1] = self.reach
+        return positions
 
     def _numbers(self, device: torch.device) -> Tensor:
         """0, 1, 2 and so on: a view of them costs less than a new tensor of indices a token."""
@@ -189,6 +195,16 @@ class KVCache(Cache):
         if width > self.capacity:
             self._grow(width)
         return rounded_up(width, BLOCK, self.capacity)
+
+    def make_up(self, row: int, length: int) -> None:
+        """Gives ``row`` ``length`` positions of random keys and values that no pass has written.
+
+        For trials. They are as large as those that are there; a pass must have written some.
+        """
+        self.reserve(length + 1)
+        for layer in self.layers:
+            layer.make_up(self._place[row], length)
+        self.lengths[row] = length
 
     def commit(self) -> None:
         """Moves the watermarks over what the forward pass has read."""

@@ -162,6 +162,23 @@ class KVLayer(CacheLayerMixin):
                 setattr(self, name, new)
         self._places = None
 
+    def make_up(self, place: int, length: int) -> None:
+        """Random keys and values for the first ``length`` positions of a place, as large as others.
+
+        See :meth:`KVCache.make_up`.
+        """
+        generator = torch.Generator().manual_seed(0)
+        if not self.is_initialized:  # it has none of its own
+            return
+        for buffer in (self.keys, self.values):
+            assert buffer is not None
+            scale = buffer[:, :, : min(self.touched, length)].float().std()
+            buffer[:, :, self.touched : length] = 0
+            size = buffer.shape[1], length, buffer.shape[3]
+            drawn = torch.randn(size, generator=generator).to(buffer.device)
+            buffer[place, :, :length] = (scale * drawn).to(buffer.dtype)
+        self.touched = max(self.touched, length)
+
     def exchange(self, a: int, b: int, length: int) -> None:
         """Swaps the first ``length`` positions of two places."""
         for buffer in (self.keys, self.values):

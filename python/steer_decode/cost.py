@@ -160,13 +160,14 @@ def attention_widths(model: PreTrainedModel) -> tuple[tuple[tuple[int, int], ...
     latent = any(hasattr(m, "expand_kv") for m in model.modules())
     widths = []
     for one, mode in zip(configs, modes, strict=True):
-        heads, (key, value) = config.num_attention_heads, _head_sizes(one)
+        heads, (key, value) = one.num_attention_heads, _head_sizes(one)
         kv_heads = getattr(one, "num_key_value_heads", None) or heads
         kept = (
             (config.kv_lora_rank + config.qk_rope_head_dim) if latent else kv_heads * (key + value)
         )
         widths.append((heads * (key + value) // 2, 0 if mode == "reuse" else kept // 2))
-    return tuple(widths), _head_sizes(config)[0]
+    # The config as a whole may refuse to say what differs between layers (Gemma 4).
+    return tuple(widths), max(_head_sizes(one)[0] for one in configs)
 
 
 def _head_sizes(config: Any) -> tuple[int, int]:

@@ -35,10 +35,15 @@ class Forward:
         model: a causal language model that passes ``cache_support.check_cache_support``.
         windows: of its layers, as in :class:`KVCache`.
         cache: of which a pass has begun whenever a method is called.
+        direct: whether `decode_attention` may serve.
     """
 
     def __init__(
-        self, model: PreTrainedModel, windows: Sequence[int | None], cache: KVCache
+        self,
+        model: PreTrainedModel,
+        windows: Sequence[int | None],
+        cache: KVCache,
+        direct: bool = True,
     ) -> None:
         self._call = DirectLayers(model)
         self._dtype = model.dtype
@@ -46,7 +51,16 @@ class Forward:
         self._cache_argument = cache_argument(model)
         self._windows = set(windows)
         self._attention = attention_of(model)
-        self._direct = DirectAttention(model, self._call, cache)
+        self._direct = DirectAttention(model, self._call, cache, direct)
+
+    @property
+    def direct(self) -> bool:
+        """Whether short passes go to `decode_attention`, as far as is known."""
+        return self._direct.usable
+
+    @direct.setter
+    def direct(self, usable: bool) -> None:
+        self._direct.usable = usable
 
     @property
     def takes_masks(self) -> bool:

@@ -22,6 +22,7 @@ from .cost import ModelShape, Pass, Usage
 from .forward import Forward
 from .last_logits import LastLogits
 from .pair import Pair
+from .serving import USUAL, Serving
 from .span import Span, rounded_up
 from .transcript import WRITERS, Transcript, Writer
 
@@ -29,9 +30,22 @@ CHUNK = 16  # the least chunk of a prefill whose shapes are rounded up; then twi
 
 
 def lanes_of(pair: Pair, transcripts: Sequence[Transcript], limit: int) -> dict[Writer, Lane]:
-    """A lane for each model of ``pair``, with one budget; the rest is as in :class:`Lane`."""
-    budget = Budget()
-    return {w: Lane(pair.model(w), pair.shapes[w], transcripts, limit, budget) for w in WRITERS}
+    """A lane for each model of ``pair``, with one budget; the rest is as in :class:`Lane`.
+
+    Raises:
+        SteerError: as :attr:`Pair.serving`.
+    """
+    budget, lanes = Budget(), {}
+    for writer in WRITERS:
+        serving = pair.serving[writer]
+        kind: type[Lane] = Lane
+        if serving.scaled is not None:
+            from .scaled_lane import ScaledLane  # which is a lane
+
+            kind = ScaledLane
+        shape = pair.shapes[writer]
+        lanes[writer] = kind(pair.model(writer), shape, transcripts, limit, budget, serving)
+    return lanes
 
 
 class Lane:
@@ -43,11 +57,13 @@ class Lane:
         transcripts: one for each row. The lane reads them and never writes.
         limit: most tokens of a transcript.
         budget: of the pair, which the lane joins. It bounds the parts of prompts on a CPU.
+        serving: what the model allows, as its probe has found.
 
     Attributes:
         cache: the keys and values, with a watermark for each row.
         forward: runs the model over them.
         last: the logits behind what has been read of each row.
+        serving: what the model allows.
         part: most tokens of a prompt that one pass reads, whatever the budget.
     """
 
@@ -58,8 +74,10 @@ class Lane:
         transcripts: Sequence[Transcript],
         limit: int = 2**31,
         budget: Budget | None = None,
+        serving: Serving = USUAL,
     ) -> None:
         self.model = model
+        self.serving = serving
         self._shape = shape
         self._transcripts = transcripts
         self.cache = KVCache(shape.windows, len(transcripts), limit)
@@ -70,7 +88,7 @@ class Lane:
             self._budget.join(model, shape, self.cache)
         # What a token is read from.
         self._one = torch.zeros(1, 1, dtype=torch.int64, device=self._device)
-        self.forward = Forward(model, shape.windows, self.cache)
+        self.forward = Forward(model, shape.windows, self.cache, serving.direct)
         self.last = LastLogits(len(transcripts))
         # (new tokens, cached tokens, rows, positions of the head) of each forward pass; sums are
         # made when asked for.
@@ -79,7 +97,13 @@ class Lane:
     @property
     def takes_masks(self) -> bool:
         """Whether rows of different length can run in one pass: attention takes a 4-D mask."""
-        return self.forward.takes_masks
+        return self.forward.takes_masks and self.serving.masks
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether several tokens may be written between two looks of the host."""
+        serving = self.serving
+        return self.takes_masks and serving.roll_back and serving.scaled is None
 
     def transcript(self, row: int = 0) -> Transcript:
         """The text that a row reads."""
@@ -127,6 +151,8 @@ class Lane:
         if length < 0:
             raise ValueError(f"length must be at least 0, got {length}")
         if length < self.watermark(row):
+            if not self.serving.roll_back:
+                length = 0
             self.cache.roll_back(row, length)
             self.last.roll_back(row, length)
 
@@ -292,7 +318,7 @@ class Lane:
         """
         counts = [len(ids) for ids in new]
         ends = map(add, [self.cache.lengths[row] for row in rows], counts)
-        if not self.forward.packs(max(counts), max(ends)):
+        if not (self.serving.masks and self.forward.packs(max(counts), max(ends))):
             return None
         self.cache.begin_packed(rows, counts, self._device)
         behind = torch.tensor([*accumulate(counts)], device=self._device)

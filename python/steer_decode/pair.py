@@ -25,6 +25,8 @@ from .cache_support import check_cache_support
 from .cost import ModelShape
 from .errors import ContextFullError, SteerError
 from .model_code import check_no_code
+from .rope import boundaries, context_length
+from .serving import Serving
 from .steps import StepBoundary
 from .transcript import WRITERS, Writer
 
@@ -35,7 +37,7 @@ class Pair:
 
     Raises:
         SteerError: the tokenizers differ, a model's cache cannot be rolled back, or it is in
-            float64 or not in memory.
+            float64 or not in memory, or it cannot be served exactly (see ``probe.py``).
     """
 
     small: PreTrainedModel
@@ -63,6 +65,7 @@ class Pair:
                     f"the {name} model is in float64: load it in float32, bfloat16 or float16"
                 )
             self.model(name).eval()
+        _ = self.serving
 
     @classmethod
     def from_pretrained(
@@ -107,6 +110,29 @@ class Pair:
     def shapes(self) -> dict[Writer, ModelShape]:
         return {name: ModelShape.of(self.model(name)) for name in WRITERS}
 
+    @property
+    def serving(self) -> dict[Writer, Serving]:
+        """How each model is served, as its probe has found.
+
+        A model is tried when its first pair is made, and again where it has changed since.
+
+        Raises:
+            SteerError: a model cannot be served exactly; the message says why.
+        """
+        from .probe import probe  # which imports the loop
+
+        found: dict[Writer, Serving] = {}
+        for name in WRITERS:
+            model = self.model(name)
+            result = probe(model)
+            if result.problems:
+                raise SteerError(
+                    f"the {name} model {model.config.name_or_path or type(model).__name__!r} "
+                    f"{'; it '.join(result.problems)}: use another model"
+                )
+            found[name] = result.serving
+        return found
+
     @cached_property
     def vocab_size(self) -> int:
         """Ids that both models and the tokenizer know; padding rows of the heads lie beyond."""
@@ -116,10 +142,12 @@ class Pair:
     @cached_property
     def max_length(self) -> int:
         """Longest transcript, prompt included, that both models have positions for."""
-        limits = []
+        limits = [2**31]
         for name in WRITERS:
             config = self.model(name).config.get_text_config(decoder=True)
-            limits.append(getattr(config, "max_position_embeddings", None) or 2**31)
+            limits.append(context_length(config) or 2**31)
+            if boundaries(config) and (limit := self.serving[name].limit) is not None:
+                limits.append(limit)
         return min(limits)
 
     @cached_property

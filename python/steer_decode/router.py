@@ -23,17 +23,22 @@ Messages = Sequence[dict[str, str]]
 class Router:
     """Routed decoding over a pair of models.
 
-    Args:
-        pair: the two models and their tokenizer.
-        policy: who writes next; by default the router that the small model's
-            ``generation_config.json`` names, which is one that is built in and sets numbers only.
-        boundary: where a step closes; by default at "\\n\\n", or after 512 tokens.
-        turns: tokens that a model writes between two looks of the host; by default 8 on a GPU and
-            1 elsewhere. What is written does not depend on it.
+        Args:
+            pair: the two models and their tokenizer.
+            policy: who writes next; by default the router that the small model's
+                ``generation_config.json`` names, which is one that is built in and sets numbers only.
+            boundary: where a step closes; by default at "\\n\\n", or after 512 tokens.
+            turns: tokens that a model writes between two looks of the host; by default 8 on a GPU and
+                1 elsewhere. What is written does not depend on it.
 
-    Raises:
-        SteerError: the policy cannot serve this pair (a calibration of another one, say), or
-            there is none.
+        Raises:
+    <<<<<<< HEAD
+            SteerError: the policy cannot serve this pair (a calibration of another one, say), or
+                there is none.
+    =======
+            SteerError: the policy cannot serve this pair (a calibration of another one, say), or a
+                model of the pair cannot be served exactly.
+    >>>>>>> 00a7d12 (Models are tried before they serve: what differs from a pass from scratch is served in a slower way or refused)
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Router:
         if boundary is not None and not isinstance(boundary, StepBoundary):
             raise SteerError(f"boundary must be a StepBoundary, got {boundary!r}")
         policy.check(pair)
+        _ = pair.serving  # what cannot be served exactly is refused here
         if turns is not None and (turns := whole("turns", turns)) < 1:
             raise SteerError(f"turns must be at least 1, got {turns}")
         self.turns: dict[Writer, int] = {
