@@ -23,22 +23,17 @@ Messages = Sequence[dict[str, str]]
 class Router:
     """Routed decoding over a pair of models.
 
-        Args:
-            pair: the two models and their tokenizer.
-            policy: who writes next; by default the router that the small model's
-                ``generation_config.json`` names, which is one that is built in and sets numbers only.
-            boundary: where a step closes; by default at "\\n\\n", or after 512 tokens.
-            turns: tokens that a model writes between two looks of the host; by default 8 on a GPU and
-                1 elsewhere. What is written does not depend on it.
+    Args:
+        pair: the two models and their tokenizer.
+        policy: who writes next; by default the router that the small model's
+            ``generation_config.json`` names, which is one that is built in and sets numbers only.
+        boundary: where a step closes; by default at "\\n\\n", or after 512 tokens.
+        turns: tokens that a model writes between two looks of the host; by default 8 on a GPU and
+            1 elsewhere. What is written does not depend on it.
 
-        Raises:
-    <<<<<<< HEAD
-            SteerError: the policy cannot serve this pair (a calibration of another one, say), or
-                there is none.
-    =======
-            SteerError: the policy cannot serve this pair (a calibration of another one, say), or a
-                model of the pair cannot be served exactly.
-    >>>>>>> 00a7d12 (Models are tried before they serve: what differs from a pass from scratch is served in a slower way or refused)
+    Raises:
+        SteerError: the policy cannot serve this pair (a calibration of another one, say), there is
+            none, or a model of the pair cannot be served exactly.
     """
 
     def __init__(
