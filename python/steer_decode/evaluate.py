@@ -17,6 +17,7 @@ from .replay_scores import costs_so_far, step_scores
 from .router import Router
 from .rows import Key, Problem, Row, StepRecord, step_records
 from .tasks import Task
+from .tasks.remarks import remarks
 from .trace import Trace
 from .transcript import Writer
 from .workers import answers
@@ -154,14 +155,18 @@ class Evaluation:
 
 
 def _judge(task: Task, text: str) -> tuple[bool, str]:
-    """Whether ``text`` is right, and what the checker raised: no checker may end a long run."""
+    """Whether ``text`` is right, and what the checker raised or remarked.
+
+    No checker may end a long run.
+    """
     try:
-        verdict = task.check(text)
+        with remarks() as said:
+            verdict = task.check(text)
         if verdict not in (True, False):
             raise TypeError(f"the checker answered {verdict!r}, neither True nor False")
     except (Exception, SystemExit) as error:  # a user's checker may fail in any way
         return False, f"{type(error).__name__}: {error}"
-    return bool(verdict), ""
+    return bool(verdict), "; ".join(said)
 
 
 def _labelled(

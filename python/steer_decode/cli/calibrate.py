@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ import typer
 
 from ..errors import SteerError
 from . import options as opt
-from .session import Models, check_writable, read_text
+from .session import Models, check_writable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -199,10 +198,9 @@ def _doubts(result: Calibration) -> list[str]:
 
 def _prompts(path: Path | None, n: int, models: Models) -> list[str]:
     if path is not None:
-        lines = [line for line in read_text(path).splitlines() if line.strip()]
-        if not lines:
-            raise SteerError(f"{str(path)!r} holds no prompts: give one a line")
-        return [_prompt(line, number, path) for number, line in enumerate(lines, 1)]
+        from ..tasks.lines import read_prompts
+
+        return read_prompts(path)
     if not models.demo:
         raise SteerError("--prompts is missing: give a file with questions for this pair")
     from ..demo import DOMAINS, problems
@@ -213,17 +211,6 @@ def _prompts(path: Path | None, n: int, models: Models) -> list[str]:
         return [p.prompt for name in DOMAINS for p in problems(name, n, split="calibration")]
     except ValueError as error:
         raise SteerError(str(error)) from error
-
-
-def _prompt(line: str, number: int, path: Path) -> str:
-    if not line.lstrip().startswith("{"):
-        return line
-    try:
-        return str(json.loads(line)["prompt"])
-    except (ValueError, KeyError) as error:
-        raise SteerError(
-            f'prompt {number} of {str(path)!r} is neither a text nor JSON with a "prompt"'
-        ) from error
 
 
 def _table(calibration: Calibration) -> Table:

@@ -41,8 +41,12 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option("--split", help="test, calibration or train.")] = "test",
     tasks: Annotated[
-        str | None,
-        typer.Option("--tasks", help="`demo`, `reasoning-gym:NAME[:KEY=VALUE]`, FILE.jsonl."),
+        list[str] | None,
+        typer.Option(
+            "--tasks",
+            help="`demo`, `reasoning-gym:NAME[:KEY=VALUE]`, FILE.jsonl; several with commas, or "
+            "the option again.",
+        ),
     ] = None,
     checker: Annotated[
         str | None,
@@ -130,7 +134,7 @@ def evaluate(
         replayed(context, replay, out)
         return
     models = Models(pair, small, large, dtype and dtype.value, device, threads)
-    asked = read_tasks(tasks, models, domains, n, split, checker)
+    asked = read_tasks(tasks or None, models, domains, n, split, checker)
     policies, curve = _routers(routers, random_shares, models, calibration)
     numbers = read_seeds(seeds)
     if temperature == 0 and len(numbers) > 1:
@@ -151,7 +155,7 @@ def evaluate(
     sizes = _sizes(cohort, DEMO_COHORT if models.demo else 1, asked)
     evaluation = Evaluation(models.load(), policies, asked, sampling, numbers, sizes[0])
     runs = Runs(evaluation, models.names(), curve, threads, workers)
-    name = folder_name(tasks, split)
+    name = folder_name(tasks or None, split)
     if len(sizes) == 1:
         runs.one(out, name)
     else:

@@ -182,7 +182,7 @@ def read_text(path: Path) -> str:
         SteerError: it cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise SteerError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except UnicodeDecodeError as error:

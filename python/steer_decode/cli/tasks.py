@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 DEFAULT_N = 300
 _GYM = "reasoning-gym"
+_SPLIT = " (commas separate tasks, but for those in the name of a file that is there)"
 
 
 def words(text: str) -> list[str]:
@@ -21,15 +23,35 @@ def words(text: str) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
+def sources(spec: str | Sequence[str] | None) -> list[str]:
+    """What --tasks names, each once: lists with commas, any number of them.
+
+    A comma inside brackets or quotes separates nothing, nor does one in the name of a file that is
+    there.
+    """
+    from ..tasks.separated import separated
+
+    given = [DEMO] if spec is None else [spec] if isinstance(spec, str) else spec
+    parts = [part.strip() for text in given for part in separated(text, ",", _is_there)]
+    return list(dict.fromkeys(part for part in parts if part))
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # too long for a name, or no name at all
+        return False
+
+
 def read_tasks(
-    spec: str | None,
+    spec: str | Sequence[str] | None,
     models: Models,
     domains: str,
     n: int | None,
     split: str,
     checker: str | None,
 ) -> list[Task]:
-    """The tasks of all sources named in ``spec``.
+    """The tasks of all sources named in ``spec``, at most ``n`` of each domain.
 
     Raises:
         SteerError: an unknown source, or one that this pair cannot be asked.
@@ -43,12 +65,12 @@ def read_tasks(
             "--tasks is missing: the demo's problems are in words that no other pair knows, so "
             f"give a JSON lines file or {_GYM}:NAME, or leave out --small and --large"
         )
-    sources = words(DEMO if spec is None else spec)
-    if not sources:
+    named = sources(spec)
+    if not named:
         raise SteerError(f"no tasks: give {DEMO}, {_GYM}:NAME or a JSON lines file")
     found: list[Task] = []
-    files = [source for source in sources if _is_file(source)]
-    for source in sources:
+    files = [source for source in named if _is_file(source)]
+    for source in named:
         if source == DEMO:
             if not models.demo:
                 raise SteerError("tasks 'demo' need the demo pair: leave out --small and --large")
@@ -59,10 +81,11 @@ def read_tasks(
                 raise SteerError(f"tasks {source!r} name no data set: give {_GYM}:NAME")
             found += gym_tasks(name, n or DEFAULT_N)
         elif source in files:
-            found += jsonl_tasks(Path(source), checker or CHECKERS[0], n)
+            found += jsonl_tasks(Path(source), checker or CHECKERS[0], per_domain=n)
         else:
             raise SteerError(
                 f"unknown tasks {source!r}: give {DEMO}, {_GYM}:NAME or a JSON lines file"
+                f"{_SPLIT if len(named) > 1 else ''}"
             )
     if checker is not None and not files:
         raise SteerError("--checker judges a file of tasks: name one in --tasks, or leave it out")
@@ -72,7 +95,7 @@ def read_tasks(
 def _is_file(source: str) -> bool:
     if source == DEMO or source.partition(":")[0] == _GYM:
         return False
-    return Path(source).suffix.lower() in (".jsonl", ".json") or Path(source).is_file()
+    return Path(source).suffix.lower() in (".jsonl", ".json") or _is_there(source)
 
 
 def read_seeds(text: str) -> list[int]:
@@ -88,10 +111,11 @@ def read_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(map(int, parts)))
 
 
-def folder_name(spec: str | None, split: str) -> str:
+def folder_name(spec: str | Sequence[str] | None, split: str) -> str:
     """What a folder of results is called after, under results/."""
-    if spec in (None, DEMO):
+    named = sources(spec)
+    if named == [DEMO]:
         return f"{DEMO}-{split}"
-    first = words(str(spec))[0]
+    first = named[0]
     bare = Path(first).stem if ":" not in first else first
     return re.sub(r"[^\w.-]+", "-", bare)[:60]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..errors import SteerError
+from .final import final_answer as final_answer
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Task:
         checker: name of what judges the answer, where there is a choice.
         label: whether a step, given its index and text, is right, where that can be told without
             the end of the answer.
+        where: it comes from, where that is a line of a file.
     """
 
     domain: str
@@ -33,6 +34,7 @@ class Task:
     difficulty: int | None = None
     checker: str = ""
     label: Callable[[int, str], bool] | None = None
+    where: str = ""
 
     @property
     def name(self) -> str:
@@ -55,41 +57,11 @@ def check_unique(tasks: Iterable[Task]) -> list[Task]:
     found: dict[str, Task] = {}
     for task in tasks:
         if task.name in found:
+            places = [place for place in (found[task.name].where, task.where) if place]
             raise SteerError(
-                f"problem {task.problem!r} of {task.domain!r} is there twice: "
+                f"problem {task.problem!r} of {task.domain!r} is there twice"
+                f"{' (' + ' and '.join(places) + ')' if places else ''}: "
                 "give each problem an id and each file a name of its own"
             )
         found[task.name] = task
     return list(found.values())
-
-
-_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_LEAD = re.compile(r"^(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*[:=]?\s*", re.IGNORECASE)
-
-
-def final_answer(text: str) -> str:
-    """What a text answers: the last ``<answer>``, else the last ``\\boxed{}``, else its last line.
-
-    A last line may open with "answer", "The final answer is:" or the like, which is left out.
-    """
-    tagged = _TAG.findall(text)
-    if tagged:
-        return str(tagged[-1]).strip()
-    boxed = _boxed(text)
-    if boxed is not None:
-        return boxed.strip()
-    lines = [line for line in text.splitlines() if line.strip()]
-    return _LEAD.sub("", lines[-1].strip()).strip() if lines else ""
-
-
-def _boxed(text: str) -> str | None:
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    begin = start + len("\\boxed{")
-    depth = 1
-    for place in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
-        if depth == 0:
-            return text[begin:place]
-    return None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-import threading
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from ..errors import SteerError
-from .base import final_answer
+from .final import final_answer, reference_answer
+from .formulas import Undecided, formulas
+from .reading import Equation, Formula, Number, Words, read, words
+from .remarks import remark
+from .verdict import agrees
 
 Checker = Callable[[str, str], bool]
 """From the text of a model and the reference answer to right or wrong."""
@@ -56,7 +58,7 @@ def load_checker(spec: str) -> Checker:
 
 def exact(text: str, answer: str) -> bool:
     """The final answer of the text equals the reference; case and white space do not count."""
-    return _plain(final_answer(text)) == _plain(answer)
+    return _plain(final_answer(text)) == _plain(reference_answer(answer))
 
 
 def _plain(text: str) -> str:
@@ -64,28 +66,32 @@ def _plain(text: str) -> str:
 
 
 def math_verify(text: str, answer: str) -> bool:
-    """The mathematics of ``text`` (``\\boxed{}`` first) equals that of the reference."""
-    import math_verify as library
+    """The final answer of the text says what the reference does.
 
-    seconds = _limit()
-    found = library.parse(text, parsing_timeout=seconds)
-    return bool(library.verify(reference(answer), found, timeout_seconds=seconds))
+    Numbers are compared as numbers, lists by their parts, words as words, formulas by
+    math-verify. One that takes it longer than some seconds is wrong, and
+    :func:`~steer_decode.tasks.remarks.remark` says so.
+    """
+    try:
+        return agrees(reference_answer(answer), final_answer(text), formulas)
+    except Undecided as error:
+        remark(str(error))
+        return False
 
 
 def reference(answer: str) -> list[Any]:
-    """What math-verify reads in a reference answer; an empty list where it reads nothing."""
-    import math_verify as library
-
-    bare = not any(mark in answer for mark in ("$", "\\boxed", "\\(", "\\["))
-    # A bare "x+1" counts as mathematics only between dollars.
-    found = library.parse(f"${answer}$" if bare else answer, parsing_timeout=_limit())
-    # Text that it cannot read comes back as text alone.
-    return list(found) if any(not isinstance(part, str) for part in found) else []
-
-
-def _limit() -> Any:
-    """Seconds that math-verify may take; none outside a main thread, for they are alarms."""
-    if threading.current_thread() is threading.main_thread():
-        return 5
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it would warn at every call
-    return None
+    """What is read in a reference answer; an empty list where that is nothing."""
+    value = read(reference_answer(answer))
+    if isinstance(value, Formula | Equation):
+        latex = value.latex
+        found = formulas.read(latex)
+        if found is not None:
+            return [found]
+        # Letters and signs that are no formula, such as "C++", are compared as they stand.
+        return [] if "\\" in latex else [words(answer).text]
+    if isinstance(value, Number):
+        unit = f" {value.unit}" if value.unit else ""
+        return [f"{value.exact.value}{unit}"]
+    if isinstance(value, Words):
+        return [value.text] if value.text else []
+    return [] if value is None else [value]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,9 +11,15 @@ from typing import Any
 from ..errors import SteerError
 from .base import Task
 from .checkers import Checker, load_checker, math_verify, reference
+from .formulas import Undecided
+from .lines import read_lines, read_object, text_of
+
+_FORM = 'one {"prompt", "answer"} a line'
 
 
-def jsonl_tasks(path: Path, checker: str, n: int | None = None) -> list[Task]:
+def jsonl_tasks(
+    path: Path, checker: str, n: int | None = None, *, per_domain: int | None = None
+) -> list[Task]:
     """The first ``n`` problems of a file, or all.
 
     A line holds "prompt" and "answer", and may hold "id" (else the number of its line), "domain"
@@ -23,75 +29,66 @@ def jsonl_tasks(path: Path, checker: str, n: int | None = None) -> list[Task]:
         path: the file.
         checker: a name or MODULE:FUNCTION, as :func:`load_checker` takes it.
         n: how many; None is all.
+        per_domain: how many of each domain, its first ones; None is all.
 
     Raises:
         SteerError: a file or line that cannot be read, an id that occurs twice, an answer that
             the checker cannot read.
     """
     function = load_checker(checker)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise SteerError(f"cannot read tasks {str(path)!r}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SteerError(f"{str(path)!r} is not UTF-8 text") from error
-    # Not splitlines: a line separator inside a JSON text is no end of line.
-    lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not lines:
-        raise SteerError(f'{str(path)!r} holds no problems: give one {{"prompt", "answer"}} a line')
     seen: dict[tuple[str, str], int] = {}
+    counts: Counter[str] = Counter()
     tasks = []
-    for number, line in lines[:n]:
+    for number, line in read_lines(path, "tasks", _FORM)[:n]:
         where = f"line {number} of {str(path)!r}"
-        task = replace(_task(line, number, path.stem, function, where), checker=checker)
-        first = seen.setdefault((task.domain, task.problem), number)
+        record = read_object(line, where, 'an object with "prompt" and "answer"')
+        domain = text_of({"domain": path.stem, **record}, "domain", where)
+        counts[domain] += 1
+        if per_domain is not None and counts[domain] > per_domain:
+            continue
+        problem = text_of({"id": number, **record}, "id", where)
+        first = seen.setdefault((domain, problem), number)
         if first != number:
             raise SteerError(
-                f"id {task.problem!r} of {str(path)!r} is there twice, in lines {first} and "
+                f"id {problem!r} of {str(path)!r} is there twice, in lines {first} and "
                 f"{number}: give each problem an id of its own"
             )
-        tasks.append(task)
+        task = _task(record, domain, problem, function, where)
+        tasks.append(replace(task, checker=checker))
     return tasks
 
 
-def _task(line: str, number: int, domain: str, checker: Checker, where: str) -> Task:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise SteerError(f"{where} is not JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise SteerError(f'{where} is not an object with "prompt" and "answer"')
-    prompt, answer = _text(record, "prompt", where), _text(record, "answer", where)
+def _task(record: dict[str, Any], domain: str, problem: str, checker: Checker, where: str) -> Task:
+    prompt, answer = text_of(record, "prompt", where), text_of(record, "answer", where)
     difficulty = record.get("difficulty")
     if difficulty is not None and type(difficulty) is not int:
         raise SteerError(f"{where}: difficulty must be a whole number, got {difficulty!r}")
-    if checker is math_verify and not reference(answer):
-        raise SteerError(
-            f"{where}: math-verify reads no mathematics in the answer {answer!r}: "
-            "mend it, or choose --checker exact"
-        )
+    if checker is math_verify:
+        _check_reference(answer, where)
     return Task(
-        domain=_text({"domain": domain, **record}, "domain", where),
-        problem=_text({"id": number, **record}, "id", where),
+        domain=domain,
+        problem=problem,
         prompt=prompt,
         answer=answer,
         check=partial(_check, checker, answer),
         difficulty=difficulty,
+        where=where,
     )
 
 
-def _text(record: dict[str, Any], key: str, where: str) -> str:
-    value = record.get(key)
-    if type(value) in (int, float):
-        value = str(value)
-    if not isinstance(value, str) or not value.strip():
-        got = "nothing" if value is None else repr(value)
-        raise SteerError(f"{where}: {key!r} must be a text, got {got}")
+def _check_reference(answer: str, where: str) -> None:
     try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise SteerError(f"{where}: {key!r} holds half a character (a lone surrogate)") from error
-    return value
+        found = reference(answer)
+    except Undecided as error:
+        raise SteerError(
+            f"{where}: the answer {answer!r} is too much for math-verify ({error}): "
+            "mend it, or choose --checker exact"
+        ) from error
+    if not found:
+        raise SteerError(
+            f"{where}: math-verify reads neither mathematics nor words in the answer {answer!r}: "
+            "mend it, or choose --checker exact"
+        )
 
 
 def _check(checker: Checker, answer: str, text: str) -> bool:
