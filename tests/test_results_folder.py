@@ -114,6 +114,7 @@ def test_foreign_files_are_refused(tmp_path: Path, name: str) -> None:
 def test_a_row_that_no_report_could_reckon_with_is_refused(tmp_path: Path, change: dict) -> None:
     good = row("small", "math", 0).to_dict()
     path = tmp_path / "results.jsonl"
+    ResultsFolder(tmp_path, SETTINGS).close()
     path.write_text(json.dumps(good) + "\n" + json.dumps({**good, **change}) + "\n")
     with pytest.raises(SteerError, match=r"line 2 of .* is not a result: remove it, or run"):
         ResultsFolder(tmp_path, SETTINGS)
@@ -138,3 +139,40 @@ def test_a_full_disk_is_named_and_what_is_there_stays(
 def test_routers_do_not_change_the_name_of_the_settings() -> None:
     assert digest(SETTINGS) == digest({**SETTINGS, "routers": {}})
     assert digest(SETTINGS) != digest({**SETTINGS, "top_k": 1})
+
+
+@pytest.mark.parametrize("name", ["settings.json", "problems.jsonl"])
+def test_answers_without_what_they_were_made_with_are_not_continued(
+    tmp_path: Path, name: str
+) -> None:
+    folder = ResultsFolder(tmp_path, SETTINGS)
+    folder.add(row("small", "math", 0))
+    folder.close()
+    before = (tmp_path / "results.jsonl").read_bytes()
+    (tmp_path / name).unlink()
+    with pytest.raises(SteerError, match=rf"holds 1 answers, but its {name} is gone.*put it back"):
+        ResultsFolder(tmp_path, {**SETTINGS, "top_k": 1})
+    assert not (tmp_path / name).exists()
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+
+
+def test_an_answer_or_a_problem_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    folder = ResultsFolder(tmp_path, SETTINGS, [Problem("math", "0", "How many?", "3")])
+    folder.add(row("small", "math", 0))
+    folder.close()
+    for name in ("results.jsonl", "problems.jsonl"):
+        path = tmp_path / name
+        once = path.read_text()
+        path.write_text(once * 2)
+        with pytest.raises(SteerError, match=rf"line 2 of .*{name}' is a second one of .*line 1"):
+            ResultsFolder(tmp_path, SETTINGS)
+        path.write_text(once)
+    ResultsFolder(tmp_path, SETTINGS).close()
+
+
+def test_answers_of_a_router_that_the_settings_do_not_know_are_refused(tmp_path: Path) -> None:
+    folder = ResultsFolder(tmp_path, SETTINGS)
+    folder.add(row("steer", "math", 0))
+    folder.close()
+    with pytest.raises(SteerError, match=r"answers of router 'steer', of which the settings"):
+        ResultsFolder(tmp_path, SETTINGS)

@@ -15,8 +15,10 @@ from pathlib import Path
 from .errors import SteerError
 from .mixture import TwoGaussians
 from .pair import Pair
+from .signals import SIGNALS
 from .transcript import WRITERS, Writer
-from .util.files import replacing
+from .util import documents
+from .util.files import write_whole as write_whole
 
 VERSION = 1
 LAST_BIN = 4
@@ -84,40 +86,45 @@ class Calibration:
         Raises:
             SteerError: no such file, or not a calibration.
         """
-        try:
-            record = json.loads(Path(path).read_text(encoding="utf-8"))
-            if record["version"] != VERSION:
-                raise ValueError(f"version {record['version']}, expected {VERSION}")
-            return cls(
-                pair=record["pair"],
-                signal=record["signal"],
-                fits={
-                    w: {int(b): TwoGaussians(**m) for b, m in record["fits"][w].items()}
-                    for w in WRITERS
-                },
-                counts={
-                    w: {int(b): int(n) for b, n in record["counts"][w].items()} for w in WRITERS
-                },
-                settings=record["settings"],
-            )
-        except OSError as error:
-            raise SteerError(f"cannot read calibration {str(path)!r}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SteerError(
-                f"{str(path)!r} is not a calibration ({type(error).__name__}: {error}): "
-                "make one with `steer calibrate`"
-            ) from error
+        return documents.read(
+            path, "calibration", _made, "is not a calibration", "make one with `steer calibrate`"
+        )
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part.
+_NUMBER = documents.number()
+_VARIANCE = documents.number(1e-30)
+_WEIGHT = documents.number(1e-300, 1 - 1e-12)  # whose logarithm, and that of the rest, are finite
+_BIN = documents.one_of([str(key) for key in (-1, *range(LAST_BIN + 1))])
+_MIXTURE = documents.record(
+    {
+        "weight_c": _WEIGHT,
+        "mean_u": _NUMBER,
+        "var_u": _VARIANCE,
+        "mean_c": _NUMBER,
+        "var_c": _VARIANCE,
+    }
+)
 
-    A link stays, and its target is written; what is no file (``/dev/stdout``) is written as it is.
-    """
-    path = path.resolve()
-    if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8")
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+
+def _by_bin(check: documents.Check) -> documents.Check:
+    each = documents.mapped(check, key=lambda name: int(_BIN(name)))
+    return documents.record(dict.fromkeys(WRITERS, each), others="dropped")
+
+
+_RECORD = documents.record(
+    {
+        "pair": documents.text,
+        "signal": documents.one_of(SIGNALS),
+        "fits": _by_bin(lambda value: TwoGaussians(**_MIXTURE(value))),
+        "counts": _by_bin(documents.whole()),
+        "settings": documents.record({}, {"gamma": documents.number(0, 1)}, others="kept"),
+    },
+    others="dropped",
+)
+
+
+_FILE = documents.versioned(VERSION, _RECORD)
+
+
+def _made(value: object) -> Calibration:
+    return Calibration(**_FILE(value))

@@ -49,8 +49,8 @@ def draw(
     axes[-1][0].legend(fontsize=7, frameon=False)
     figure.supxlabel(f"step confidence ({calibration.signal})")
     try:
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=150)
+        with replacing(path) as place:
+            figure.savefig(place, dpi=150)
     finally:
         pyplot.close(figure)
 

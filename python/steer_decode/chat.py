@@ -5,7 +5,6 @@ It knows no terminal; ``steer chat`` shows it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,11 +13,12 @@ from jinja2 import TemplateError
 from .cost import active_parameters
 from .errors import ContextFullError, SteerError
 from .policies import Policy
-from .record import VERSION, Answer, finite
+from .record import VERSION, Answer
 from .router import Router
 from .sampling import Sampling
 from .session import Session, Turn
 from .transcript import WRITERS, Writer
+from .util.text import dump
 
 Message = dict[str, str]
 
@@ -150,12 +150,12 @@ class Chat:
             "messages": self.messages,
             "turns": [_turn(*turn) for turn in self.turns],
         }
-        return json.dumps(finite(data), ensure_ascii=False, allow_nan=False, indent=1)
+        return dump(data, indent=1)
 
     def line(self) -> str:
         """The last answer with its trace, as one line of JSON."""
         data = _turn(*self.turns[-1])
-        return json.dumps(finite(data), ensure_ascii=False, allow_nan=False)
+        return dump(data)
 
     def _opening(self) -> list[Message]:
         return [] if self._system is None else [{"role": "system", "content": self._system}]

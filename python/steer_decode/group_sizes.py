@@ -6,18 +6,17 @@ question and the step at hand; large ones estimate better. This is the ablation 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .calibration import write_whole
 from .errors import SteerError
 from .report.bootstrap import RESAMPLES, Bootstrap
 from .report.data import Results, load
 from .report.measure import RouterFigures, measure
-from .util.files import replacing
+from .util.files import replacing, write_whole
+from .util.text import cell, dump
 
 _MIX = "flops_paper"
 
@@ -111,7 +110,7 @@ def _line(figure: RouterFigures, cohort: str) -> str:
         mean, least, most = (100 * x for x in figure.above_chance[_MIX])
         above = f"{mean:+.1f} ({least:+.1f} to {most:+.1f})"
     cells = [
-        figure.router,
+        cell(figure.router),
         cohort,
         f"{value:.1f} ({low:.1f} to {high:.1f})",
         above,
@@ -157,14 +156,13 @@ def draw(sizes: Sequence[Size], path: Path) -> None:
         axis.grid(color=COLOURS["rule"].light, linewidth=0.5)
     axes[0].legend(fontsize=8, frameon=False)
     try:
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=150)
+        with replacing(path) as place:
+            figure.savefig(place, dpi=150)
     finally:
         pyplot.close(figure)
 
 
 def write(folder: Path, sizes: Sequence[Size]) -> None:
     """Writes ``group-sizes.json`` and ``group-sizes.md``."""
-    text = json.dumps(records(sizes), indent=1, allow_nan=False)
-    write_whole(folder / "group-sizes.json", text + "\n")
+    write_whole(folder / "group-sizes.json", dump(records(sizes), indent=1) + "\n")
     write_whole(folder / "group-sizes.md", markdown(sizes))

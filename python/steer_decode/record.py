@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from .cost import Cost, Usage
-from .errors import SteerError
 from .events import RoutedOutput
-from .trace import Step, Trace
+from .trace_file import ANSWER, output_of
 from .transcript import WRITERS, Writer
+from .util import documents
+from .util.text import dump
+from .util.text import finite as finite
 
 VERSION = 1
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,24 +59,23 @@ class Answer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Answer:
-        """Reads what :meth:`to_dict` wrote; KeyError or TypeError where it is something else."""
-        usage: dict[str, Any] = {w: _make(Usage, data["cost"][w]) for w in WRITERS}
-        steps = [_make(Step, step) for step in data["trace"]["steps"]]
-        for step in steps:
-            step.values = [math.nan if value is None else value for value in step.values]
-        trace = _make(Trace, {**data["trace"], "steps": steps})
-        return cls(
-            prompt=data["prompt"],
-            models={w: data["models"][w]["name"] for w in WRITERS},
-            parameters={w: data["models"][w]["parameters"] for w in WRITERS},
-            output=RoutedOutput(
-                data["text"], data["token_ids"], trace, _make(Cost, {**data["cost"], **usage})
-            ),
-            correct=data["correct"],
-            problem=data["problem"],
-            options=data["options"],
-            active={w: m["active"] for w, m in data["models"].items() if "active" in m},
-        )
+        """Reads what :meth:`to_dict` wrote; Fault where it is something else."""
+        return answer_of(data)
+
+
+def answer_of(value: Any) -> Answer:
+    """An answer from plain data; Fault where it is none."""
+    data = ANSWER(value)
+    return Answer(
+        prompt=data["prompt"],
+        models={w: data["models"][w]["name"] for w in WRITERS},
+        parameters={w: data["models"][w]["parameters"] for w in WRITERS},
+        output=output_of(data),
+        correct=data["correct"],
+        problem=data["problem"],
+        options=data["options"],
+        active={w: m["active"] for w, m in data["models"].items() if "active" in m},
+    )
 
 
 def document(answer: Answer, alone: Mapping[Writer, Answer] | None = None) -> str:
@@ -86,7 +83,7 @@ def document(answer: Answer, alone: Mapping[Writer, Answer] | None = None) -> st
     data = answer.to_dict()
     if alone:
         data["compare"] = {writer: other.to_dict() for writer, other in alone.items()}
-    return json.dumps(finite(data), ensure_ascii=False, allow_nan=False, indent=1)
+    return dump(data, indent=1)
 
 
 def load(path: Path) -> tuple[Answer, dict[Writer, Answer]]:
@@ -95,30 +92,11 @@ def load(path: Path) -> tuple[Answer, dict[Writer, Answer]]:
     Raises:
         SteerError: no such file, or not a trace.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["version"] != VERSION:
-            raise ValueError(f"version {data['version']}, expected {VERSION}")
-        alone = {w: Answer.from_dict(other) for w, other in data.get("compare", {}).items()}
-        return Answer.from_dict(data), alone
-    except OSError as error:
-        raise SteerError(f"cannot read trace {str(path)!r}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SteerError(
-            f"{str(path)!r} is not a trace ({type(error).__name__}: {error}): "
-            "make one with `steer generate --trace FILE`"
-        ) from error
+    way = "make one with `steer generate --trace FILE`"
+    return documents.read(path, "trace", _loaded, "is not a trace", way)
 
 
-def _make(kind: type[T], data: Mapping[str, Any]) -> T:
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{key: value for key, value in data.items() if key in known})
-
-
-def finite(data: Any) -> Any:
-    """JSON has no infinity and no NaN (a margin may be infinite): they become null."""
-    if isinstance(data, dict):
-        return {key: finite(value) for key, value in data.items()}
-    if isinstance(data, list):
-        return [finite(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data
+def _loaded(value: Any) -> tuple[Answer, dict[Writer, Answer]]:
+    data = documents.versioned(VERSION, documents.mapped(documents.anything))(value)
+    alone = documents.mapped(answer_of, key=documents.one_of(WRITERS))(data.pop("compare", {}))
+    return answer_of(data), alone

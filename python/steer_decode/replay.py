@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from .errors import SteerError
 from .policies import POLICIES, AlwaysLarge, AlwaysSmall, QueryCascade
 from .policies.corea import OVER, summed_up
-from .results import read_rows, read_settings
+from .results import read_results
 from .rows import Row
 from .signals import SIGNALS
 from .transcript import WRITERS, Writer
@@ -133,8 +133,7 @@ def load(folder: Path) -> Recorded:
         SteerError: no results; no router small or large; answers without recorded scores, which
             older versions wrote; sampled answers with one seed.
     """
-    settings = read_settings(folder)
-    rows, _ = read_rows(folder / "results.jsonl")
+    settings, rows = read_results(folder)
     answers: dict[Writer, dict[tuple[str, str], dict[int, Row]]] = {}
     for writer in WRITERS:
         name = next((n for n, spec in settings["routers"].items() if spec == writer), None)
@@ -149,7 +148,9 @@ def load(folder: Path) -> Recorded:
             )
         answers[writer] = mine
     pairs, left_out = _paired(answers, float(settings.get("temperature", 0.0)), folder)
-    bare = next((s for s, _ in pairs if any(step.scores is None for step in s.trace)), None)
+    bare = next(
+        (s for s, _ in pairs if not s.trace or any(step.scores is None for step in s.trace)), None
+    )
     if bare is not None:
         raise SteerError(
             f"answer {bare.domain}:{bare.problem} (seed {bare.seed}) in {str(folder)!r} has no "

@@ -47,8 +47,8 @@ def draw(
         f"Query cascades replayed from {found.answers} answers of either model", fontsize=11
     )
     try:
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=150)
+        with replacing(path) as place:
+            figure.savefig(place, dpi=150)
     finally:
         pyplot.close(figure)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from .calibration import write_whole
 from .policies.corea import OVER
 from .replay import COSTS, Array, Outcome, Recorded, cascade, threshold_for
 from .report.bootstrap import RESAMPLES, Bootstrap, Interval, interval
 from .signals import SIGNALS
 from .transcript import WRITERS
+from .util.files import write_whole
+from .util.text import dump
 
 SHARES = tuple(i / 20 for i in range(21))
 SHOWN = (0.25, 0.5, 0.75)
@@ -233,6 +233,5 @@ def _plain(found: Interval) -> list[float | None]:
 
 def write(folder: Path, found: Sweep, note: str) -> None:
     """Writes ``replay.json`` and ``replay.md``."""
-    text = json.dumps(to_dict(found), indent=1, allow_nan=False)
-    write_whole(folder / "replay.json", text + "\n")
+    write_whole(folder / "replay.json", dump(to_dict(found), indent=1) + "\n")
     write_whole(folder / "replay.md", markdown(found, note))

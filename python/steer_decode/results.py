@@ -5,23 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
-from types import NoneType
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
-from .calibration import write_whole
 from .errors import SteerError
+from .row_file import BY_ROUTER, SETTINGS, problem_of, row_of
 from .rows import Key, Problem, Row
-from .transcript import WRITERS
+from .util import documents
+from .util.files import PATH_ERRORS, read_bytes, reason, write_whole
 from .util.interruption import held
+from .util.text import dump, short
 
 FORMAT = 2
-_SHOWN = 60
-_FIGURE = (int, float, NoneType)
-T = TypeVar("T")
+_NO_RESULT = "is not a result"
+_WAY = "remove it, or run `steer eval` with another --out"
 # What may differ between runs that share a folder: routers may be added, the rest only describes.
 _MERGED = ("routers", "signals")
 _FREE = (*_MERGED, "about")
@@ -54,9 +54,11 @@ class ResultsFolder:
             except BaseException:
                 self.close()
                 raise
-        except OSError as error:
+        except PATH_ERRORS as error:
+            if isinstance(error, SteerError):
+                raise
             raise SteerError(
-                f"cannot write results to {str(folder)!r}: {error.strerror}; choose another --out"
+                f"cannot write results to {str(folder)!r}: {reason(error)}; choose another --out"
             ) from error
 
     def add(self, row: Row) -> None:
@@ -65,7 +67,7 @@ class ResultsFolder:
         Raises:
             SteerError: the system does not take it: the disk is full, say.
         """
-        line = json.dumps(row.to_dict(), ensure_ascii=False, allow_nan=False) + "\n"
+        line = dump(row.to_dict()) + "\n"
         try:
             with held():  # a whole line, and counted
                 self._file.write(line)
@@ -106,15 +108,22 @@ def _opened(
         SteerError: as :class:`ResultsFolder`.
     """
     path = folder / "results.jsonl"
+    rows, whole = read_rows(path)
+    for name in ("settings.json", "problems.jsonl"):
+        if rows and not (folder / name).exists():
+            raise SteerError(
+                f"{str(folder)!r} holds {len(rows)} answers, but its {name} is gone, so nobody "
+                "can tell what they belong to: put it back, or choose another --out"
+            )
     if (folder / "settings.json").exists():
         settings = merged(str(folder), read_settings(folder), settings)
+    check_routers(path, rows, settings)
     asked = _merged_problems(folder, problems)
-    rows, whole = read_rows(path)
     if whole < path.stat().st_size:
         # The last line was being written when the run was killed; it is answered again.
         os.truncate(path, whole)
-    write_whole(folder / "settings.json", json.dumps(settings, indent=1) + "\n")
-    lines = [json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in asked.values()]
+    write_whole(folder / "settings.json", dump(settings, indent=1) + "\n")
+    lines = [dump(asdict(p)) + "\n" for p in asked.values()]
     write_whole(folder / "problems.jsonl", "".join(lines))
     return {row.key: row for row in rows}
 
@@ -126,25 +135,29 @@ def read_settings(folder: Path) -> dict[str, Any]:
         SteerError: there are none, or they were written by an older version.
     """
     path = folder / "settings.json"
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(settings, dict) or not isinstance(settings["routers"], dict):
-            raise TypeError("not an evaluation's")
-    except OSError as error:
+    if not path.exists():
         raise SteerError(
-            f"{str(folder)!r} holds no results of `steer eval`: {error.strerror} (settings.json)"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
+            f"{str(folder)!r} holds no results of `steer eval`: there is no settings.json"
+        )
+    way = "run `steer eval` with another --out"
+    return documents.read(
+        path,
+        "settings",
+        lambda value: _settings(value, path),
+        "is not the settings of an evaluation",
+        way,
+    )
+
+
+def _settings(value: Any, path: Path) -> dict[str, Any]:
+    record = documents.record({"pair": documents.text, "routers": BY_ROUTER}, others="kept")(value)
+    found = record.get("format", 1)
+    if found != FORMAT:
         raise SteerError(
-            f"{str(path)!r} is not the settings of an evaluation: "
-            "run `steer eval` with another --out"
-        ) from error
-    if settings.get("format", 1) != FORMAT:
-        raise SteerError(
-            f"{str(folder)!r} holds results of format {settings.get('format', 1)}, this version of "
+            f"{str(path.parent)!r} holds results of format {short(found)}, this version of "
             f"steer reads format {FORMAT}: run `steer eval` again with another --out"
         )
-    return settings
+    return dict(SETTINGS(record))
 
 
 def merged(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,70 +188,75 @@ def first_difference(
     """The first setting in which the two differ, in words; empty where there is none."""
     for key in sorted((old.keys() | new.keys()) - {*_FREE, *ignore}):
         if old.get(key) != new.get(key):
-            return f"{key} was {old.get(key)}, now {new.get(key)}"
+            return f"{key} was {_plain(old.get(key))}, now {_plain(new.get(key))}"
     for name, router in new["routers"].items():
         if old["routers"].get(name, router) != router:
             return f"router {name!r} was another one"
     return ""
 
 
+def read_results(folder: Path) -> tuple[dict[str, Any], list[Row]]:
+    """The settings and the answers in ``folder``; a line that is still being written is left out.
+
+    Raises:
+        SteerError: as :func:`read_settings` and :func:`read_rows`; or an answer of a router that
+            the settings do not know.
+    """
+    settings = read_settings(folder)
+    path = folder / "results.jsonl"
+    rows, _ = read_rows(path)
+    check_routers(path, rows, settings)
+    return settings, rows
+
+
+def check_routers(path: Path, rows: Iterable[Row], settings: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        SteerError: a row is of a router that is not among the settings.
+    """
+    stray = next((row for row in rows if row.router not in settings["routers"]), None)
+    if stray is not None:
+        raise SteerError(
+            f"{str(path)!r} holds answers of router {short(stray.router)}, of which the "
+            "settings.json beside it says nothing: remove them, or choose another folder"
+        )
+
+
 def read_rows(path: Path) -> tuple[list[Row], int]:
     """All answers in a file, and how many bytes of it are whole lines.
 
     Raises:
-        SteerError: a whole line that is not a result.
+        SteerError: a whole line that is not a result, or one that is there twice.
     """
-    data = path.read_bytes() if path.exists() else b""
+    data = read_bytes(path, "results") if path.exists() else b""
     whole = data.rfind(b"\n") + 1
-    return _read(path, data[:whole], _row), whole
+    found = documents.read_lines(path, data[:whole], row_of, _NO_RESULT, _WAY)
+    _once(path, [(number, row.key) for number, row in found])
+    return [row for _, row in found], whole
 
 
 def read_problems(folder: Path) -> dict[tuple[str, str], Problem]:
-    """What was asked, by domain and problem; empty where that was not kept."""
+    """What was asked, by domain and problem; empty where that was not kept.
+
+    Raises:
+        SteerError: a line that is no problem, or one that is there twice.
+    """
     path = folder / "problems.jsonl"
-    data = path.read_bytes() if path.exists() else b""
-    found = _read(path, data, lambda record: Problem(**record))
-    return {(problem.domain, problem.problem): problem for problem in found}
+    data = read_bytes(path, "problems") if path.exists() else b""
+    found = documents.read_lines(path, data, problem_of, "is not a problem", _WAY)
+    _once(path, [(number, (problem.domain, problem.problem)) for number, problem in found])
+    return {(problem.domain, problem.problem): problem for _, problem in found}
 
 
-def _row(record: dict[str, Any]) -> Row:
-    """A row whose fields are what a report reckons with; TypeError where one is not."""
-    row = Row.from_dict(record)
-    costs = (row.flops_paper, row.flops_processed, row.bytes_read, row.seconds, row.hand_overs)
-    texts = (row.router, row.domain, row.problem, row.stop_reason, row.error)
-    if not (
-        type(row.correct) is bool
-        and type(row.seed) is int
-        and type(row.difficulty) in (int, NoneType)
-        and all(type(text) is str for text in texts)
-        and all(type(cost) in (int, float) and cost >= 0 for cost in costs)
-        and all(
-            step.writer in WRITERS
-            and type(step.text) is str
-            and type(step.tokens) is int
-            and type(step.score) in _FIGURE
-            and type(step.before) in _FIGURE
-            and type(step.posterior) in _FIGURE
-            for step in row.trace
-        )
-    ):
-        raise TypeError("not an answer")
-    return row
-
-
-def _read(path: Path, data: bytes, make: Callable[[dict[str, Any]], T]) -> list[T]:
-    found = []
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if not line:
-            continue
-        try:
-            found.append(make(json.loads(line)))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+def _once(path: Path, keys: Iterable[tuple[int, tuple[Any, ...]]]) -> None:
+    first: dict[tuple[Any, ...], int] = {}
+    for number, key in keys:
+        if first.setdefault(key, number) != number:
+            name = short(":".join(map(str, key)))
             raise SteerError(
-                f"line {number} of {str(path)!r} is not a result: "
-                "remove it, or run `steer eval` with another --out"
-            ) from error
-    return found
+                f"line {number} of {str(path)!r} is a second one of {name}, after line "
+                f"{first[key]}: {_WAY}"
+            )
 
 
 def _merged_problems(folder: Path, problems: Iterable[Problem]) -> dict[tuple[str, str], Problem]:
@@ -258,13 +276,12 @@ def changed_problem(old: Problem, new: Problem) -> str:
     for field in fields(Problem):
         was, now = getattr(old, field.name), getattr(new, field.name)
         if was != now:
-            return f"its {field.name} was {_short(was)}, now {_short(now)}"
+            return f"its {field.name} was {short(was)}, now {short(now)}"
     return ""
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+def _plain(value: object) -> str:
+    return str(value) if isinstance(value, int | float | None) else short(value)
 
 
 def digest(settings: Mapping[str, Any]) -> str:

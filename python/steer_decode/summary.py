@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from .calibration import write_whole
 from .rows import Row
+from .util.files import write_whole
+from .util.text import cell, dump
 
 
 def summarise(
@@ -122,10 +122,10 @@ def markdown(summary: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for domain in dict.fromkeys(record["domain"] for record in summary):
         here = [record for record in summary if record["domain"] == domain]
-        lines = [f"### {domain}, n = {max(r['n'] for r in here)}", ""]
+        lines = [f"### {cell(domain)}, n = {max(r['n'] for r in here)}", ""]
         lines.append("| " + " | ".join(COLUMNS) + " |")
         lines.append("|---|" + "---:|" * (len(COLUMNS) - 1))
-        lines += ["| " + " | ".join(cells(record)) + " |" for record in here]
+        lines += ["| " + " | ".join(map(cell, cells(record))) + " |" for record in here]
         parts.append("\n".join(lines) + "\n")
     note = (
         "Costs, seconds and hand-overs are means per answer; random % is the accuracy of random "
@@ -136,5 +136,5 @@ def markdown(summary: Sequence[Mapping[str, Any]]) -> str:
 
 def write(folder: Path, summary: Sequence[Mapping[str, Any]]) -> None:
     """Writes ``summary.json`` and ``summary.md``."""
-    write_whole(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_whole(folder / "summary.json", dump(list(summary), indent=1) + "\n")
     write_whole(folder / "summary.md", markdown(summary))

@@ -28,15 +28,12 @@ def check_plot(path: Path, option: str = "--plot") -> None:
 
 
 def draw(rows: Sequence[Record], path: Path, title: str) -> None:
-    """Writes the picture; the temporary file keeps the suffix, which chooses the format."""
+    """Writes the picture; the suffix of ``path`` chooses the format."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    kinds = {(row["sampling"], row["clock"]) for row in rows[:1]}
-    kinds |= {(None, clock) for _, clock in kinds}  # the other ops know no sampling
-    rows = [row for row in rows if (row["sampling"], row["clock"]) in kinds]
     ops = list(dict.fromkeys(row["op"] for row in rows))
     size = (6 * len(ops), 8)
     figure, axes = pyplot.subplots(2, len(ops), figsize=size, squeeze=False, layout="constrained")
@@ -46,8 +43,8 @@ def draw(rows: Sequence[Record], path: Path, title: str) -> None:
         _bandwidth(axes[1][column], here)
     figure.suptitle(title)
     try:
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=150)
+        with replacing(path) as place:
+            figure.savefig(place, dpi=150)
     finally:
         pyplot.close(figure)
 

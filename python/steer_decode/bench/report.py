@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..calibration import write_whole
 from ..errors import SteerError
+from ..util import files
+from ..util.files import write_whole
 
 KEYS = (
     "op",
@@ -68,13 +68,9 @@ def check_writable(path: Path, option: str) -> None:
     if path.is_dir():
         raise SteerError(f"cannot write {str(path)!r}, which is a folder: choose another {option}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise SteerError(
-            f"cannot write {str(path)!r}: {error.strerror}; choose another {option}"
-        ) from error
+        files.check_writable(path)
+    except SteerError as error:
+        raise SteerError(f"{error}; choose another {option}") from error
 
 
 def copy_share(row: Record) -> float | None:

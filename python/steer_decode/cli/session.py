@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from ..errors import SteerError
+from ..util import files
 
 if TYPE_CHECKING:
     from ..pair import Pair
@@ -160,19 +160,8 @@ def check_writable(path: Path | None) -> None:
     Raises:
         SteerError: it cannot.
     """
-    if path is None:
-        return
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(21, "Is a directory")
-        path = path.resolve()
-        if path.exists() and not path.is_file():
-            return  # a device or a pipe, beside which nothing is to be made
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise SteerError(f"cannot write {str(path)!r}: {error.strerror}") from error
+    if path is not None:
+        files.check_writable(path)
 
 
 def read_text(path: Path) -> str:
@@ -181,9 +170,4 @@ def read_text(path: Path) -> str:
     Raises:
         SteerError: it cannot be read, or is not UTF-8.
     """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise SteerError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SteerError(f"{str(path)!r} is not UTF-8 text") from error
+    return files.read_text(path)

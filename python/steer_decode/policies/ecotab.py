@@ -29,6 +29,7 @@ from ..pair import Pair
 from ..signals import SIGNALS
 from ..trace import Step
 from ..transcript import Writer
+from ..util.files import read_text
 from .base import Policy, Redo
 from .parameters import Parameters, noisy_or, path_setting
 
@@ -169,10 +170,7 @@ def _lines(strings: str | Path | Sequence[str]) -> Sequence[str]:
         if not isinstance(strings, Sequence) or not all(isinstance(s, str) for s in strings):
             raise SteerError(f"strings must be a file or a list of strings, got {strings!r}")
         return strings
-    try:
-        lines = Path(strings).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SteerError(f"cannot read strings {str(strings)!r}: {error}") from error
+    lines = read_text(strings, "strings").splitlines()
     kept = [line.strip() for line in lines if line.strip()]
     if not kept:
         raise SteerError(f"{str(strings)!r} holds no strings: give one a line")

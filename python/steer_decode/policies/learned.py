@@ -39,7 +39,9 @@ from ..errors import SteerError
 from ..pair import Pair
 from ..signals import SIGNALS
 from ..transcript import Writer
-from ..util.files import replacing
+from ..util import documents
+from ..util.files import check_file, reason, replacing
+from ..util.text import short
 from .base import Policy, StepStart
 from .features import FEATURES, read_features
 from .parameters import SHIPPED, path_setting
@@ -106,9 +108,11 @@ class LearnedRouter:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
-        """Writes safetensors through a temporary file and a rename."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Writes safetensors through a temporary file and a rename.
+
+        Raises:
+            SteerError: it cannot be written.
+        """
         metadata = {
             "version": VERSION,
             "kind": self.kind,
@@ -117,8 +121,8 @@ class LearnedRouter:
             "settings": json.dumps(self.settings),
         }
         tensors = {k: v.contiguous() for k, v in self.network.state_dict().items()}
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata)
+        with replacing(Path(path)) as place:
+            save_file(tensors, place, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> LearnedRouter:
@@ -127,28 +131,71 @@ class LearnedRouter:
         Raises:
             SteerError: no such file, not a learned router, or features that do not exist.
         """
+        check_file(path, "router")
         try:
             with safe_open(str(path), "pt") as file:
                 about = file.metadata() or {}
+                if about["version"] != VERSION:
+                    raise documents.Fault(f"version {short(about['version'])}, expected {VERSION}")
+                about = _ABOUT(about)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if about["version"] != VERSION:
-                raise ValueError(f"version {about['version']}, expected {VERSION}")
-            names = json.loads(about["features"])
-            unknown = [name for name in names if name not in FEATURES]
-            if unknown:
-                raise ValueError(f"unknown feature {unknown[0]!r}")
-            hidden = len(tensors["body.bias"])
-            network = RouterNetwork(names, tensors["thresholds"].tolist(), hidden)
-            network.load_state_dict(tensors)
-            return cls(about["kind"], about["pair"], network, json.loads(about["settings"]))
+            return cls(
+                about["kind"],
+                about["pair"],
+                _network(about["features"], tensors),
+                about["settings"],
+            )
         except OSError as error:
-            reason = error.strerror or str(error).partition(":")[0]
-            raise SteerError(f"cannot read router {str(path)!r}: {reason}") from error
-        except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise SteerError(f"cannot read router {str(path)!r}: {reason(error)}") from error
+        except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise SteerError(
-                f"{str(path)!r} is not a learned router ({type(error).__name__}: {error}): "
+                f"{str(path)!r} is not a learned router ({_said(error)}): "
                 "make one with `steer train-router`"
             ) from error
+
+
+def _said(error: Exception) -> str:
+    kind = "" if isinstance(error, documents.Fault) else f"{type(error).__name__}: "
+    return f"{kind}{error}"
+
+
+def _in_json(check: documents.Check) -> documents.Check:
+    return lambda value: check(documents.parse(documents.text(value)))
+
+
+def _feature(value: object) -> str:
+    name = documents.text(value)
+    if name not in FEATURES:
+        raise documents.Fault(f"unknown feature {short(name)}")
+    return name
+
+
+_ABOUT = documents.record(
+    {
+        "kind": documents.one_of(KINDS),
+        "pair": documents.text,
+        "features": _in_json(documents.listed(_feature, least=1)),
+        "settings": _in_json(documents.mapped(documents.anything)),
+    },
+    others="dropped",
+)
+
+
+def _network(features: Sequence[str], tensors: dict[str, Tensor]) -> RouterNetwork:
+    """The network of these weights; Fault, KeyError or RuntimeError where they make none."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+            raise documents.Fault(f"{name} must hold finite numbers")
+    thresholds, cut = tensors["thresholds"], tensors["cut"]
+    if thresholds.dim() != 1 or tensors["body.bias"].dim() != 1:
+        raise documents.Fault("thresholds and body.bias must be rows of numbers")
+    if len(thresholds) and "first-token-entropy" not in features:
+        raise documents.Fault("thresholds need the feature 'first-token-entropy'")
+    if cut.dim() or not 0 <= float(cut) <= 1 or not bool((tensors["scale"] > 0).all()):
+        raise documents.Fault("cut must lie in [0, 1], and every scale above 0")
+    network = RouterNetwork(features, thresholds.tolist(), len(tensors["body.bias"]))
+    network.load_state_dict(tensors)
+    return network
 
 
 class Learned(Policy):

@@ -13,6 +13,8 @@ import torch
 from ..calibration import write_whole
 from ..errors import SteerError
 from ..pair import Pair
+from ..signals import SIGNALS
+from ..util import documents
 
 VERSION = 1
 SHIPPED = Path(__file__).parents[1] / "demo" / "routers"  # of the demo pair
@@ -120,18 +122,40 @@ class Parameters:
         Raises:
             SteerError: no such file, or not parameters of a router of this kind.
         """
-        try:
-            record = json.loads(Path(path).read_text(encoding="utf-8"))
-            if record["version"] != VERSION or record["kind"] != kind:
-                raise ValueError(f"{record['kind']!r} of version {record['version']}")
-            maps = {name: Logistic(**m) for name, m in record["maps"].items()}
-            return cls(kind, record["pair"], maps, record["settings"])
-        except OSError as error:
-            raise SteerError(
-                f"cannot read router parameters {str(path)!r}: {error.strerror}"
-            ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SteerError(
-                f"{str(path)!r} holds no parameters of router {kind!r} "
-                f"({type(error).__name__}: {error}): make some with `steer train-router {kind}`"
-            ) from error
+        return documents.read(
+            path,
+            "router parameters",
+            lambda value: cls(**_file(kind)(value)),
+            f"holds no parameters of router {kind!r}",
+            f"make some with `steer train-router {kind}`",
+        )
+
+
+_NUMBER = documents.number()
+_MAP = documents.record({"slope": _NUMBER, "intercept": _NUMBER})
+# What each kind of router looks up in its file.
+_MAPS = {"ecotab": ("table", "text"), "corea": ("answer",)}
+_SETTINGS = {
+    "corea": {
+        "signal": documents.one_of(SIGNALS),
+        "over": documents.one_of(("mean", "min", "last", "first")),
+    }
+}
+
+
+def _file(kind: str) -> documents.Check:
+    needed = dict.fromkeys(_MAPS.get(kind, ()), _map)
+    record = documents.record(
+        {
+            "kind": documents.one_of((kind,)),
+            "pair": documents.text,
+            "maps": documents.record(needed) if needed else documents.mapped(_map),
+            "settings": documents.record(_SETTINGS.get(kind, {}), others="kept"),
+        },
+        others="dropped",
+    )
+    return documents.versioned(VERSION, record)
+
+
+def _map(value: object) -> Logistic:
+    return Logistic(**_MAP(value))

@@ -8,7 +8,6 @@ steps that were mended are drafted and mended again.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, ClassVar
 from ..errors import SteerError
 from ..trace import Step, Trace
 from ..transcript import WRITERS, Writer
+from ..util import documents
 from .base import Mend, Policy, StepStart
 
 _LETTERS: dict[str, Writer] = {"S": "small", "L": "large"}
@@ -109,22 +109,41 @@ def _checked(writers: Any) -> list[Writer]:
     return named  # type: ignore[return-value]
 
 
+_ANSWER = documents.record(
+    {
+        "trace": documents.record(
+            {
+                "prompt_ids": documents.listed(documents.whole()),
+                "steps": documents.listed(
+                    documents.record(
+                        {"writer": documents.one_of(WRITERS), "discarded": documents.boolean},
+                        {"others": documents.listed(documents.whole())},
+                        others="dropped",
+                    )
+                ),
+            },
+            others="dropped",
+        )
+    },
+    others="dropped",
+)
+
+
 def _read(path: Path) -> tuple[_Prompts, _Mends]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        writers, mends = {}, {}
-        for answer in data if isinstance(data, list) else [data]:
-            kept = [s for s in answer["trace"]["steps"] if not s["discarded"]]
-            prompt = tuple(answer["trace"]["prompt_ids"])
-            writers[prompt] = _checked([s["writer"] for s in kept])
-            mends[prompt] = [[int(token) for token in s.get("others", ())] for s in kept]
-        if not writers:
-            raise ValueError("an empty list")
-        return writers, mends
-    except OSError as error:
-        raise SteerError(f"cannot read trace {str(path)!r}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise SteerError(
-            f"{str(path)!r} is not a trace ({type(error).__name__}: {error}): "
-            "make one with `steer generate --trace FILE`"
-        ) from error
+    way = "make one with `steer generate --trace FILE`"
+    return documents.read(path, "trace", _made, "is not a trace", way)
+
+
+def _made(value: Any) -> tuple[_Prompts, _Mends]:
+    writers: dict[tuple[int, ...], list[Writer]] = {}
+    mends = {}
+    for answer in documents.listed(_ANSWER)(value if isinstance(value, list) else [value]):
+        kept = [step for step in answer["trace"]["steps"] if not step["discarded"]]
+        if not kept:
+            raise documents.Fault("an answer without a step that stays")
+        prompt = tuple(answer["trace"]["prompt_ids"])
+        writers[prompt] = [step["writer"] for step in kept]
+        mends[prompt] = [step.get("others", []) for step in kept]
+    if not writers:
+        raise documents.Fault("an empty list")
+    return writers, mends

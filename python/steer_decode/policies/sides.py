@@ -14,7 +14,9 @@ from typing import Any
 from ..calibration import write_whole
 from ..errors import SteerError
 from ..pair import Pair
+from ..signals import SIGNALS
 from ..transcript import Writer
+from ..util import documents
 
 VERSION = 1
 KIND = "both-sides"
@@ -127,25 +129,48 @@ class SidesCalibration:
         Raises:
             SteerError: no such file, or not a calibration of this router.
         """
-        try:
-            record = json.loads(Path(path).read_text(encoding="utf-8"))
-            if record.pop("version") != VERSION or record.pop("kind") != KIND:
-                raise ValueError(f"not version {VERSION} of {KIND}")
-            plans = {cost: _plan(kept) for cost, kept in record.pop("plans").items()}
-            if set(plans) != set(COSTS):
-                raise ValueError(f"plans for {', '.join(plans)}")
-            return cls(plans=plans, **record)
-        except OSError as error:
-            raise SteerError(f"cannot read calibration {str(path)!r}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SteerError(
-                f"{str(path)!r} is no calibration of router {KIND!r} "
-                f"({type(error).__name__}: {error}): {_MAKE}"
-            ) from error
+        return documents.read(
+            path, "calibration", _made, f"is no calibration of router {KIND!r}", _MAKE
+        )
 
 
-def _plan(record: Mapping[str, Any]) -> Plan:
-    knots = [Knot(float(k["share"]), Thresholds(**k["thresholds"])) for k in record["knots"]]
-    if len(knots) < 2 or any(low.share >= high.share for low, high in pairwise(knots)):
-        raise ValueError("shares do not rise from knot to knot")
-    return Plan(**{**record, "knots": knots})
+_NUMBER = documents.number()
+_THRESHOLDS = documents.record(dict.fromkeys(("sure", "keep", "lost", "doubt", "hold"), _NUMBER))
+_KNOT = documents.record({"share": documents.number(0, 1), "thresholds": _THRESHOLDS})
+
+
+def _knot(value: object) -> Knot:
+    record = _KNOT(value)
+    return Knot(float(record["share"]), Thresholds(**record["thresholds"]))
+
+
+def _knots(value: object) -> list[Knot]:
+    knots: list[Knot] = documents.listed(_knot, least=2)(value)
+    if any(low.share >= high.share for low, high in pairwise(knots)):
+        raise documents.Fault("shares do not rise from knot to knot")
+    return knots
+
+
+_PLAN = documents.record(
+    {
+        "signal": documents.one_of(SIGNALS),
+        "over": documents.one_of(("min", "mean")),
+        "lowest": _NUMBER,
+        "knots": _knots,
+    },
+    {"fix": documents.one_of(("token", "step"))},
+)
+_FILE = documents.record(
+    {"pair": documents.text, "plans": documents.mapped(lambda value: Plan(**_PLAN(value)))},
+    dict.fromkeys(("agreement", "settings"), documents.mapped(documents.anything)),
+)
+
+
+def _made(value: object) -> SidesCalibration:
+    record = documents.mapped(documents.anything)(value)
+    if (record.pop("version", None), record.pop("kind", None)) != (VERSION, KIND):
+        raise documents.Fault(f"not version {VERSION} of {KIND}")
+    record = _FILE(record)
+    if set(record["plans"]) != set(COSTS):
+        raise documents.Fault(f"plans for {', '.join(record['plans']) or 'nothing'}")
+    return SidesCalibration(**record)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..calibration import write_whole
 from ..errors import SteerError
+from ..util.files import write_whole
+from ..util.text import dump
 from .bootstrap import RESAMPLES
 from .data import Results, load
 from .traces import ANSWERS
@@ -51,10 +51,9 @@ class Report:
     def write(self, path: Path, figures: Path | None = None) -> None:
         """Writes the page; and into the folder ``figures`` every picture and routers.json."""
         if figures is not None:
-            figures.mkdir(parents=True, exist_ok=True)
             for picture in self.pictures:
                 picture.save(figures)
-            write_whole(figures / "routers.json", json.dumps(self.numbers, indent=1) + "\n")
+            write_whole(figures / "routers.json", dump(list(self.numbers), indent=1) + "\n")
         write_whole(path, self.page)
 
 

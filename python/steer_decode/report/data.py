@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SteerError
-from ..results import changed_problem, first_difference, read_problems, read_rows, read_settings
+from ..results import changed_problem, first_difference, read_problems, read_results
 from ..rows import Key, Problem, Row
 
 Name = tuple[str, str]
@@ -108,7 +108,7 @@ def load(folders: Sequence[Path], *, seconds: bool = False) -> Results:
     rows: dict[Key, Row] = {}
     home: dict[Key, Path] = {}
     for folder in folders:
-        new = read_settings(folder)
+        new, answers = read_results(folder)
         if settings:
             _comparable(folders[0], settings, folder, new, seconds)
         settings = _joined(settings, new)
@@ -119,7 +119,7 @@ def load(folders: Sequence[Path], *, seconds: bool = False) -> Results:
                     f"problem {':'.join(name)} of {str(folder)!r} is another one than in the "
                     f"folders before it ({changed_problem(known, problem)}): report them apart"
                 )
-        for row in read_rows(folder / "results.jsonl")[0]:
+        for row in answers:
             if home.setdefault(row.key, folder) != folder:
                 raise SteerError(
                     f"{str(home[row.key])!r} and {str(folder)!r} both answer {row.domain}:"

@@ -84,8 +84,8 @@ class Picture:
         with _context("path"):
             self.figure.savefig(image, format="png", dpi=200, facecolor="white")
         for path, data in zip(paths, (self._svg("path").encode(), image.getvalue()), strict=True):
-            with replacing(path) as temporary:
-                temporary.write_bytes(data)
+            with replacing(path) as place:
+                place.write_bytes(data)
         return paths
 
     def _svg(self, fonttype: str) -> str:

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of models, of decoding or of routers."""
+"""Helpers that know nothing of decoding: text for people, files, documents and what is in them."""

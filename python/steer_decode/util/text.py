@@ -1,0 +1,85 @@
+"""Text that is shown to people: what is in it is seen, never obeyed.
+
+A task, a trace, a folder of results, a model's answer and its name may hold anything. Sent to a
+terminal as it is, an escape sequence writes to the clipboard, renames the window or repaints what
+was said before; a bidi override turns a sentence around; a carriage return hides its beginning.
+Everything for the eye therefore goes through :func:`printable` or :func:`one_line`. Data goes
+through neither: files, and standard output where it is no terminal, hold what was written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+_LONGEST = 2000  # characters of a sentence; beyond it nobody reads, and a screen scrolls away
+# Python counts these among what is not printable: the joiners of Persian, Indic scripts and emoji,
+# and the spaces of all scripts. They reorder nothing.
+_HARMLESS = {0xA0, 0x1680, *range(0x2000, 0x200B), 0x200C, 0x200D, 0x202F, 0x205F, 0x3000}
+_UNSEEN = re.compile(r"[^\n\t -~]")
+
+
+def printable(text: str) -> str:
+    """``text`` with every character that is no sign of its own shown as one; line breaks stay.
+
+    One character becomes one character, so that places in the text stay what they are: control
+    characters their pictures (U+2400 and on), all others U+FFFD. Among these are C1 controls,
+    bidi overrides, line separators, and halves of a surrogate pair.
+    """
+    return _UNSEEN.sub(_shown, text)
+
+
+def _shown(found: re.Match[str]) -> str:
+    character = found[0]
+    code = ord(character)
+    if code < 32:
+        return chr(0x2400 + code)
+    if code == 127:
+        return "\u2421"
+    return character if character.isprintable() or code in _HARMLESS else "\ufffd"
+
+
+def one_line(text: str) -> str:
+    """``text`` as one sentence: white space is one space, and what is too long is cut."""
+    line = " ".join(printable(text.replace("\r\n", "\n")).split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ... ({len(line):,} characters)"
+
+
+def short(value: object, limit: int = 60) -> str:
+    """``repr`` of a value from elsewhere, for a sentence about it; cut at ``limit``."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits; endless nesting
+        return f"a {type(value).__name__} that is too long to show"
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def cell(text: str) -> str:
+    """``text`` inside a Markdown table: one line, no column, tag or link of its own."""
+    return re.sub(r"([|<\[`\\])", r"\\\1", " ".join(printable(text).split()))
+
+
+def dump(data: Any, indent: int | None = None) -> str:
+    """``data`` as JSON of which every character can be printed; NaN and infinity become null.
+
+    Text of other scripts stays readable. What would act on a terminal, or is half a character,
+    stands as the escape that JSON has for it, so that reading it back gives the same text.
+    """
+    text = json.dumps(finite(data), ensure_ascii=False, allow_nan=False, indent=indent)
+    return re.sub(r"[^\n -~]", _escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    return character if character.isprintable() else json.dumps(character)[1:-1]
+
+
+def finite(data: Any) -> Any:
+    """JSON has no infinity and no NaN (a margin may be infinite): they become null."""
+    if isinstance(data, dict):
+        return {key: finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
