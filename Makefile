@@ -3,8 +3,10 @@
 # make test-oldest   the tests that stand on transformers, with the oldest one that is supported
 # make check   all that CI runs: lint, types, tests (slow ones too, and with the oldest transformers),
 #              C++ tests, the wheel
-# make gpu-check   on a machine with an NVIDIA card and nvcc: build the CUDA extension, run every gpu
-#                  test and the GPU benchmarks (QUICK=1: fewer); results go to benchmarks/results/
+# make gpu-check   on a machine with an NVIDIA card and nvcc: build the CUDA extension, check it, measure
+#                  it, run the gpu tests, under eight minutes. With PYTHON itself, whose torch must have
+#                  CUDA; installs nothing, needs no network. Results go to OUT=DIR, or to
+#                  benchmarks/results/CARD-DATE. QUICK=1: build, check and measure alone
 #
 # PYTHON       the interpreter that .venv is made from         make demo PYTHON=python3.12
 # TORCH_INDEX  a package index to take torch from; without a GPU this one saves gigabytes:
@@ -64,11 +66,11 @@ wheel-check: $(VENV)/.dev
 
 check: lint test test-slow test-oldest ctest ctest-sanitize ctest-neon wheel-check
 
-# The card first: without one, nothing is to be installed.
+# No .venv and no pip: a machine with a card has its torch, and may have no network. OUT is read from
+# the environment.
+gpu-check: export OUT := $(OUT)
 gpu-check:
-	@$(PYTHON) benchmarks/gpu_check.py --card
-	@$(MAKE) --no-print-directory $(VENV)/.dev
-	@$(BIN)/python benchmarks/gpu_check.py $(if $(QUICK),--quick)
+	@$(PYTHON) benchmarks/gpu_check.py $(if $(QUICK),--quick)
 
 $(VENV)/.installed: $(SOURCES)
 	@echo "Setting up $(VENV): torch first, then the extension (a minute or two)."

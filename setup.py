@@ -4,6 +4,8 @@ Environment:
     STEER_SKIP_EXT=1     no extension: a pure-Python package that runs on the torch reference
     STEER_FORCE_CUDA=1   build the CUDA part even though torch is a CPU build (nvcc is needed)
     STEER_FORCE_CUDA=0   leave the CUDA part out
+    STEER_BUILD          parts to build, some of "cpu,fast,cuda"; by default all that can be: "fast"
+                         in the source tree alone, "cuda" as said above
     TORCH_CUDA_ARCH_LIST architectures of the CUDA part, e.g. "8.0;9.0;10.0"
     MAX_JOBS             number of compilers at a time
 """
@@ -21,6 +23,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 ROOT = Path(__file__).parent
 TORCH_TARGET = "0x020A000000000000"  # the stable ABI as of torch 2.10
 DEFAULT_CUDA_ARCHS = "8.0;9.0;10.0+PTX"
+PARTS = ("cpu", "fast", "cuda")
 
 CXX_FLAGS = [
     "-std=c++17",
@@ -80,6 +83,15 @@ def want_cuda() -> bool:
         )
     print("steer-kernels: torch has CUDA but nvcc was not found; building the CPU part only")
     return False
+
+
+def named_parts() -> set[str]:
+    """Parts that STEER_BUILD asks for; all of them where it is not set."""
+    named = {name.strip() for name in os.environ.get("STEER_BUILD", "").split(",")} - {""}
+    unknown = sorted(named - set(PARTS))
+    if unknown:
+        sys.exit(f"steer-kernels: STEER_BUILD must name some of cpu,fast,cuda, got {unknown[0]!r}")
+    return named or set(PARTS)
 
 
 def sources(*patterns: str) -> list[str]:
@@ -163,11 +175,18 @@ def extensions() -> dict:
             "Install torch first and use `pip install --no-build-isolation .`, or set "
             "STEER_SKIP_EXT=1 for the pure-Python package."
         )
-    modules = [cpu_extension()]
-    if in_place():
+    named, modules = named_parts(), []
+    if "cpu" in named:
+        modules.append(cpu_extension())
+    if "fast" in named and in_place():
         modules.append(fast_extension())
-    if want_cuda():
+    if "cuda" in named and want_cuda():
         modules.append(cuda_extension())
+    if not modules:
+        sys.exit(
+            "steer-kernels: STEER_BUILD leaves nothing to build: fast is for a build in the source "
+            "tree, and cuda needs nvcc, and a torch with CUDA or STEER_FORCE_CUDA=1"
+        )
     return {
         "ext_modules": modules,
         "cmdclass": {"build_ext": BuildExtension, "bdist_wheel": Abi3Wheel},

@@ -1,140 +1,120 @@
 """`make gpu-check`: build, test and measure the GPU side on a machine with an NVIDIA card.
 
+    python benchmarks/gpu_check.py              all stages, under eight minutes
+    python benchmarks/gpu_check.py --quick      build, smoke and measure, with fewer cases
+    python benchmarks/gpu_check.py --only smoke,measure
     python benchmarks/gpu_check.py --card       prints the card; one sentence and status 1 without
-    python benchmarks/gpu_check.py              builds the CUDA extension in place, runs every test
-                                                marked gpu and the GPU benchmarks
-    python benchmarks/gpu_check.py --quick      the same with the short set of benchmarks
+    python benchmarks/gpu_check.py --rehearse --out DIR
+                                                the same code on small inputs, without a card
 
-Writes benchmarks/results/CARD-DATE.json, the rows of `steer bench kernels`, and a Markdown table of
-the same name. The status is 0 if all went well; failed tests do not keep it from measuring, but the
-table says so and the status is 1. Needs nothing but Python until the card is found.
+It runs with the Python it is started with, installs nothing and needs no network. Everything goes
+to --out DIR, or to benchmarks/results/CARD-DATE; `summary.md` there says how each stage went. The
+status is 0 if every stage passed. The stages are described in gpu/__init__.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
-import re
-import shutil
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-ROOT = Path(__file__).resolve().parent.parent
+from gpu import machine, runner
+from gpu.files import versions
+from gpu.stages import BUDGET, NAMES, QUICK, ROOT, chosen, stages
+
 RESULTS = ROOT / "benchmarks" / "results"
-K = "20"  # the k of the targets for a GPU
 
 
-def card() -> str:
-    """The name of the first card, as nvidia-smi gives it; ends the process where there is none."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        refuse("needs an NVIDIA card, and this machine has no nvidia-smi")
-    query = [tool, "--query-gpu=name", "--format=csv,noheader"]
-    result = subprocess.run(query, capture_output=True, text=True, check=False)
-    names = result.stdout.strip().splitlines()
-    if result.returncode or not names:
-        refuse("needs an NVIDIA card, and nvidia-smi finds none")
-    return names[0].strip()
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the check; returns the exit status."""
+    options = parse(arguments)
+    try:
+        name = "no card, a rehearsal" if options.rehearse else machine.card()
+        print(f"gpu-check: {name}", flush=True)
+        if options.card:
+            return 0
+        machine.check_python(cuda=not options.rehearse)
+    except machine.Missing as reason:
+        print(f"gpu-check: {reason}.", file=sys.stderr)
+        return 1
+    folder = options.out
+    if folder is None:
+        day = datetime.date.today().isoformat()
+        folder = machine.fresh_folder(RESULTS, machine.file_name(name, day))
+    names = options.only or (QUICK if options.quick else NAMES)
+    found = chosen(stages(folder, rehearsal=options.rehearse, quick=options.quick), names)
+    head = {
+        "card": name,
+        "date": datetime.date.today().isoformat(),
+        "rehearsal": options.rehearse,
+        "note": "figures of a rehearsal are of no GPU" if options.rehearse else "",
+        "python": sys.executable,
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+    }
+    try:
+        check = runner.Check(found, folder, head, options.budget, ROOT)
+    except OSError as error:
+        print(f"gpu-check: cannot write to {folder}: {error.strerror}.", file=sys.stderr)
+        return 1
+    try:
+        passed = check.run()
+    except runner.Interrupted as end:
+        print(f"gpu-check: ended early; what there is lies in {folder}", file=sys.stderr)
+        return 128 + int(end.args[0])
+    print(check.markdown())
+    print(f"gpu-check: {'every stage passed' if passed else 'not every stage passed'}: {folder}")
+    return 0 if passed else 1
 
 
-def refuse(reason: str) -> NoReturn:
-    sys.exit(f"gpu-check: {reason}.")
-
-
-def run(command: Sequence[str], **environment: str) -> tuple[int, str]:
-    """Runs a command in the repository, shows what it prints, and returns its status and that."""
-    print("gpu-check:", *command, flush=True)
-    paths = [str(ROOT), str(ROOT / "python"), os.environ.get("PYTHONPATH", "")]
-    inherited = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment}
-    lines = []
-    with subprocess.Popen(
-        command, cwd=ROOT, env=inherited, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            lines.append(line)
-    return process.returncode, "".join(lines)
-
-
-def build() -> None:
-    """The CUDA extension in place, and whether it loads and sees the card."""
-    status, _ = run([sys.executable, "setup.py", "build_ext", "--inplace"], STEER_FORCE_CUDA="1")
-    if status:
-        refuse("the CUDA extension does not build; the compiler's words are above")
-    probe = (
-        "import json, torch, steer_kernels; "
-        "print(json.dumps([torch.cuda.is_available(), steer_kernels.build_info()['cuda']]))"
-    )
-    status, printed = run([sys.executable, "-c", probe])
-    if status:
-        refuse("steer_kernels does not import after the build")
-    sees, cuda = json.loads(printed.splitlines()[-1])
-    if not sees:
-        refuse("torch does not see the card: install a CUDA build of torch")
-    if cuda is None or "error" in cuda:
-        refuse(f"the CUDA extension does not load: {cuda}")
-
-
-def tests() -> tuple[bool, str]:
-    """Every test marked gpu, the slow ones too; whether they passed, and pytest's last line."""
-    status, printed = run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
-    )
-    lines = printed.strip().splitlines()
-    return status == 0, lines[-1].strip("= ") if lines else "pytest printed nothing"
-
-
-def measure(path: Path, quick: bool) -> bool:
-    """The GPU benchmarks into a JSON file, with a cold L2 cache as in the targets."""
-    command = [sys.executable, "-m", "steer_decode", "bench", "kernels", "--device", "cuda"]
-    command += ["--k", K, "--cold-l2", "--json", str(path), *(["--quick"] if quick else [])]
-    status, _ = run(command)
-    return status == 0
-
-
-def write_table(name: str, path: Path, tested: str, whole: bool) -> Path:
-    """Markdown beside the JSON: what was tested, and the table of every op."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "python")]
-    from steer_decode.bench.report import markdown
-
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    state = "" if whole else "\n**The measurements were cut short.**\n"
-    text = markdown(rows, name) + f"\nEvery call with a cold L2 cache. Tests: {tested}.\n{state}"
-    table = path.with_suffix(".md")
-    table.write_text(text, encoding="utf-8")
-    return table
-
-
-def file_name(name: str, day: datetime.date) -> str:
-    """`nvidia-h100-80gb-hbm3-2026-01-31`."""
-    return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{day.isoformat()}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="gpu-check", description=__doc__.splitlines()[0])
     parser.add_argument("--card", action="store_true", help="print the card and stop")
-    parser.add_argument("--quick", action="store_true", help="the short set of benchmarks")
-    options = parser.parse_args()
-    name = card()
-    print(f"gpu-check: {name}", flush=True)
-    if options.card:
-        return
-    build()
-    passed, tested = tests()
-    path = RESULTS / f"{file_name(name, datetime.date.today())}.json"
-    whole = measure(path, options.quick)
-    if not path.exists():
-        refuse("nothing was measured; the reason is above")
-    table = write_table(name, path, tested, whole)
-    print(f"gpu-check: wrote {path.relative_to(ROOT)} and {table.name}; tests: {tested}")
-    sys.exit(0 if passed and whole else 1)
+    parser.add_argument(
+        "--quick", action="store_true", help=f"{', '.join(QUICK)} alone, with fewer cases"
+    )
+    parser.add_argument(
+        "--only", type=_names, help=f"some stages, as in {','.join(NAMES[:2])}: {', '.join(NAMES)}"
+    )
+    parser.add_argument("--budget", type=_seconds, default=BUDGET, help="seconds for all stages")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=os.environ.get("OUT") or None,
+        help="the folder for all results; also OUT in the environment",
+    )
+    parser.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="without a card: small inputs on the CPU, marked as a rehearsal; needs --out",
+    )
+    options = parser.parse_args(arguments)
+    if options.rehearse and options.out is None:
+        parser.error("--rehearse needs --out DIR: its figures are not results")
+    if options.out is not None:
+        options.out = options.out.resolve()
+    return options
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in NAMES]
+    if unknown or not names:
+        wrong = repr(unknown[0]) if unknown else "no stage"
+        raise argparse.ArgumentTypeError(f"{wrong}: choose from {', '.join(NAMES)}")
+    return names
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"must be seconds above 0, got {text!r}")
+    return seconds
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -60,8 +60,9 @@ def assert_close(
 
     error = (actual - expected).abs()
     allowed = tolerance.absolute + tolerance.relative * expected.abs()
-    if by_torch is not None:
-        allowed = allowed + tolerance.times_torch * (by_torch.double() - expected).abs()
+    if by_torch is not None:  # which may be NaN where the definition is not: that allows nothing
+        by_torch = (by_torch.double() - expected).abs()
+        allowed = allowed + tolerance.times_torch * by_torch.where(by_torch.isfinite(), 0.0)
     excess = torch.where(finite, error - allowed, -torch.inf)
     excess = torch.where(finite & ~actual.isfinite(), torch.inf, excess)
     if excess.numel() and excess.max() > 0:

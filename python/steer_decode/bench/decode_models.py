@@ -51,15 +51,27 @@ def load(name: str, *, separate: bool = False) -> Pair:
         name: "demo", or one of :data:`SHAPES`.
         separate: two models with weights of their own; else a shape serves both sides.
     """
-    if name == "demo":
-        pair = demo_pair()
-        small, large, tokenizer = pair.small, pair.large, pair.tokenizer
-        tokenizer.eos_token = None
-    else:
-        shape = SHAPES[name]
-        small = random_model(shape)
-        large = random_model(shape) if separate else small
-        tokenizer = make_tokenizer(shape.vocab)
+    if name != "demo":
+        return random_pair(SHAPES[name], separate=separate)
+    pair = demo_pair()
+    pair.tokenizer.eos_token = None
+    return _endless(pair.small, pair.large, pair.tokenizer)
+
+
+def random_pair(
+    shape: Shape,
+    *,
+    separate: bool = False,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Pair:
+    """A pair of random weights whose texts never end; one model on both sides, or two."""
+    small: Any = random_model(shape, dtype).to(device)
+    large: Any = random_model(shape, dtype).to(device) if separate else small
+    return _endless(small, large, make_tokenizer(shape.vocab))
+
+
+def _endless(small: Any, large: Any, tokenizer: Any) -> Pair:
     for model in (small, large):
         model.config.max_position_embeddings = POSITIONS
         model.config.eos_token_id = model.generation_config.eos_token_id = None
@@ -72,8 +84,8 @@ def demo_pair() -> Pair:
     return Pair.from_pretrained(*pair_paths(), device="cpu", dtype=torch.float32)
 
 
-def random_model(shape: Shape) -> PreTrainedModel:
-    """A float32 model of a shape, with tied embeddings."""
+def random_model(shape: Shape, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A model of a shape, with tied embeddings."""
     config = AutoConfig.for_model(
         shape.family,
         vocab_size=shape.vocab,
@@ -88,7 +100,7 @@ def random_model(shape: Shape) -> PreTrainedModel:
         eos_token_id=None,
     )
     with _no_init():
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.tie_weights()
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import SteerError
 from ..util.files import replacing
+from .report import MOVED_TWICE
 
 SUFFIXES = (".png", ".svg")
 _MARKERS = "osD^vP*X"
@@ -76,7 +77,7 @@ def _bandwidth(axes: Any, rows: Sequence[Record]) -> None:
         axes.scatter(*zip(*points, strict=True), marker=_MARKERS[place], s=22, label=dtype)
         for row in some:
             if row["peer"] == "copy":
-                moved = 1 if row["op"] == "kv_append_" else 2
+                moved = 2 if row["op"] in MOVED_TWICE else 1
                 size = row["gbps"] * row["median_us"] * 1e3
                 roof[size] = moved * size / row["peer_us"] / 1e3
     if roof:

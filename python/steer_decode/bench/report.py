@@ -31,7 +31,7 @@ KEYS = (
 _CASE = KEYS[:10]
 _SETTINGS = ("dtype", "batch", "vocab", "k", "sampling", "threads", "clock")
 _HEAD = (*_SETTINGS, "us", "GB/s", "% of copy")
-_MOVED_TWICE = ("logit_stats", "sample_logits")  # by a copy, which writes what these only read
+MOVED_TWICE = ("logit_stats", "sample_logits")  # by a copy, which writes what these only read
 
 NOTE = (
     "A peer's column is peer time / our time: how many times faster ours is. "
@@ -77,7 +77,7 @@ def copy_share(row: Record) -> float | None:
     """Our bandwidth over the copy's, from the row whose peer is the copy."""
     if row["peer"] != "copy":
         return None
-    return float(row["ratio"]) / (2 if row["op"] in _MOVED_TWICE else 1)
+    return float(row["ratio"]) / (2 if row["op"] in MOVED_TWICE else 1)
 
 
 Tables = dict[str, tuple[list[str], list[list[str]]]]

@@ -22,10 +22,6 @@ HEADS, HEAD_SIZE, CONTEXT = 4, 128, 512  # one layer of Qwen2.5-7B, after a shor
 STEP_CAPACITY = 4096
 STEP_BYTES_A_ROW = 120  # what step_update_ reads and writes
 
-# What a plain copy of the input moves, for each byte that counts as the op's own: kv_append_ reads
-# and writes as a copy does, the others read alone.
-COPY_BYTES = {"kv_append_": 1.0, "logit_stats": 2.0, "sample_logits": 2.0}
-
 # Names that `workload` gives on any machine; libraries that may be installed add to them.
 PEERS: dict[str, tuple[str, ...]] = {
     "logit_stats": ("torch", "torch.compile", "torch.max fp32", COPY),
@@ -38,7 +34,7 @@ PEERS: dict[str, tuple[str, ...]] = {
         COPY,
     ),
     "kv_append_": ("index_put_", f"cat at {CONTEXT}", COPY),
-    "step_update_": ("torch",),
+    "step_update_": ("torch", COPY),
 }
 
 
@@ -232,8 +228,12 @@ def _step_update(case: Case) -> Workload:
         for field, first in zip(state[1:], start[1:], strict=True):  # the transcript may stay
             field.copy_(first)
 
+    # Its bytes, half of them read and half written: a peer that may be part of a CUDA graph.
+    source = torch.zeros(case.batch, STEP_BYTES_A_ROW // 2, dtype=torch.uint8, device=case.device)
+    target = torch.empty_like(source)
     calls: dict[str, Call] = {
         OURS: lambda: steer_kernels.step_update_(state, token, score, table),
         "torch": lambda: reference.step_update_(*state, token, score, table),
+        COPY: lambda: target.copy_(source),
     }
     return Workload(calls, case.batch * STEP_BYTES_A_ROW, reset)
