@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from types import SimpleNamespace
+
 import pytest
 import torch
 from steer_decode import (
@@ -16,6 +20,8 @@ from steer_decode import (
     SteerOnline,
     run_ahead,
 )
+from steer_decode.attention import DirectAttention
+from steer_decode.host_reads import host_reads
 from steer_decode.steps import StepBoundary
 from tiny import FAMILIES, make_pair, prompt_text
 
@@ -140,6 +146,91 @@ def test_captured_turns_on_a_gpu(family: str) -> None:
     for _ in range(2):
         outputs = Router(pair, policy, turns=8).cohort(prompts, max_new_tokens=40)
         assert [trace_of(o) for o in outputs] == [trace_of(o) for o in expected]
+
+
+class FakeGraph:
+    """A CUDA graph that nobody may make."""
+
+    def __init__(self) -> None:
+        raise AssertionError("a turn that reads on the host was captured")
+
+
+@pytest.fixture
+def capturing(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Has turns on the CPU try to capture themselves; collects what their trial runs read.
+
+    Attention is as on CUDA. Capture itself is not to be had here: what would be captured is not.
+    """
+    found: list[list[str]] = []
+
+    def trial(call: Callable[[], object]) -> list[str]:
+        found.append(host_reads(call))
+        return found[-1] or ["nothing is captured on a CPU"]
+
+    made = run_ahead.RunAhead.__init__
+
+    def make(self: run_ahead.RunAhead, *args: object) -> None:
+        made(self, *args)  # type: ignore[arg-type]
+        self._captures = True
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(run_ahead.RunAhead, "__init__", make)
+    monkeypatch.setattr(run_ahead, "host_reads", trial)
+    monkeypatch.setattr(DirectAttention, "serves", lambda *a: False)
+    monkeypatch.setattr(DirectAttention, "packs", lambda *a: False)
+    for name, value in (
+        ("Stream", lambda: stream),
+        ("current_stream", lambda: stream),
+        ("stream", lambda s: contextlib.nullcontext()),
+        ("CUDAGraph", FakeGraph),
+    ):
+        monkeypatch.setattr(torch.cuda, name, value)
+    return found
+
+
+@pytest.mark.parametrize("family", [*PAIRS, "mixtral"])
+def test_a_model_that_reads_on_the_host_runs_uncaptured(
+    family: str, capturing: list[list[str]]
+) -> None:
+    """A mixture of experts asks which experts were chosen; the others may be captured."""
+    pair = PAIRS.get(family) or make_pair(family, 0)
+    if family == "mixtral":
+        for model in (pair.small, pair.large):
+            model.config._experts_implementation = "eager"  # all that transformers 4 has
+    prompts = [prompt_text(i, 3 + 7 * i) for i in range(3)]
+    policy = SteerOnline(threshold=9.0)
+    expected = Router(pair, policy).cohort(prompts, max_new_tokens=20)
+    outputs = Router(pair, policy, turns=4).cohort(prompts, max_new_tokens=20)
+    assert [trace_of(o) for o in outputs] == [trace_of(o) for o in expected]
+    assert capturing  # and a trial once for a lane, not for each turn
+    assert len(capturing) <= 2
+    assert all(bool(reads) == (family == "mixtral") for reads in capturing), capturing
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_what_counts_as_a_read_on_the_host(inference: bool) -> None:
+    x, i = torch.randn(4), torch.tensor([0, 2])
+    mask, ones = x > 0, torch.ones(4)
+    reading = {
+        "item": lambda: x[0].item(),
+        "a branch": lambda: bool(mask.any()),
+        "a comparison": lambda: torch.equal(x, ones),
+        "what is not zero": lambda: x.nonzero(),
+        "by a mask": lambda: x[mask],
+        "into a mask": lambda: ones.index_put((mask,), x[:1].expand(int(mask.sum()))),
+        "another device": lambda: x.to("meta"),
+    }
+    running = {
+        "by numbers": lambda: x[i],
+        "into places": lambda: ones.index_put((i,), x[i]),
+        "one value into a mask": lambda: ones.index_put((mask,), x[0]),
+        "a choice": lambda: torch.where(mask, x, ones),
+        "products": lambda: torch.softmax(x[None] @ ones[:, None], -1),
+        "another dtype": lambda: x.to(torch.float64),
+    }
+    with torch.inference_mode(inference):
+        assert [name for name, call in reading.items() if not host_reads(call)] == []
+        assert {name: host_reads(call) for name, call in running.items() if host_reads(call)} == {}
 
 
 def test_what_lasts_is_made_once() -> None:

@@ -7,8 +7,9 @@ the end of a step and takes no token beyond it. After the last turn the host rea
 once. Keys and values of tokens beyond the end are forgotten by moving the watermark back.
 
 On CUDA a turn is captured as a graph, one for each number of rows and width of the cache, both
-rounded up so that few are needed. Elsewhere the same code runs turn by turn; it writes the same
-tokens as a loop that looks at each, and tests compare the two.
+rounded up so that few are needed. Elsewhere, and with models whose code reads on the host (which no
+graph can hold), the same code runs turn by turn; it writes the same tokens as a loop that looks at
+each, and tests compare the two.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from steer_kernels import RowFlag, StepState, sample_logits, step_update_
 from .asking import signal_of
 from .asks import Draw
 from .conversation import Conversation
+from .host_reads import host_reads
 from .lane import Lane
 from .policies import Policy
 from .sampling import Sampling
@@ -70,6 +72,7 @@ class RunAhead:
         self._token_class = token_class.to(self._device)
         self._vocab_size = vocab_size
         self._turns = turns
+        self._captures = self._device.type == "cuda"
         self._buffers: dict[int, _Buffers] = {}
         self._graphs: dict[tuple[int, ...], torch.cuda.CUDAGraph] = {}
 
@@ -108,29 +111,39 @@ class RunAhead:
         return dict(zip(rows, buffers.read(len(rows)), strict=True))
 
     def _turn(self, rows: Sequence[int], buffers: _Buffers, width: int) -> None:
-        if self._device.type != "cuda":
-            self._forward(rows, buffers, width)
-            return
         cache = self._lane.cache
         key = (buffers.size, width, cache.first(rows), cache.capacity)
-        if key not in self._graphs:
+        if self._captures and key not in self._graphs:
             # Buffers that have grown lie elsewhere: graphs of the old ones are of no use.
             self._graphs = {k: g for k, g in self._graphs.items() if k[-1] == cache.capacity}
-            self._graphs[key] = self._capture(rows, buffers, width)
-        self._graphs[key].replay()
+            graph = self._capture(rows, buffers, width)
+            self._captures = graph is not None
+            if graph is not None:
+                self._graphs[key] = graph
+        if self._captures:
+            self._graphs[key].replay()
+        else:
+            self._forward(rows, buffers, width)
 
-    def _capture(self, rows: Sequence[int], buffers: _Buffers, width: int) -> torch.cuda.CUDAGraph:
-        """Records a turn. Trial runs come first, as capture asks; what they change is put back."""
+    def _capture(
+        self, rows: Sequence[int], buffers: _Buffers, width: int
+    ) -> torch.cuda.CUDAGraph | None:
+        """Records a turn; None where it reads on the host.
+
+        Trial runs come first, as capture asks; what they change is put back.
+        """
         before = [tensor.clone() for tensor in buffers.tensors()]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            for _ in range(2):
-                self._forward(rows, buffers, width)
+            self._forward(rows, buffers, width)  # what is made once is made here
+            reads = host_reads(lambda: self._forward(rows, buffers, width))
         torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._forward(rows, buffers, width)
+        graph = None
+        if not reads:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._forward(rows, buffers, width)
         for tensor, old in zip(buffers.tensors(), before, strict=True):
             tensor.copy_(old)
         return graph
