@@ -42,6 +42,7 @@ void* current_stream(int32_t device) {
 void kv_append(const Tensor& k_cache, const Tensor& v_cache, const Tensor& k, const Tensor& v,
                const Tensor& rows, const Tensor& starts, const Tensor& counts) {
   const auto params = steer::kv_append_params(k_cache, v_cache, k, v, rows, starts, counts);
+  steer::check_caches_apart(params);
   const int32_t device = k_cache.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   const char* fault = steer::kv_append_cuda(params, current_stream(device));

@@ -28,8 +28,8 @@ inline void check_like(const char* name, const View4d& given, const char* like_n
                   " in dimension ", dim, ", ", like.sizes[dim], ", got ", given.sizes[dim]);
 }
 
-inline HeadsView heads_view(const Tensor& tensor, const View4d& view) {
-  return {tensor.const_data_ptr(), view.strides[0], view.strides[1], view.strides[2]};
+inline HeadsView heads_view(const char* name, const Tensor& tensor, const View4d& view) {
+  return {readable(name, tensor), view.strides[0], view.strides[1], view.strides[2]};
 }
 
 // Everything but the output.
@@ -66,9 +66,9 @@ inline DecodeAttentionParams decode_attention_params(const Tensor& query, const 
       static_cast<float>(scale.value_or(1.0 / std::sqrt(static_cast<double>(q.sizes[3]))));
   STD_TORCH_CHECK(std::isfinite(params.scale), "scale must be a finite number, got ",
                   params.scale);
-  params.query = heads_view(query, q);
-  params.keys = heads_view(keys, k);
-  params.values = heads_view(values, v);
+  params.query = heads_view("query", query, q);
+  params.keys = heads_view("keys", keys, k);
+  params.values = heads_view("values", values, v);
   params.batch = q.sizes[0];
   params.heads = q.sizes[1];
   params.kv_heads = k.sizes[1];
@@ -77,7 +77,7 @@ inline DecodeAttentionParams decode_attention_params(const Tensor& query, const 
   params.size = q.sizes[3];
   params.value_size = v.sizes[3];
   params.window = window.value_or(INT64_MAX);
-  params.starts = static_cast<const int64_t*>(starts.const_data_ptr());
+  params.starts = static_cast<const int64_t*>(readable("starts", starts));
   params.starts_stride = params.batch > 1 ? starts.stride(0) : 0;
   return params;
 }

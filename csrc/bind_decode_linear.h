@@ -46,16 +46,16 @@ inline DecodeLinearParams decode_linear_params(const Tensor& x, const Tensor& we
                   "x must have the columns of weight, ", params.in_features,
                   ", in its last dimension, got ", x.dim() >= 1 ? x.size(x.dim() - 1) : 0);
   params.tokens = x.numel() / params.in_features;
-  params.x = x.const_data_ptr();
+  params.x = readable("x", x);
   params.x_stride = x.dim() == 2 ? x.stride(0) : params.in_features;
-  params.weight = weight.const_data_ptr();
+  params.weight = readable("weight", weight);
   params.weight_stride = weight.stride(0);
   if (bias.has_value()) {
     check_like("bias", *bias);
     STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == params.out_features,
                     "bias must have shape [", params.out_features, "], got ", bias->dim(),
                     " dimension(s) and ", bias->numel(), " element(s)");
-    params.bias = bias->const_data_ptr();
+    params.bias = readable("bias", *bias);
     params.bias_stride = bias->stride(0);
   }
   return params;

@@ -15,6 +15,7 @@
 #include <optional>
 #include <vector>
 
+#include "bind_inplace.h"  // readable
 #include "core/logit_stats_params.h"
 #include "core/sample_logits_params.h"
 #include "core/topk_queue.h"
@@ -52,7 +53,7 @@ inline LogitStatsParams checked_params(const Tensor& logits, int64_t k,
 
   LogitStatsParams params;
   params.dtype = checked_dtype(logits);
-  params.logits = logits.const_data_ptr();
+  params.logits = readable("logits", logits);
   params.rows = logits.size(0);
   params.row_stride = logits.stride(0);
   params.vocab = vocab;
@@ -109,7 +110,7 @@ inline std::vector<double> checked_uniform(const Tensor& uniform, int64_t rows) 
                   torch::headeronly::toString(dtype));
   STD_TORCH_CHECK(uniform.is_cpu(), "uniform must be on the device of the logits, the CPU");
   std::vector<double> values(rows);
-  const void* data = uniform.const_data_ptr();
+  const void* data = readable("uniform", uniform);
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t at = row * uniform.stride(0);
     const double value = dtype == ScalarType::Double ? static_cast<const double*>(data)[at]

@@ -23,6 +23,7 @@
 #include <string>
 #include <vector>
 
+#include "core/memory_overlap.h"
 #include "cpu/isa.h"
 #include "cpu/logit_stats.h"
 #include "cpu/sample_logits.h"
@@ -157,6 +158,28 @@ steer::LogitStatsParams params_of(PyObject* object, int64_t k, const py::object&
   return params;
 }
 
+// Outputs share no byte with the logits or with each other; `token` and `logprob` may be null.
+void check_apart(const steer::LogitStatsParams& p, const int64_t* token, const float* logprob) {
+  const int64_t element = p.dtype == steer::DType::kFloat32 ? 4 : 2;
+  const int64_t read = p.rows == 0 ? 0 : ((p.rows - 1) * p.row_stride + p.vocab) * element;
+  const steer::ByteRange ranges[] = {
+      {"out.max_logit", p.max_logit, p.rows * 4},
+      {"out.lse", p.lse, p.rows * 4},
+      {"out.entropy", p.entropy, p.rows * 4},
+      {"out.topk_logits", p.topk_logits, p.rows * p.k * 4},
+      {"out.topk_ids", p.topk_ids, p.rows * p.k * 8},
+      {"out.valid", p.valid, p.rows},
+      {"out.token", token, token == nullptr ? 0 : p.rows * 8},
+      {"out.logprob", logprob, logprob == nullptr ? 0 : p.rows * 4},
+      {"logits", p.logits, read},
+  };
+  constexpr int kOutputs = 8;
+  for (int a = 0; a < kOutputs; ++a)
+    for (int b = a + 1; b <= kOutputs; ++b)
+      if (ranges[a].meets(ranges[b]))
+        throw py::value_error(steer::overlap_sentence(ranges[a], ranges[b]));
+}
+
 // The fields of a LogitStats, or the first of a SampledLogits, entered into the parameters.
 steer::LogitStatsParams bind_stats(PyObject* logits, PyObject* out, Py_ssize_t fields,
                                    const char* type, const py::object& vocab_size) {
@@ -188,6 +211,7 @@ py::object logit_stats_into(const py::object& logits, const py::object& out,
                             const py::object& vocab_size) {
   const steer::LogitStatsParams params =
       bind_stats(logits.ptr(), out.ptr(), 6, "LogitStats", vocab_size);
+  check_apart(params, nullptr, nullptr);
   {
     py::gil_scoped_release released;
     steer::logit_stats_cpu(params, torch_threads);
@@ -241,6 +265,7 @@ py::object sample_logits_into(const py::object& logits, const py::object& unifor
   check_numbers(params);
   params.token = output<int64_t>(PyTuple_GET_ITEM(out.ptr(), 6), "out.token", kDLInt, rows, 0);
   params.logprob = output<float>(PyTuple_GET_ITEM(out.ptr(), 7), "out.logprob", kDLFloat, rows, 0);
+  check_apart(params.stats, params.token, params.logprob);
   const std::vector<double> values = uniform_of(uniform.ptr(), rows);
   params.uniform = values.data();
   {

@@ -25,9 +25,9 @@ inline RmsNormParams rms_norm_params(const Tensor& x, const Tensor& weight, doub
   STD_TORCH_CHECK(epsilon >= 0.0, "epsilon must be at least 0, got ", epsilon);
   params.epsilon = epsilon;
   params.rows = x.numel() / params.size;
-  params.x = x.const_data_ptr();
+  params.x = readable("x", x);
   params.x_stride = x.dim() == 2 ? x.stride(0) : params.size;
-  params.weight = weight.const_data_ptr();
+  params.weight = readable("weight", weight);
   return params;
 }
 

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from steer_kernels import _extension
 from steer_kernels.ops import logit_stats as stats_op
@@ -99,7 +100,8 @@ def logit_stats_(logits: Tensor, out: LogitStats, vocab_size: int | None = None)
         logits: [B, V] float32, bfloat16 or float16 on the CPU, read where it lies; any row stride,
             last dimension contiguous. No gradient flows, as in `logit_stats`.
         out: contiguous CPU tensors of the dtypes and shapes that `empty_stats(B, k)` gives; they
-            may share no memory with `logits` or each other, which is not checked.
+            may share no memory with `logits` or each other. Their version counters move, as those
+            of torch's in-place functions do.
         vocab_size: number of columns that are tokens; V by default.
 
     Returns:
@@ -111,7 +113,9 @@ def logit_stats_(logits: Tensor, out: LogitStats, vocab_size: int | None = None)
     """
     if _native is not None:
         try:
-            return _native.logit_stats_(logits, out, vocab_size)
+            _native.logit_stats_(logits, out, vocab_size)
+            increment_version(out)
+            return out
         except (TypeError, RuntimeError):
             stats_op._check(logits, 1, vocab_size)  # says it better, if it is one of these
             raise
@@ -140,9 +144,11 @@ def sample_logits_(
     """
     if _native is not None:
         try:
-            return _native.sample_logits_(
+            _native.sample_logits_(
                 logits, uniform, out, temperature, top_k, top_p, min_p, vocab_size
             )
+            increment_version(out)
+            return out
         except (TypeError, RuntimeError):
             sample_op._check(logits, uniform, temperature, top_k, top_p, min_p, 1, vocab_size)
             raise

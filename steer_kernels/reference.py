@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from steer_kernels._memory import refuse_shared
+
 Stats = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 Sampled = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -125,6 +127,13 @@ def kv_append_(
         positions = {(row, position) for position in range(start, start + count)}
         _require(not positions & written, f"rows[{b}] is {row}: both would write a position of it")
         written |= positions
+    touched: list[tuple[str, Tensor]] = []
+    read = [("rows", rows), ("starts", starts), ("counts", counts)]
+    for b, (row, start, count) in enumerate(entries):
+        place = slice(start, start + count)
+        touched += [("k_cache", k_cache[row, :, place]), ("v_cache", v_cache[row, :, place])]
+        read += [("k", k[b, :, :count]), ("v", v[b, :, :count])]
+    refuse_shared(touched, read)
     for b, (row, start, count) in enumerate(entries):
         k_cache[row, :, start : start + count] = k[b, :, :count]
         v_cache[row, :, start : start + count] = v[b, :, :count]

@@ -31,7 +31,8 @@ struct KvAppendParams {
   int64_t rows_stride = 1, starts_stride = 1, counts_stride = 1;
 };
 
-// One row of the batch: where its tokens go, and how many they are.
+// One row of the batch: where its tokens go, and how many they are. Read once, for what is checked
+// has to be what is used: the tensors of a caller may change at any moment.
 struct KvEntry {
   int64_t row, start, count;
 

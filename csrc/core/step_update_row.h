@@ -8,18 +8,30 @@ namespace steer {
 
 enum class StepRowFault { kNone, kToken, kLength, kStepStart, kLimit };
 
-// A frozen or finished row stays as it is, whatever its token.
-STEER_HOST_DEVICE inline bool step_row_is_open(const StepUpdateParams& p, int64_t row) {
-  return (p.active == nullptr || p.active[row]) && (p.flag[row] & kFinished) == 0;
-}
+// What a row is indexed by, read once: what is checked has to be what is used, and the tensors of a
+// caller may change at any moment.
+struct StepRow {
+  int64_t token, length, step_start, limit;
+  uint8_t flag;
+  bool open;  // a frozen or finished row stays as it is, whatever its token
 
-STEER_HOST_DEVICE inline StepRowFault step_row_fault(const StepUpdateParams& p, int64_t row) {
-  if (p.token[row] < 0 || p.token[row] >= p.vocab) return StepRowFault::kToken;
-  if (p.length[row] < 0 || p.length[row] > p.capacity) return StepRowFault::kLength;
-  if (p.step_start[row] < 0 || p.step_start[row] > p.length[row]) return StepRowFault::kStepStart;
-  if (p.limit[row] < 0 || p.limit[row] > p.capacity) return StepRowFault::kLimit;
-  return StepRowFault::kNone;
-}
+  StepRow() = default;
+  STEER_HOST_DEVICE StepRow(const StepUpdateParams& p, int64_t row)
+      : token(p.token[row]),
+        length(p.length[row]),
+        step_start(p.step_start[row]),
+        limit(p.limit[row]),
+        flag(p.flag[row]),
+        open((p.active == nullptr || p.active[row]) && (flag & kFinished) == 0) {}
+
+  STEER_HOST_DEVICE StepRowFault fault(const StepUpdateParams& p) const {
+    if (token < 0 || token >= p.vocab) return StepRowFault::kToken;
+    if (length < 0 || length > p.capacity) return StepRowFault::kLength;
+    if (step_start < 0 || step_start > length) return StepRowFault::kStepStart;
+    if (limit < 0 || limit > p.capacity) return StepRowFault::kLimit;
+    return StepRowFault::kNone;
+  }
+};
 
 // Whether the step's text, of which `last` is the newest token, ends in a token with the delimiter,
 // or one that completes it. A token that only begins with the second half is looked at together
@@ -31,22 +43,21 @@ STEER_HOST_DEVICE inline bool holds_delimiter(uint8_t last, uint8_t before) {
 }
 
 // For a row that is open and without fault.
-STEER_HOST_DEVICE inline void step_update_row(const StepUpdateParams& p, int64_t row) {
-  const int64_t position = p.length[row];
-  uint8_t flag = p.flag[row];
-  if (position >= p.limit[row]) {  // no room: the token is not taken
-    p.flag[row] = flag | kFull;
+STEER_HOST_DEVICE inline void step_update_row(const StepUpdateParams& p, int64_t row,
+                                              const StepRow& r) {
+  const int64_t position = r.length;
+  if (position >= r.limit) {  // no room: the token is not taken
+    p.flag[row] = r.flag | kFull;
     return;
   }
-  const bool opens = (flag & kStepClosed) != 0;
-  const int64_t start = opens ? position : p.step_start[row];
+  const bool opens = (r.flag & kStepClosed) != 0;
+  const int64_t start = opens ? position : r.step_start;
   const double sum = opens ? 0.0 : p.score_sum[row];
   const int64_t count = opens ? 0 : p.score_count[row];
-  flag = opens ? 0 : static_cast<uint8_t>(flag & kSaid);
+  uint8_t flag = opens ? 0 : static_cast<uint8_t>(r.flag & kSaid);
 
   int64_t* const text = p.transcript + row * p.transcript_stride;
-  const int64_t token = p.token[row];
-  const uint8_t last = p.token_class[token];
+  const uint8_t last = p.token_class[r.token];
   uint8_t before = 0;
   if (position > start) {
     const int64_t id = text[position - 1];
@@ -59,10 +70,10 @@ STEER_HOST_DEVICE inline void step_update_row(const StepUpdateParams& p, int64_t
     flag |= kStepClosed | kEnded;
   else if (capped || delimited)
     flag |= kStepClosed;
-  if ((flag & kEnded) == 0 && position + 1 >= p.limit[row]) flag |= kFull;
+  if ((flag & kEnded) == 0 && position + 1 >= r.limit) flag |= kFull;
 
   const bool counts = (last & kCounts) != 0;
-  text[position] = token;
+  text[position] = r.token;
   p.length[row] = position + 1;
   p.step_start[row] = start;
   p.score_sum[row] = counts ? sum + static_cast<double>(p.score[row]) : sum;

@@ -14,8 +14,10 @@
 //   same for any of them.
 #include "cpu/decode_attention.h"
 
+#include <new>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace steer {
 namespace {
@@ -32,14 +34,30 @@ DecodeAttentionKernels kernels_of(Isa isa) {
   return decode_attention_kernels_portable();
 }
 
-void check_starts(const DecodeAttentionParams& params) {
+// A copy of the starts: what is checked has to be what is used by every task of the call.
+std::vector<int64_t> checked_starts(const DecodeAttentionParams& params) {
+  std::vector<int64_t> starts(params.batch);
   for (int64_t row = 0; row < params.batch; ++row) {
-    const int64_t start = params.start(row);
+    const int64_t start = starts[row] = params.start(row);
     if (start >= 0 && start <= kMostStart) continue;
     throw std::invalid_argument("starts[" + std::to_string(row) + "] is " +
                                 std::to_string(start) + ", which is no position of a query: " +
                                 "positions count from 0");
   }
+  return starts;
+}
+
+// Sizes of scratch: a view may claim 2^62 keys in a few bytes of memory.
+int64_t product(int64_t a, int64_t b) {
+  int64_t result;
+  if (__builtin_mul_overflow(a, b, &result)) throw std::bad_alloc();
+  return result;
+}
+
+int64_t sum(int64_t a, int64_t b) {
+  int64_t result;
+  if (__builtin_add_overflow(a, b, &result)) throw std::bad_alloc();
+  return result;
 }
 
 // Runs `body`, in the calling thread where there is too little for two.
@@ -57,7 +75,7 @@ void split(int64_t count, int64_t item_bytes, const ParallelFor& parallel_for,
 
 DecodeAttentionWorkspace::DecodeAttentionWorkspace(const DecodeAttentionParams& params,
                                                    int64_t lanes)
-    : rows_of_task(params.group() * params.queries),
+    : rows_of_task(product(params.group(), params.queries)),
       padded_value_size((params.value_size + lanes - 1) / lanes * lanes),
       tasks(params.batch + 1, 0),
       blocks(params.batch, 0) {
@@ -67,17 +85,20 @@ DecodeAttentionWorkspace::DecodeAttentionWorkspace(const DecodeAttentionParams& 
     blocks[row] = keys.begin / kBlockKeys;
     const int64_t after = (keys.end + kBlockKeys - 1) / kBlockKeys;
     const int64_t count = keys.size() == 0 ? 0 : after - blocks[row];
-    tasks[row + 1] = tasks[row] + count * params.kv_heads;
+    tasks[row + 1] = sum(tasks[row], product(count, params.kv_heads));
   }
-  const int64_t rows = tasks.back() * rows_of_task;
-  values.reset(new float[rows * padded_value_size]);
+  const int64_t rows = product(tasks.back(), rows_of_task);
+  values.reset(new float[product(rows, padded_value_size)]);
   sums.reset(new float[rows]);
   maxima.reset(new float[rows]);
 }
 
-void decode_attention_cpu(const DecodeAttentionParams& params, const ParallelFor& parallel_for) {
+void decode_attention_cpu(const DecodeAttentionParams& given, const ParallelFor& parallel_for) {
   const DecodeAttentionKernels kernels = kernels_of(current_isa());
-  check_starts(params);
+  const std::vector<int64_t> starts = checked_starts(given);
+  DecodeAttentionParams params = given;
+  params.starts = starts.data();
+  params.starts_stride = 1;
   if (params.batch == 0 || params.heads == 0 || params.queries == 0) return;
   DecodeAttentionWorkspace work(params, kernels.lanes);
   const int64_t element = params.dtype == DType::kFloat32 ? 4 : 2;

@@ -22,8 +22,9 @@ constexpr int kThreads = 128;
 
 __global__ void __launch_bounds__(kThreads) step_update_kernel(const StepUpdateParams params) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (row >= params.rows || !step_row_is_open(params, row)) return;
-  if (step_row_fault(params, row) == StepRowFault::kNone) step_update_row(params, row);
+  if (row >= params.rows) return;
+  const StepRow held(params, row);
+  if (held.open && held.fault(params) == StepRowFault::kNone) step_update_row(params, row, held);
 }
 
 }  // namespace

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from steer_kernels.ops._autograd import check_no_tangent
+
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _DEVICES = ("cpu", "meta")
 
@@ -38,3 +40,4 @@ def check_tensors(given: Mapping[str, Tensor], elsewhere: str) -> None:
                 f"{name} must not require a gradient: this operator has none; call it under "
                 "torch.no_grad()"
             )
+        check_no_tangent(name, tensor)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from steer_kernels import reference
 from steer_kernels._extension import extension
+from steer_kernels.ops._autograd import check_no_tangent, has_tangent
 
 _NAME = "steer_kernels::decode_attention"
 _SCHEMA = (
@@ -63,12 +64,14 @@ def decode_attention(
         TypeError: an argument is no tensor or number, or has another dtype.
         ValueError: another rank, size, layout, device or stride; `scale` not finite; `window` below
             1; a negative value of `starts`; an argument that requires a gradient while gradients
-            are enabled.
+            are enabled, or carries a forward-mode one.
     """
     try:
         if torch.is_grad_enabled() and (
             query.requires_grad or keys.requires_grad or values.requires_grad
         ):
+            raise RuntimeError
+        if has_tangent(query, keys, values):
             raise RuntimeError
         return _op(query, keys, values, starts, scale, window)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
@@ -106,6 +109,7 @@ def _check(
                 f"{name} must not require a gradient: this operator has none; call it under "
                 "torch.no_grad()"
             )
+        check_no_tangent(name, tensor)
     for name in ("query", "keys", "values"):
         _check_heads(name, given[name], query)
     _check_sizes(query, keys, values, starts)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from steer_kernels import reference
 from steer_kernels._extension import extension
+from steer_kernels.ops._autograd import has_tangent
 from steer_kernels.ops._layers import check_tensors
 
 _NAME = "steer_kernels::decode_linear"
@@ -36,12 +37,14 @@ def decode_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     Raises:
         TypeError: an argument is no tensor, or has another dtype.
         ValueError: another rank, size, layout, device or stride; an argument that requires a
-            gradient while gradients are enabled.
+            gradient while gradients are enabled, or carries a forward-mode one.
     """
     try:
         if torch.is_grad_enabled() and (
             x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
         ):
+            raise RuntimeError
+        if has_tangent(x, weight, bias):
             raise RuntimeError
         return _op(x, weight, bias)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):

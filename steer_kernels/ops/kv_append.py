@@ -9,6 +9,7 @@ from torch import Tensor
 
 from steer_kernels import reference
 from steer_kernels._extension import cuda_extension, extension
+from steer_kernels.ops._autograd import check_no_tangent, count_writes, has_tangent
 
 _NAME = "steer_kernels::kv_append_"
 _SCHEMA = (
@@ -39,14 +40,17 @@ def kv_append_(
     not read. A decode step has N = 1; a hand-over, where every row has another number of tokens to
     catch up with, has N = the longest; a roll-back is a smaller `starts[b]` the next time.
 
-    Two entries may share a row of the cache, but not a position of it. No element of `k` and `v`
-    may lie where this call writes (not checked). The call is not seen by autograd: no gradient
-    flows, and a saved cache is not marked as changed.
+    Two entries may share a row of the cache, but not a position of it, and nothing that the call
+    reads may lie where it writes: it is refused, as torch's `index_copy_` refuses it, but by the
+    bytes that are touched, so that caches may lie side by side in one tensor. No gradient flows;
+    the version counters of the caches move as those of `copy_` do, so that autograd refuses to use
+    a saved cache that has changed.
 
-    On the CPU the contents of `rows`, `starts` and `counts` are checked before the first write. On
-    CUDA they are on the device, and reading them would stall it: an entry that does not fit is left
-    out whole, nothing is ever written outside the cache, and a position that two entries write
-    holds bytes of either.
+    On the CPU the contents of `rows`, `starts` and `counts` are copied, checked, and only then
+    used. On CUDA they are on the device, and reading them would stall it: an entry that does not
+    fit is left out whole, nothing is ever written outside the cache, and a position that two
+    entries write holds bytes of either; caches are refused there that overlap another argument for
+    sure (both dense, or at the same address).
 
     Args:
         k_cache: [R, H, C, Dk] of any dtype; R rows with room for C tokens each. The last dimension
@@ -61,11 +65,14 @@ def kv_append_(
     Raises:
         TypeError: an argument is no tensor or has another dtype.
         ValueError: another rank, size, layout, device or stride; a cache that requires a gradient
-            while gradients are enabled; on the CPU, a value of `rows`, `starts` or `counts` out of
+            while gradients are enabled; a forward-mode derivative; memory that is read or written
+            twice where the call writes; on the CPU, a value of `rows`, `starts` or `counts` out of
             its range, or two entries that write the same position.
     """
     try:
         if torch.is_grad_enabled() and (k_cache.requires_grad or v_cache.requires_grad):
+            raise RuntimeError
+        if has_tangent(k_cache, v_cache, k, v):
             raise RuntimeError
         _op(k_cache, v_cache, k, v, rows, starts, counts)
     except (AttributeError, RuntimeError, TypeError, ValueError):
@@ -90,6 +97,8 @@ def _check(*arguments: Tensor) -> None:
             raise ValueError(
                 f"{name} must be on the device of k_cache, {k_cache.device}, got {tensor.device}"
             )
+    for name, tensor in zip(names[:4], arguments, strict=False):
+        check_no_tangent(name, tensor)
     _check_cache("k_cache", k_cache)
     _check_cache("v_cache", v_cache)
     if v_cache.shape[:3] != k_cache.shape[:3]:
@@ -126,7 +135,13 @@ def _check_cache(name: str, cache: Tensor) -> None:
     _check_4d(name, cache, "[R, H, C, D]")
     if cache.requires_grad and torch.is_grad_enabled():
         raise ValueError(f"{name} must not require a gradient: it is written in place")
-    if any(cache.shape[dim] > 1 and cache.stride(dim) == 0 for dim in range(3)):
+    inner = cache.shape[3]  # sorted by stride, each dimension steps over all of the smaller ones
+    nested = True
+    for stride, size in sorted((cache.stride(dim), cache.shape[dim]) for dim in range(3)):
+        if size > 1:
+            nested = nested and stride >= inner
+            inner += stride * (size - 1)
+    if cache.numel() and not nested:
         raise ValueError(
             f"{name} must have memory of its own for every element, got strides "
             f"{list(cache.stride())}"
@@ -173,3 +188,4 @@ if cuda_extension is None:
     torch.library.impl(_NAME, "cuda", _cuda_fallback)
 torch.library.register_fake(_NAME, _fake)
 _op = torch.ops.steer_kernels.kv_append_.default
+count_writes("kv_append_", 2)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from steer_kernels import reference
 from steer_kernels._extension import extension
+from steer_kernels.ops._autograd import has_tangent
 from steer_kernels.ops._layers import check_tensors
 
 _NAME = "steer_kernels::rms_norm"
@@ -33,10 +34,12 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     Raises:
         TypeError: an argument is no tensor, or has another dtype.
         ValueError: another rank, size, layout, device or stride; a negative `epsilon`; an argument
-            that requires a gradient while gradients are enabled.
+            that requires a gradient while gradients are enabled, or carries a forward-mode one.
     """
     try:
         if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+            raise RuntimeError
+        if has_tangent(x, weight):
             raise RuntimeError
         return _op(x, weight, epsilon)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from steer_kernels import reference
 from steer_kernels._extension import cuda_extension, extension
+from steer_kernels._memory import refuse_shared
+from steer_kernels.ops._autograd import count_writes
 
 _NAME = "steer_kernels::step_update_"
 _SCHEMA = (
@@ -159,7 +161,9 @@ def step_update_(
     Rows that are frozen or FINISHED stay bitwise as they are, whatever their token and score. The
     mean score of a step is `score_sum / score_count`, to be read before the next token. On CUDA the
     host waits for nothing, so the call can be part of a captured graph; there a row with a value
-    out of its range stays as it is, while on the CPU it is an error and no row changes.
+    out of its range stays as it is, while on the CPU it is an error and no row changes. A tensor
+    that is written may share no memory with another argument; version counters move as those of
+    `copy_` do.
 
     Args:
         state: see `StepState`. Vectors are contiguous, as is the transcript's last dimension.
@@ -171,8 +175,9 @@ def step_update_(
 
     Raises:
         TypeError: an argument is no tensor or has another dtype; `max_step` is no int.
-        ValueError: another rank, size, device or stride; `max_step` below 1; on the CPU, a token or
-            a value of the state out of its range.
+        ValueError: another rank, size, device or stride; memory that is shared with what is
+            written; `max_step` below 1; on the CPU, a token or a value of the state out of its
+            range.
     """
     tensors = (*state, token, score, token_class)
     _check(tensors, active, max_step)
@@ -225,7 +230,9 @@ def _check_shape(name: str, tensor: Tensor, transcript: Tensor) -> None:
             f"{name} must have shape [{transcript.shape[0]}] (rows of the transcript), got "
             f"{list(tensor.shape)}"
         )
-    own_rows = name != "transcript" or tensor.shape[0] <= 1 or tensor.stride(0) != 0
+    own_rows = (
+        name != "transcript" or tensor.shape[0] <= 1 or tensor.stride(0) >= max(1, tensor.shape[1])
+    )
     if (tensor.shape[-1] > 1 and tensor.stride(-1) != 1) or not own_rows:
         raise ValueError(f"{name} must be contiguous, got strides {list(tensor.stride())}")
 
@@ -237,6 +244,9 @@ def _fake(*tensors: Tensor, active: Tensor | None = None, max_step: int = 512) -
 def _fallback(*tensors: Tensor, active: Tensor | None = None, max_step: int = 512) -> None:
     """Stands in for a kernel. Checks too: torch.ops can be called past `step_update_`."""
     _check(tensors, active, max_step)
+    given = tensors if active is None else (*tensors, active)
+    named = list(zip(_DTYPES, given, strict=False))
+    refuse_shared(named[:6], named[6:])
     reference.step_update_(*tensors, active=active, max_step=max_step)  # type: ignore[misc, arg-type]
 
 
@@ -256,3 +266,4 @@ if extension is None:
 if cuda_extension is None:
     torch.library.impl(_NAME, "cuda", _cuda_fallback)
 torch.library.register_fake(_NAME, _fake)
+count_writes("step_update_", 6)

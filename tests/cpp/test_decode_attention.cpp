@@ -139,6 +139,21 @@ TEST(what_no_query_reads_is_not_looked_at) {
   set_isa("");
 }
 
+TEST(positions_are_read_once) {
+  Problem<float> a(DType::kFloat32, 1500, 64, 64, 700, INT64_MAX), b = a;
+  b.params.out = b.out.data();
+  b.params.starts = b.starts.data();
+  decode_attention_cpu(a.params, at_once);
+  int calls = 0;
+  decode_attention_cpu(b.params, [&](int64_t count, int64_t, const RangeBody& body) {
+    b.starts.assign(b.starts.size(), int64_t{1} << 50);  // as another thread may
+    ++calls;
+    body(0, count);
+  });
+  CHECK(calls > 0);
+  CHECK(std::memcmp(a.out.data(), b.out.data(), a.out.size() * sizeof(float)) == 0);
+}
+
 TEST(a_position_below_zero_is_refused) {
   Problem<float> problem(DType::kFloat32, 4, 8, 8, -2, INT64_MAX);
   std::string message;

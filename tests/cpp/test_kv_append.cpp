@@ -141,4 +141,27 @@ TEST(one_row_may_be_appended_to_twice) {
   CHECK(problem.cache[0] == keys);
 }
 
+TEST(indices_are_read_once) {
+  const int64_t bytes = 300000;  // enough that the threads are asked
+  std::vector<char> source(bytes, 'n'), cache(bytes * 4, 'o');
+  int64_t row = 0, start = 1, count = 1;
+  KvAppendParams params;
+  for (KvSide& side : params.sides) {
+    side.source = source.data();
+    side.cache = cache.data() + (&side == &params.sides[0] ? 0 : 2 * bytes);
+    side.token_bytes = side.cache_token = side.source_token = bytes;
+  }
+  params.batch = params.heads = params.cache_rows = params.tokens = 1;
+  params.capacity = 2;
+  params.rows = &row;
+  params.starts = &start;
+  params.counts = &count;
+  kv_append_cpu(params, [&](int64_t tasks, int64_t, const RangeBody& body) {
+    row = start = count = int64_t{1} << 50;  // as another thread may, once they have been checked
+    body(0, tasks);
+  });
+  for (int64_t i = 0; i < bytes * 4; i += bytes / 2)
+    CHECK(cache[i] == ((i / bytes) % 2 == 1 ? 'n' : 'o'));
+}
+
 int main() { return run_all_tests(); }
