@@ -48,6 +48,39 @@ def test_heads_of_different_size_are_no_difference() -> None:
     assert pair.vocab_size == len(VOCABULARY)
 
 
+def test_ends_that_change_after_an_answer_are_seen() -> None:
+    pair = make_pair("llama")
+    router = Router(pair, AlwaysSmall())
+    free = router.generate("w1 w2", max_new_tokens=40).token_ids
+    at, end = next((i, t) for i, t in enumerate(free) if i > 3 and free.index(t) == i)
+    for model in (pair.small, pair.large):
+        model.generation_config.eos_token_id = [1, end]
+    assert pair.eos_ids == {1, end}
+    assert router.generate("w1 w2", max_new_tokens=40).token_ids == free[: at + 1]
+    assert pair.ending_at([7]).eos_ids == {7}
+    assert pair.eos_ids == {1, end}
+
+
+def test_tokens_that_are_added_after_an_answer_are_known() -> None:
+    """They take the place of padding rows, as in models whose head is wider than their words."""
+    pair = make_pair("llama")
+    router = Router(pair, AlwaysSmall(), turns=4)
+    router.generate("w1", max_new_tokens=4)
+    new = pair.vocab_size
+    with pytest.raises(SteerError, match=rf"prompt holds token id {new}"):
+        pair.encode([5, new])
+    pair.tokenizer.add_tokens(["word\n\n"])
+    assert pair.vocab_size == new + 1
+    assert pair.encode("w1word\n\n")[-1] == new
+    with torch.no_grad():  # nothing but the new word
+        pair.small.get_output_embeddings().weight.zero_()
+        pair.small.get_output_embeddings().weight[new] = pair.small.model.norm.weight
+        pair.small.model.embed_tokens.weight.copy_(torch.ones_like(pair.small.model.norm.weight))
+    output = router.generate([5, new], max_new_tokens=12)
+    assert output.token_ids[0] == new
+    assert output.trace.steps[0].text == "word\n\n"
+
+
 @pytest.mark.parametrize("prompt", ["", "  \n"])
 def test_an_empty_prompt_is_refused(prompt: str) -> None:
     with pytest.raises(SteerError, match="prompt is empty"):

@@ -69,8 +69,8 @@ class Batch:
     ) -> None:
         self._policy = policy
         self._conversations = conversations
-        self._drawer = Drawer(sampling, pair.vocab_size)
-        self._vocab_size = pair.vocab_size
+        self._vocab_size = vocab_size = pair.vocab_size
+        self._drawer = Drawer(sampling, vocab_size)
         # Of each row; a pass is shared evenly by the rows that it runs over.
         self.seconds = [0.0] * len(conversations)
         self.lanes = lanes or make_lanes(pair, conversations)
@@ -87,10 +87,8 @@ class Batch:
         if not any(c.hooks.processors for c in conversations):
             for w, n in turns.items():
                 if n > 1 and self.lanes[w].runs_ahead:
-                    table = boundary.token_classes(pair.eos_ids)
-                    self._ahead[w] = RunAhead(
-                        self.lanes[w], policy, sampling, table, pair.vocab_size, n
-                    )
+                    table = boundary.token_classes(pair.eos_ids, vocab_size)
+                    self._ahead[w] = RunAhead(self.lanes[w], policy, sampling, table, vocab_size, n)
 
     def run(self) -> Iterator[tuple[int, Event]]:
         """Yields (row, event) until every answer is complete."""

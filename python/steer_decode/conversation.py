@@ -25,6 +25,7 @@ from .holding import held_back
 from .pair import Pair
 from .policies import REDO, RESTART, Mend, Policy, StepStart
 from .steps import Detokenizer, StepBoundary, decode
+from .token_text import TokenTexts
 from .trace import Step, Trace
 from .transcript import WRITERS, Transcript, Writer, other
 
@@ -59,6 +60,8 @@ class Conversation:
         self._random = random.Random(seed)
         self._uniforms: deque[float] = deque()
         self._detokenizer = Detokenizer(pair.tokenizer)
+        self._eos_ids = pair.eos_ids
+        self._texts = TokenTexts.of(pair.tokenizer)
         self.transcript = transcript
         self.limit = limit
         self.hooks = hooks
@@ -94,7 +97,7 @@ class Conversation:
     @property
     def said_something(self) -> bool:
         """Whether the open step holds a letter or a digit."""
-        return self._boundary.says_something(self.step_ids)
+        return self._scan.said
 
     @property
     def place(self) -> str:
@@ -114,6 +117,7 @@ class Conversation:
         while not self.trace.stop_reason:
             begin = time.perf_counter()
             self._step = step = mended or Step(index, writer)
+            self._scan = self._boundary.scan(step.token_ids, self._texts)
             if not redo and mended is None:
                 yield from self._look_before(step)
             if self._pen not in ("", step.writer):
@@ -253,8 +257,8 @@ class Conversation:
         step.token_ids.append(token)
         step.values.append(value)
         text = self._detokenizer.push(token)
-        step.ended = token in self._pair.eos_ids
-        step.closed = step.ended or self._boundary.closes(step.token_ids)
+        step.ended = token in self._eos_ids
+        step.closed = self._scan.push(token) or step.ended
         self.trace.stop_reason = "eos" if step.ended else self._cut()
         if self.trace.stop_reason:
             text += self._detokenizer.flush()

@@ -5,30 +5,31 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .cache_support import check_cache_support
 from .cost import ModelShape
 from .errors import ContextFullError, SteerError
-from .model_code import check_no_code
+from .loading import chosen_dtype, load_model, load_tokenizer
+from .prompt import Messages, Prompt, encode, render, tokenize
 from .rope import boundaries, context_length
 from .serving import Serving
 from .steps import StepBoundary
+from .token_text import TokenTexts
 from .transcript import WRITERS, Writer
+
+TEMPLATES_DIFFER = (
+    "the chat templates of the two models differ: the small model's is used; "
+    "Pair.from_pretrained(..., chat_template=TEXT) sets another for both"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,17 @@ class Pair:
                 )
             self.model(name).eval()
         _ = self.serving
+        _ = self.eos_ids  # which refuses what is no token id
+        self._say_template()
+
+    def _say_template(self) -> None:
+        templates = [getattr(t, "chat_template", None) for t in self._tokenizers]
+        if None not in templates and len(templates) == 2 and templates[0] != templates[1]:
+            warnings.warn(TEMPLATES_DIFFER, stacklevel=4)
+
+    @property
+    def _tokenizers(self) -> list[PreTrainedTokenizerBase]:
+        return [t for t in (self.tokenizer, self.large_tokenizer) if t is not None]
 
     @classmethod
     def from_pretrained(
@@ -74,6 +86,7 @@ class Pair:
         large: str | Path,
         *,
         dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         **kwargs: Any,
     ) -> Pair:
@@ -82,23 +95,29 @@ class Pair:
         Args:
             small, large: anything that ``AutoModelForCausalLM.from_pretrained`` takes.
             dtype: of both models; by default the checkpoint's on a GPU and float32 on a CPU.
+            torch_dtype: the older name of ``dtype``.
             device: of both models; by default the GPU where there is one.
-            kwargs: handed on to ``from_pretrained`` of models and tokenizers.
+            kwargs: handed on to ``from_pretrained``: what only tokenizers take (``use_fast``,
+                ``padding_side``, ``chat_template``, ...) to both tokenizers, where files are and
+                how they are fetched (``revision``, ``token``, ...) to all four, the rest to both
+                models. One that they do not know is refused.
 
         Raises:
-            SteerError: an id or path that cannot be loaded, a device that is not there, or
-                tokenizers that differ.
+            SteerError: an id or path that cannot be loaded, a device that is not there, weights
+                that do not fit their configuration, or tokenizers that differ.
+            OutOfMemoryError: a model does not fit in memory.
         """
+        dtype = chosen_dtype(dtype, torch_dtype)
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         _check_device(device)
         if dtype is None:
             dtype = "auto" if torch.device(device).type == "cuda" else torch.float32
-        tokenizers = [_load(AutoTokenizer, "small", small, **kwargs)]
-        tokenizers.append(_load(AutoTokenizer, "large", large, **kwargs))
+        tokenizers = [load_tokenizer("small", small, kwargs)]
+        tokenizers.append(load_tokenizer("large", large, kwargs))
         check_same_vocabulary(*tokenizers)
         models = [
-            _load(AutoModelForCausalLM, name, source, dtype=dtype, **kwargs).to(device)
+            load_model(name, source, dtype, kwargs).to(device)
             for name, source in (("small", small), ("large", large))
         ]
         return cls(models[0], models[1], tokenizers[0], tokenizers[1])
@@ -133,11 +152,14 @@ class Pair:
             found[name] = result.serving
         return found
 
-    @cached_property
+    @property
     def vocab_size(self) -> int:
-        """Ids that both models and the tokenizer know; padding rows of the heads lie beyond."""
+        """Ids that both models and the tokenizer know; padding rows of the heads lie beyond.
+
+        As now: a token that is added later, to a row that was padding, is one of them.
+        """
         rows = [self.model(n).get_input_embeddings().weight.shape[0] for n in WRITERS]
-        return min(*rows, max(self.tokenizer.get_vocab().values()) + 1)
+        return min(*rows, TokenTexts.of(self.tokenizer).size)
 
     @cached_property
     def max_length(self) -> int:
@@ -150,24 +172,42 @@ class Pair:
                 limits.append(limit)
         return min(limits)
 
-    @cached_property
+    @property
     def eos_ids(self) -> frozenset[int]:
-        """Ids that end an answer: those of both generation configs and of the tokenizer."""
+        """Ids that end an answer: those of both generation configs and of the tokenizer, as now.
+
+        Raises:
+            SteerError: one of them is no token id.
+        """
+        if self._ends is not None:
+            return self._ends
         ids: set[int] = set()
-        for source in (self.small.generation_config, self.large.generation_config, self.tokenizer):
-            eos = getattr(source, "eos_token_id", None)
-            ids.update([eos] if isinstance(eos, int) else eos or [])
+        for name, source in (
+            ("the small model's generation config", self.small.generation_config),
+            ("the large model's generation config", self.large.generation_config),
+            ("the tokenizer", self.tokenizer),
+        ):
+            ids.update(_eos_of(name, source))
         return frozenset(ids)
 
     def ending_at(self, eos_ids: Iterable[int]) -> Pair:
         """The same pair, whose answers end at ``eos_ids`` and nowhere else."""
         _ = self.shapes  # what takes long to find out is found out once, for all copies
         pair = copy.copy(self)
-        pair.__dict__["eos_ids"] = frozenset(eos_ids)
+        object.__setattr__(pair, "_ends", frozenset(eos_ids))
         return pair
+
+    _ends: frozenset[int] | None = field(init=False, default=None, repr=False)
+
+    @property
+    def template_owner(self) -> PreTrainedTokenizerBase | None:
+        """The tokenizer whose chat template is used: the small model's, or that of either."""
+        owners = (t for t in self._tokenizers if getattr(t, "chat_template", None) is not None)
+        return next(owners, None)
 
     @cached_property
     def boundary(self) -> StepBoundary:
+        """Where a step closes by default."""
         return StepBoundary(self.tokenizer, self.vocab_size)
 
     @cached_property
@@ -186,57 +226,37 @@ class Pair:
                 digest.update(sample.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def encode(self, prompt: str | Sequence[dict[str, str]], chat: bool | None = None) -> list[int]:
-        """Prompt ids of a text or of chat messages.
+    def encode(
+        self,
+        prompt: Prompt,
+        chat: bool | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """Prompt ids of a text, of chat messages, or of the ids themselves.
 
         Args:
-            prompt: a text, or messages ``[{"role": ..., "content": ...}, ...]``.
-            chat: put a text through the chat template as one user message; by default where
-                the tokenizer has a template.
+            prompt: a text; messages ``[{"role": ..., "content": ...}, ...]``; or token ids, in a
+                list or a tensor [n].
+            chat: put a text through the chat template as one user message; by default where there
+                is a template, and the text does not begin with BOS or as the template's own text
+                does, which has been rendered before and gets no second BOS.
+            chat_template_kwargs: what else the template is told, as ``{"enable_thinking": False}``.
 
         Raises:
-            SteerError: the prompt is empty, too long, no Unicode text, or needs a template that is
-                missing.
+            SteerError: the prompt is empty, too long, no Unicode text, holds ids that the models do
+                not know, or needs a template that is missing; or arguments that no template reads.
         """
-        template = getattr(self.tokenizer, "chat_template", None)
-        if isinstance(prompt, str):
-            if not prompt.strip():
-                raise SteerError("prompt is empty: give the question that is to be answered")
-            if chat is None:
-                chat = template is not None
-            if not chat:
-                _check_characters(prompt)
-                return self.checked(list(self.tokenizer(prompt)["input_ids"]))
-            prompt = [{"role": "user", "content": prompt}]
-        return self.checked(self.tokenize(self.render(prompt)))
+        return encode(self, prompt, chat, chat_template_kwargs)
 
-    def render(self, messages: Sequence[dict[str, str]]) -> str:
+    def render(
+        self, messages: Messages, chat_template_kwargs: Mapping[str, Any] | None = None
+    ) -> str:
         """The text of chat messages, up to where the answer begins.
 
         Raises:
-            SteerError: there is no message, or the tokenizer has no chat template.
+            SteerError: there is no message, or no chat template, or it cannot read them.
         """
-        if not messages:
-            raise SteerError("messages are empty: give at least one message")
-        said: Any = messages
-        if not isinstance(said, Sequence) or not all(isinstance(m, Mapping) for m in said):
-            raise SteerError(
-                'messages must be a list of {"role": ..., "content": ...}, got '
-                f"{str(messages)[:60]!r}"
-            )
-        if getattr(self.tokenizer, "chat_template", None) is None:
-            raise SteerError("the tokenizer has no chat template: give the prompt as a text")
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    list(messages), add_generation_prompt=True, tokenize=False
-                )
-            )
-        except Exception as error:  # whatever a template raises, or jinja on its behalf
-            raise SteerError(
-                f"the chat template cannot read these messages: {type(error).__name__}: "
-                f"{str(error).strip().partition(chr(10))[0]}"
-            ) from error
+        return render(self, messages, chat_template_kwargs)
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of a rendered text, whose special tokens are written out.
@@ -244,8 +264,7 @@ class Pair:
         Raises:
             SteerError: half of a surrogate pair in it.
         """
-        _check_characters(text)
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return tokenize(self, text)
 
     def checked(self, ids: list[int]) -> list[int]:
         """``ids`` as a prompt.
@@ -260,23 +279,28 @@ class Pair:
                 f"prompt is {len(ids)} tokens long, but the context of this pair holds "
                 f"{self.max_length}, answer included: shorten the prompt"
             )
-        foreign = [i for i in ids if not 0 <= i < self.vocab_size]
+        size = self.vocab_size
+        foreign = [i for i in ids if not 0 <= i < size]
         if foreign:
             raise SteerError(
-                f"prompt holds token id {foreign[0]}, but the models know ids below "
-                f"{self.vocab_size} only: remove that special token from the prompt"
+                f"prompt holds token id {foreign[0]}, but the models know ids below {size} only: "
+                "leave that token out of the prompt"
             )
         return ids
 
 
-def _check_characters(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
+def _eos_of(name: str, source: Any) -> list[int]:
+    eos = getattr(source, "eos_token_id", None)
+    if eos is None:
+        return []
+    if isinstance(eos, torch.Tensor):
+        eos = eos.tolist()
+    found = eos if isinstance(eos, list | tuple) else [eos]
+    if not all(isinstance(i, int) and not isinstance(i, bool) for i in found):
         raise SteerError(
-            f"prompt holds {text[error.start]!r}, which is no character but half of one, or a byte "
-            "that was not UTF-8: give the question as UTF-8 text"
-        ) from error
+            f"eos_token_id of {name} must be a token id or a list of them, got {eos!r}: mend it"
+        )
+    return list(found)
 
 
 def check_same_vocabulary(small: PreTrainedTokenizerBase, large: PreTrainedTokenizerBase) -> None:
@@ -304,23 +328,3 @@ def _check_device(device: Any) -> None:
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise SteerError(f"device {device!r} cannot be used ({reason}): try cpu or cuda") from error
-
-
-def _load(auto: Any, name: str, source: str | Path, **kwargs: Any) -> Any:
-    if not isinstance(source, str | PathLike):
-        raise SteerError(f"the {name} model must be a folder or a hub id, got {source!r}")
-    # A hub id is NAME or OWNER/NAME; anything else that is no folder is a path that leads nowhere.
-    if not Path(source).exists() and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", str(source)):
-        raise SteerError(f"cannot load the {name} model {str(source)!r}: there is no such folder")
-    check_no_code(name, str(source), kwargs)
-    # Said, or transformers would ask at a terminal, and wait.
-    kwargs.setdefault("trust_remote_code", False)
-    try:
-        return auto.from_pretrained(str(source), **kwargs)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        reason = lines[0] if lines else type(error).__name__
-        raise SteerError(
-            f"cannot load the {name} model {str(source)!r}: {reason} "
-            "(give a folder with a model in it, or a hub id that can be reached)"
-        ) from error

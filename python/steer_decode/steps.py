@@ -1,53 +1,53 @@
-"""Where a reasoning step closes: a table over the vocabulary and a short decoded tail.
+"""Where a reasoning step closes: one look at each token, with a short tail of what stood before.
 
 A step is text that ends with the delimiter, "\\n\\n" (STEER, arXiv 2511.06190, section 3).
-Tokenizers hide it in merged tokens (".\\n\\n", ")\\n\\n") and may also split it over two tokens,
-so every id of the vocabulary is decoded once: a token that holds the delimiter settles the matter,
-and only a token that begins with the delimiter's second half makes the tail be decoded.
+Tokenizers hide it in merged tokens (".\\n\\n", ")\\n\\n"), split it over two, or write it in bytes,
+several of which may be one character. So the rule is one over text, and each token is asked what
+text it brings where it stands.
 """
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Collection, Sequence
+import re
+from collections.abc import Collection, Sequence
 from functools import lru_cache
-from weakref import WeakKeyDictionary
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from steer_kernels import token_classes
 
+from .checks import whole
+from .errors import SteerError
+from .token_text import BROKEN, START, Reading, TokenTexts
+from .token_text import Detokenizer as Detokenizer
+from .token_text import decode as decode
+
 DELIMITER = "\n\n"
 MAX_STEP_TOKENS = 512
-
-
-def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """Text of ``ids`` to the letter: special tokens kept, spaces not tidied."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:  # in a quarter of the time of the wrapper around it
-        return str(backend.decode(list(ids), skip_special_tokens=False))
-    return str(
-        tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    )
-
-
-def _token_texts(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[str]:
-    """Text of every id alone; the Rust back end decodes all of a vocabulary at once."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return [decode(tokenizer, [i]) for i in range(vocab_size)]
-    texts: list[str] = backend.decode_batch(
-        [[i] for i in range(vocab_size)], skip_special_tokens=False
-    )
-    return texts
+_REMEMBERED = 2**14
+# What the delimiter means: a line break, and another with nothing to be seen between them. So do
+# lines that end with "\r\n", and blank lines with blanks in them.
+_BLANK_LINE = re.compile(r"\n\s*\n")
+_LINE_END = re.compile(r"\n\s*\Z")
+_AROUND_BREAKS = re.compile(r"[^\S\n]*\n[^\S\n]*")
 
 
 class StepBoundary:
     """Tells whether the tokens written so far make a whole step.
 
-    A step closes at the first token at which its text has held something besides white space and
-    punctuation and its end holds the delimiter; or when it is ``max_tokens`` long.
+    A step closes at the first token that completes the delimiter in a text with a letter or a
+    digit; or when it is ``max_tokens`` long. Special tokens are part of that text. The delimiter
+    "\\n\\n" is any blank line; others are taken to the letter.
+
+    Args:
+        tokenizer: what the ids mean. Tokens may be added to it later.
+        vocab_size: ids of the table of :meth:`token_classes`.
+        delimiter: the text that closes a step.
+        max_tokens: most tokens of a step.
+
+    Raises:
+        SteerError: an empty delimiter, or one with U+FFFD; ``max_tokens`` below 1.
     """
 
     def __init__(
@@ -57,121 +57,114 @@ class StepBoundary:
         delimiter: str = DELIMITER,
         max_tokens: int = MAX_STEP_TOKENS,
     ) -> None:
-        if not delimiter:
-            raise ValueError("delimiter must not be empty")
+        if not isinstance(delimiter, str) or not delimiter:
+            raise SteerError(f"delimiter must not be empty: give a text, got {delimiter!r}")
+        if BROKEN in delimiter:
+            raise SteerError("delimiter holds U+FFFD, which stands for broken bytes: leave it out")
+        max_tokens = whole("max_tokens", max_tokens)
         if max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
+            raise SteerError(f"max_tokens must be at least 1, got {max_tokens}")
         self.settings = delimiter, max_tokens  # as given, for one that differs in a setting
+        self.max_tokens = max_tokens
         self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
         self._delimiter = delimiter
-        self._max_tokens = max_tokens
-        self._texts = text = _token_texts(tokenizer, vocab_size)
-        suffixes = tuple(delimiter[i:] for i in range(1, len(delimiter)))
-        self._classes: dict[frozenset[int], Tensor] = {}
-        self._holds = [delimiter in t for t in text]
-        self._continues = [t.startswith(suffixes) if suffixes else False for t in text]
-        self._says_something = [any(c.isalnum() for c in t) for t in text]
+        self._classes: dict[tuple[object, ...], Tensor] = {}
+        self.look = lru_cache(_REMEMBERED)(self._look)
+
+    def scan(self, ids: Sequence[int] = (), texts: TokenTexts | None = None) -> StepScan:
+        """An open step that begins with ``ids``, to be read token by token.
+
+        Args:
+            ids: its tokens so far.
+            texts: of the tokenizer, where they are at hand.
+        """
+        scan = StepScan(self, texts or TokenTexts.of(self._tokenizer))
+        for token in ids:
+            scan.push(token)
+        return scan
+
+    def closes(self, step_ids: Sequence[int]) -> bool:
+        """Whether the last id of ``step_ids``, the tokens of the open step, closes it.
+
+        From the step's beginning; :meth:`scan` says the same with one look at each token.
+        """
+        scan = self.scan(step_ids[:-1])
+        return scan.push(step_ids[-1])
 
     def says_something(self, ids: Sequence[int]) -> bool:
         """Whether ``ids`` hold a letter or a digit; a step without one does not close."""
-        return any(self._says_something[i] for i in ids)
+        return self.scan(ids).said
 
     def texts(self, ids: Sequence[int]) -> list[str]:
         """The text of each id, decoded alone."""
-        return [self._texts[i] for i in ids]
+        texts = TokenTexts.of(self._tokenizer)
+        return [texts.text(token) for token in ids]
 
-    def token_classes(self, end_of_text: Collection[int] = ()) -> Tensor:
+    def token_classes(
+        self, end_of_text: Collection[int] = (), vocab_size: int | None = None
+    ) -> Tensor:
         """The table of ``steer_kernels.step_update_`` for this boundary, [vocabulary] uint8.
 
+        It lets a device notice most ends of a step by itself; :class:`StepScan` has the last word.
         A delimiter that is too long for that table is left out of it.
         """
-        key = frozenset(end_of_text)
+        size = self._vocab_size if vocab_size is None else vocab_size
+        texts = TokenTexts.of(self._tokenizer)
+        key = (texts.state, frozenset(end_of_text), size)
         if key not in self._classes:  # a look at every token: once, not with each answer
             fits = len(self._delimiter) <= 2
-            texts = self._texts if fits else [""] * len(self._texts)
-            self._classes[key] = token_classes(texts, key, self._delimiter if fits else "\n\n")
+            words = texts.alone(size) if fits else [""] * size
+            if self._delimiter == DELIMITER:
+                words = [_AROUND_BREAKS.sub("\n", word) for word in words]
+            delimiter = self._delimiter if fits else DELIMITER
+            self._classes = {key: token_classes(words, key[1], delimiter)}
         return self._classes[key]
 
-    def closes(self, step_ids: Sequence[int]) -> bool:
-        """Whether the last id of ``step_ids``, the tokens of the open step, closes it."""
-        if len(step_ids) >= self._max_tokens:
-            return True
-        last = step_ids[-1]
-        if not self._holds[last]:
-            if not self._continues[last]:
-                return False
-            # At most one token a character: the delimiter lies within as many tokens as it is long.
-            tail = decode(self._tokenizer, step_ids[-len(self._delimiter) :])
-            if self._delimiter not in tail:
-                return False
-        return self.says_something(step_ids)
+    def _look(self, tail: str, text: str) -> tuple[bool, bool, str]:
+        """What ``text`` does behind ``tail``: completes the delimiter, says something; new tail."""
+        if not text:
+            return False, False, tail
+        said = any(letter.isalnum() for letter in text)
+        seen = tail + text
+        if self._delimiter == DELIMITER:
+            ends = _LINE_END.search(seen) is not None
+            return _BLANK_LINE.search(seen) is not None, said, "\n" if ends else ""
+        keep = len(self._delimiter) - 1
+        return self._delimiter in seen, said, seen[-keep:] if keep else ""
 
 
-class Detokenizer:
-    """Text of a growing list of ids, piece by piece.
+class StepScan:
+    """One open step, read token by token in constant time.
 
-    What a token adds depends on its neighbours (spaces, characters split over tokens), so the last
-    two pieces are decoded together and the difference is what is new.
+    Attributes:
+        said: its text holds a letter or a digit.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer  # held, as what decodes does not hold it
-        self._ids: list[int] = []
-        self._prefix = 0
-        self._read = 0
-        if tokenizer not in _DECODERS:
-            _DECODERS[tokenizer] = _remembering(tokenizer)
-        self._decode = _DECODERS[tokenizer]
+    def __init__(self, boundary: StepBoundary, texts: TokenTexts) -> None:
+        self._texts = texts
+        self._look = boundary.look
+        self._left = boundary.max_tokens
+        self._state = START
+        self._tail = ""  # of the text, as much of it as the delimiter may have begun in
+        self.said = False
+        self._before_run = "", False
 
-    def push(self, token: int) -> str:
-        """The text that ``token`` completes; empty while a character is still in parts."""
-        self._ids.append(token)
-        new = self._decode(*self._ids[self._prefix :])
-        if new.endswith("\ufffd"):
-            return ""
-        old = self._decode(*self._ids[self._prefix : self._read])
-        self._prefix, self._read = self._read, len(self._ids)
-        return new[len(old) :]
+    def push(self, token: int) -> bool:
+        """Takes ``token``; whether it closes the step."""
+        before = self._state
+        text, after = self._texts.push(before, token)
+        self._state = after
+        self._left -= 1
+        if self._texts.in_runs:
+            self._mind_run(before, after)
+        completes, says, self._tail = self._look(self._tail, text)
+        self.said |= says
+        return self._left <= 0 or (completes and self.said)
 
-    def flush(self) -> str:
-        """What was held back, broken characters included."""
-        if self._read == len(self._ids):
-            return ""
-        old = self._decode(*self._ids[self._prefix : self._read])
-        new = self._decode(*self._ids[self._prefix :])
-        self._prefix = self._read = len(self._ids)
-        return new[len(old) :]
-
-    def mark(self) -> tuple[int, int, int]:
-        """A place to go back to with :meth:`reset`."""
-        return len(self._ids), self._prefix, self._read
-
-    def reset(self, mark: tuple[int, int, int]) -> None:
-        length, self._prefix, self._read = mark
-        del self._ids[length:]
-
-
-# Of each tokenizer, for all answers: neighbours that were decoded once come again and again.
-_DECODERS: WeakKeyDictionary[PreTrainedTokenizerBase, Callable[..., str]] = WeakKeyDictionary()
-_REMEMBERED = 2**14  # some hundred bytes each
-
-
-def _remembering(tokenizer: PreTrainedTokenizerBase) -> Callable[..., str]:
-    """The text of a few ids, special tokens left out; most of them are found, not decoded."""
-    # The Rust back end alone: the wrapper around it takes longer than a small model's kernels.
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        return lru_cache(_REMEMBERED)(
-            lambda *ids: str(backend.decode(ids, skip_special_tokens=True))
-        )
-    held = weakref.ref(tokenizer)  # no cycle: a tokenizer that is dropped is freed
-
-    @lru_cache(_REMEMBERED)
-    def decoded(*ids: int) -> str:
-        tokenizer = held()
-        assert tokenizer is not None, "whoever decodes holds the tokenizer"
-        return str(
-            tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        )
-
-    return decoded
+    def _mind_run(self, before: Reading, after: Reading) -> None:
+        """A run of byte tokens that turns out to be no UTF-8 has said nothing and ended nothing."""
+        if after.run and not before.run:
+            self._before_run = self._tail, self.said
+        elif (after.broken and not before.broken) or (before.pending and not after.run):
+            self._tail, self.said = self._before_run
