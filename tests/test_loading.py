@@ -58,10 +58,13 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: os.truncate(f / "model.safetensors", 0),
         "model.safetensors is broken or cut short",
     ),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), "no file named model.safetensors"),
+    "no weights": (
+        lambda f: (f / "model.safetensors").unlink(),
+        r"no file named .*model.safetensors",
+    ),
     "other sizes": (
         configured(vocab_size=77),
-        r"do not fit its config.json, which wants lm_head.weight to be \[77, 32\], .* \[40, 32\]",
+        r"do not fit its config.json, which wants lm_head.weight to be \[77, 32\]",
     ),
     "more layers": (
         configured(num_hidden_layers=5),
@@ -79,8 +82,8 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: shards(f, written("model.safetensors.index.json", "{}")),
         "weight_map",
     ),
-    "no JSON": (written("config.json", "{no"), "not a valid JSON file"),
-    "a list": (written("config.json", "[1]"), "must be a mapping"),
+    "no JSON": (written("config.json", "{no"), "config.json is broken or cut short"),
+    "a list": (written("config.json", "[1]"), "config.json is broken"),
     "no configuration": (lambda f: (f / "config.json").unlink(), "model_type"),
     "an unknown type": (configured(model_type="nonesuch"), "model type `nonesuch`"),
     "impossible sizes": (configured(num_attention_heads=0), "(Zero|zero)"),
@@ -91,7 +94,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no tokenizer": (no_tokenizer, "there is no tokenizer in it"),
     "a broken tokenizer": (
         written("tokenizer.json", "{"),
-        "(tokenizer.json is broken or cut short|EOF while parsing)",
+        "tokenizer.json is broken or cut short",
     ),
     "an eos that is no id": (
         written("generation_config.json", '{"eos_token_id": "end"}'),

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from steer_decode.demo.tokenizer import build
 from steer_decode.errors import SteerError
@@ -58,6 +58,7 @@ def from_scratch(
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=60)
 @given(data=st.data(), delimiter=st.sampled_from(DELIMITERS))
 def test_a_step_closes_where_its_text_does(name: str, data: st.DataObject, delimiter: str) -> None:
     tokenizer = TOKENIZERS[name]

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import TemplateError
-
 from .cost import active_parameters
 from .errors import ContextFullError, SteerError
+from .pair import Pair
 from .policies import Policy
+from .prompt import template_arguments
 from .record import VERSION, Answer
 from .router import Router
 from .sampling import Sampling
@@ -43,6 +43,9 @@ class Chat:
         options: how tokens are chosen, as :meth:`Session.stream` takes it; may be changed. The
             i-th answer has ``seed + i``.
         system: told to the models first.
+        chat: False for questions that no template sees; by default the pair's is used if there is
+            one.
+        chat_template_kwargs: what else the template is told.
 
     Attributes:
         messages: the conversation as the models are told it.
@@ -50,7 +53,8 @@ class Chat:
         remembers: the models are told earlier turns; else each question stands alone.
 
     Raises:
-        SteerError: a system prompt that the chat template cannot express.
+        SteerError: a system prompt, or arguments, that the chat template cannot express, or that
+            have no template.
     """
 
     def __init__(
@@ -59,6 +63,8 @@ class Chat:
         models: Mapping[Writer, str],
         options: Mapping[str, Any],
         system: str | None = None,
+        chat: bool | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self.session = Session(router)
         self.options: dict[str, Any] = dict(options)
@@ -67,12 +73,15 @@ class Chat:
         self._models = models
         self._system = system
         self._conversation = 0
-        self._template = getattr(router.pair.tokenizer, "chat_template", None) is not None
+        self._arguments = chat_template_kwargs
+        self._template = _has_template(router.pair, chat, chat_template_kwargs)
         if system is not None and not self._tells(_SYSTEM):
             raise SteerError(
                 "the chat template of this pair has no place for --system: leave it out, or choose "
                 "models that were trained to chat"
                 if self._template
+                else "--system needs a chat template, and --raw uses none: leave out either"
+                if chat is False
                 else "--system needs a chat template, and the tokenizer of this pair has none: "
                 "leave out --system, or choose models that were trained to chat"
             )
@@ -95,7 +104,8 @@ class Chat:
         if not self._template:
             return self.session.stream(question, **self._asked)
         told = [*self.messages, {"role": "user", "content": question}]
-        self._render(told)
+        if self._arguments is not None:
+            self._asked["chat_template_kwargs"] = self._arguments
         try:
             return self.session.stream(told, **self._asked)
         except ContextFullError as error:
@@ -165,23 +175,28 @@ class Chat:
         if not self._template:
             return False
         try:
-            return messages[0]["content"] in self._render(messages)
+            return messages[0]["content"] in self.session.router.pair.render(
+                messages, self._arguments
+            )
         except SteerError:
             return False
 
-    def _render(self, messages: list[Message]) -> str:
-        """What the template makes of ``messages``.
 
-        Raises:
-            SteerError: it refuses them.
-        """
-        try:
-            return self.session.router.pair.render(messages)
-        except TemplateError as error:
-            raise SteerError(
-                f"the chat template of this pair refuses the conversation ({error}): begin anew "
-                "with /reset"
-            ) from error
+def _has_template(pair: Pair, chat: bool | None, arguments: Mapping[str, Any] | None) -> bool:
+    """Whether questions go through a chat template.
+
+    Raises:
+        SteerError: one that is asked for is not there, or does not read one of ``arguments``.
+    """
+    owner = None if chat is False else pair.template_owner
+    if owner is None and (chat or arguments):
+        raise SteerError(
+            "--chat and --template-arg need a chat template, and there is none: leave them out, or "
+            "choose models that were trained to chat"
+        )
+    if owner is not None:
+        template_arguments(owner, arguments)
+    return owner is not None
 
 
 def check_options(options: Mapping[str, Any]) -> None:

@@ -95,7 +95,11 @@ def listed(prompts: Iterable[Any]) -> list[Any]:
     Raises:
         SteerError: it is none of these.
     """
-    if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
+    if (
+        isinstance(prompts, str | bytes | Mapping)
+        or hasattr(prompts, "ndim")  # an array, whose rows may be padded
+        or not isinstance(prompts, Iterable)
+    ):
         raise SteerError(
             f"prompts must be a list of texts or of messages, got {type(prompts).__name__}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -74,6 +75,13 @@ class Evaluation:
         Raises:
             SteerError: a prompt that this pair cannot be asked, or a router that cannot serve it.
         """
+        told = self.options.get("chat_template_kwargs")
+        try:
+            json.dumps(told)
+        except (TypeError, ValueError) as error:
+            raise SteerError(
+                f"chat_template_kwargs of an evaluation must be values of JSON, got {told!r}"
+            ) from error
         for name, policy in self.routers.items():
             policy.check(self.pair)
             if policy.in_rounds and self.cohort < MIN_SCORES:
@@ -83,9 +91,18 @@ class Evaluation:
                 )
         for task in self.tasks:
             try:
-                self.pair.encode(task.prompt)
+                self.prompt_ids(task)
             except SteerError as error:
                 raise SteerError(f"problem {task.name}: {error}") from error
+
+    def prompt_ids(self, task: Task) -> list[int]:
+        """The prompt of ``task`` as the models are given it.
+
+        Raises:
+            SteerError: this pair cannot be asked it.
+        """
+        options = {key: self.options.get(key) for key in ("chat", "chat_template_kwargs")}
+        return self.pair.encode(task.prompt, **options)
 
     def groups(self, done: Container[Key] = ()) -> list[list[Key]]:
         """The jobs in cohorts, less the answers in ``done``.

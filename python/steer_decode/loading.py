@@ -134,12 +134,15 @@ def load_model(name: str, source: str | Path, dtype: Any, options: Mapping[str, 
     # Asked to ignore sizes it says which they are; asked to raise, only that there are some.
     more = {**own, "dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
     model, found = _read(AutoModelForCausalLM, name, source, more)
-    for key, file, config in [] if careless else sorted(found["mismatched_keys"]):
+    for mismatch in [] if careless else sorted(found["mismatched_keys"]):
+        # Before transformers 5 it is the key alone.
+        key, *shapes = (mismatch,) if isinstance(mismatch, str) else mismatch
+        held = f", and the file holds {list(shapes[0])}" if shapes else ""
+        wanted = list(model.get_parameter(key).shape)
         raise _unreadable(
             name,
             source,
-            f"its weights do not fit its config.json, which wants {key} to be {list(config)}, and "
-            f"the file holds {list(file)}",
+            f"its weights do not fit its config.json, which wants {key} to be {wanted}{held}",
         )
     missing = sorted(found["missing_keys"])
     if missing and not careless:
@@ -226,28 +229,32 @@ def _reason(auto: Any, folder: Path, error: Exception) -> str:
     word = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if isinstance(error, TypeError) and word:
         return f"{auto.__name__}.from_pretrained takes no argument {word[1]!r}: leave it out"
-    broken = _broken_file(folder, files)
+    broken = _broken_file(auto, folder, files)
     text = " ".join(str(error).split())
     if "\n" in str(error).strip():
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         # A first line that ends in a colon says nothing yet.
         text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    if isinstance(error, OSError | ImportError) and text:
-        return text[:_LONGEST]
-    kind = type(error).__name__ if not text or not isinstance(error, ValueError) else ""
-    said = ": ".join(part for part in (kind, text) if part)[:_LONGEST]
+    plain = isinstance(error, OSError | ImportError | ValueError) and text
+    said = (text if plain else f"{type(error).__name__}: {text}".rstrip(": "))[:_LONGEST]
     return f"{broken} is broken or cut short ({said})" if broken else said
 
 
-def _broken_file(folder: Path, files: set[str]) -> str:
-    """The first file of weights or settings that cannot be opened; "" if there is none."""
+def _broken_file(auto: Any, folder: Path, files: set[str]) -> str:
+    """The first file of those that ``auto`` reads that cannot be opened; "" if there is none."""
+    kinds = {
+        AutoTokenizer: r"(token|vocab|special|added|config).*\.json",
+        AutoConfig: r"config\.json",
+    }
     for file in sorted(files):
+        if not re.fullmatch(kinds.get(auto, r".*\.safetensors(\.index\.json)?|config\.json"), file):
+            continue
         try:
             if file.endswith(".safetensors"):
                 with safe_open(folder / file, "pt"):
                     pass
-            elif file.endswith(".json"):
-                json.loads((folder / file).read_text(encoding="utf-8"))
+            elif not isinstance(json.loads((folder / file).read_text(encoding="utf-8")), dict):
+                return file
         except Exception:  # what it is has been raised before
             return file
     return ""

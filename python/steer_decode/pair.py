@@ -68,12 +68,14 @@ class Pair:
             self.model(name).eval()
         _ = self.serving
         _ = self.eos_ids  # which refuses what is no token id
-        self._say_template()
+        if self.templates_differ:
+            warnings.warn(TEMPLATES_DIFFER, stacklevel=3)
 
-    def _say_template(self) -> None:
+    @property
+    def templates_differ(self) -> bool:
+        """Whether either model has a chat template of its own; the small one's is then used."""
         templates = [getattr(t, "chat_template", None) for t in self._tokenizers]
-        if None not in templates and len(templates) == 2 and templates[0] != templates[1]:
-            warnings.warn(TEMPLATES_DIFFER, stacklevel=4)
+        return None not in templates and any(t != templates[0] for t in templates)
 
     @property
     def _tokenizers(self) -> list[PreTrainedTokenizerBase]:

@@ -6,6 +6,7 @@ message, unless it has been rendered by that template already.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +147,8 @@ def template_arguments(
     for name in arguments:
         if name in _RESERVED:
             raise SteerError(f"chat_template_kwargs cannot set {name!r}: it is ours to say")
-        if name not in _OF_EVERY_TEMPLATE and name not in str(template):
+        read = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", str(template))
+        if name not in _OF_EVERY_TEMPLATE and read is None:
             raise SteerError(
                 f"the chat template of this pair reads no argument {name!r} "
                 "(chat_template_kwargs): leave it out, or check its spelling"

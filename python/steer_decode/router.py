@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
 from .checks import listed, whole
@@ -11,13 +11,12 @@ from .errors import SteerError
 from .events import RoutedOutput
 from .pair import Pair
 from .policies import Policy
+from .prompt import Messages, Prompt, several, token_ids
 from .sampling import Sampling
 from .steer_config import recommended_policy
 from .steps import StepBoundary
 from .streams import Cohort, RoutedStream
 from .transcript import WRITERS, Transcript, Writer
-
-Messages = Sequence[dict[str, str]]
 
 
 class Router:
@@ -72,22 +71,23 @@ class Router:
     @overload
     def generate(self, prompts: str, **options: Any) -> RoutedOutput: ...
     @overload
-    def generate(self, prompts: Sequence[str], **options: Any) -> list[RoutedOutput]: ...
+    def generate(self, prompts: Messages | Sequence[int], **options: Any) -> RoutedOutput: ...
     @overload
-    def generate(self, prompts: Messages, **options: Any) -> RoutedOutput: ...
-
     def generate(
-        self, prompts: str | Sequence[str] | Messages, **options: Any
-    ) -> RoutedOutput | list[RoutedOutput]:
-        """Answers one prompt (a text, or chat messages), or a list of texts one after another.
+        self, prompts: Sequence[str] | Sequence[Messages] | Sequence[Sequence[int]], **options: Any
+    ) -> list[RoutedOutput]: ...
 
-        Takes the options of :meth:`stream`; the i-th prompt of a list has ``seed + i``. A list is
-        answered faster by :meth:`cohort`, which needs memory for all of it at once.
+    def generate(self, prompts: Any, **options: Any) -> RoutedOutput | list[RoutedOutput]:
+        """Answers one prompt, or a list of prompts one after another.
+
+        A prompt is a text, chat messages, or token ids. Takes the options of :meth:`stream`; the
+        i-th prompt of a list has ``seed + i``. A list is answered faster by :meth:`cohort`, which
+        needs memory for all of it at once.
         """
-        if isinstance(prompts, str):
+        if isinstance(prompts, str) or token_ids(prompts) is not None:
             return self.stream(prompts, **options).finish()
         prompts = listed(prompts)
-        if not all(isinstance(p, str) for p in prompts):
+        if not several(prompts):
             return self.stream(prompts, **options).finish()
         seed = whole("seed", options.pop("seed", 0))
         streams = [self.stream(p, seed=seed + i, **options) for i, p in enumerate(prompts)]
@@ -96,7 +96,7 @@ class Router:
 
     def stream(
         self,
-        prompt: str | Messages,
+        prompt: Prompt,
         *,
         max_new_tokens: int = 1024,
         temperature: float = 0.0,
@@ -105,25 +105,29 @@ class Router:
         min_p: float = 0.0,
         seed: int = 0,
         chat: bool | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> RoutedStream:
         """Answers one prompt, event by event.
 
         Args:
-            prompt: a text, or messages with "role" and "content".
+            prompt: a text; messages with "role" and "content"; or token ids, in a list or a
+                tensor [n].
             max_new_tokens: most tokens to keep; the context of the pair is a limit too.
             temperature, top_p, top_k, min_p: as in transformers; temperature 0 is greedy.
             seed: of sampling and of policies that draw.
-            chat: put a text through the chat template; by default where there is one.
+            chat: put a text through the chat template; by default where there is one, and the text
+                has not been through it (see :meth:`Pair.encode`).
+            chat_template_kwargs: what else the template is told, as ``{"enable_thinking": False}``.
 
         Raises:
             SteerError: an empty or too long prompt, or an option out of its range; or caches that
                 would not fit in memory. It is raised here, before any model runs.
         """
         sampling = Sampling(temperature, top_p, top_k, min_p)
-        ids = self.pair.encode(prompt, chat)
+        ids = self.pair.encode(prompt, chat, chat_template_kwargs)
         return RoutedStream(self, Transcript(ids), max_new_tokens, sampling, seed)
 
-    def cohort(self, prompts: Sequence[str | Messages], **options: Any) -> list[RoutedOutput]:
+    def cohort(self, prompts: Sequence[Prompt], **options: Any) -> list[RoutedOutput]:
         """Answers many prompts together; see :meth:`stream_cohort`."""
         cohort = self.stream_cohort(prompts, **options)
         for _ in cohort:
@@ -132,7 +136,7 @@ class Router:
 
     def stream_cohort(
         self,
-        prompts: Sequence[str | Messages],
+        prompts: Sequence[Prompt],
         *,
         max_new_tokens: int = 1024,
         temperature: float = 0.0,
@@ -141,6 +145,7 @@ class Router:
         min_p: float = 0.0,
         seed: int | Sequence[int] = 0,
         chat: bool | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Cohort:
         """Answers many prompts together, event by event.
 
@@ -150,8 +155,9 @@ class Router:
         of larger matrix products.
 
         Args:
-            prompts: texts, or lists of messages.
-            max_new_tokens, temperature, top_p, top_k, min_p, chat: as in :meth:`stream`.
+            prompts: texts, lists of messages, or rows of token ids.
+            max_new_tokens, temperature, top_p, top_k, min_p, chat, chat_template_kwargs: as in
+                :meth:`stream`.
             seed: of the first; the i-th has ``seed + i``. Or one for each.
 
         Raises:
@@ -162,7 +168,8 @@ class Router:
         prompts = listed(prompts)
         for i, prompt in enumerate(prompts):
             try:
-                transcripts.append(Transcript(self.pair.encode(prompt, chat)))
+                ids = self.pair.encode(prompt, chat, chat_template_kwargs)
+                transcripts.append(Transcript(ids))
             except SteerError as error:
                 raise SteerError(f"prompt {i}: {error}") from error
         try:

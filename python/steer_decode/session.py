@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 from .errors import SteerError
 from .events import RoutedOutput
 from .lane import lanes_of
+from .prompt import Messages, Prompt, token_ids
 from .router import Router
 from .sampling import Sampling
 from .steps import decode
 from .streams import RoutedStream
 from .transcript import Transcript, Writer
+
+# Behind these a tokenizer may split a text as it would in the middle of another.
+_LEADS = ("\n", ".", "a", "0")
 
 
 class Turn(RoutedStream):
@@ -77,7 +81,7 @@ class Session:
 
     def stream(
         self,
-        messages: str | Sequence[dict[str, str]],
+        messages: Prompt,
         *,
         max_new_tokens: int = 1024,
         temperature: float = 0.0,
@@ -85,17 +89,22 @@ class Session:
         top_k: int = 0,
         min_p: float = 0.0,
         seed: int = 0,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Turn:
         """Answers the last of ``messages``: the whole conversation, earlier answers included.
 
-        A text stands for itself, without a template. Options and errors are those of
-        :meth:`Router.stream`. A stream that was given up halfway, or broken off by an exception
+        A text or token ids stand for themselves, without a template. Options and errors are those
+        of :meth:`Router.stream`. A stream that was given up halfway, or broken off by an exception
         or by Ctrl-C, leaves the caches fit for use; the next turn ends one that still runs.
         """
         sampling = Sampling(temperature, top_p, top_k, min_p)
         self._settle()
-        text = None if isinstance(messages, str) else self._router.pair.render(messages)
-        ids = self._encode(messages if isinstance(messages, str) else "", text)
+        pair, text = self._router.pair, None
+        if isinstance(messages, str) or token_ids(messages) is not None:
+            ids = pair.encode(messages, chat=False, chat_template_kwargs=chat_template_kwargs)
+        else:
+            text = pair.render(cast(Messages, messages), chat_template_kwargs)
+            ids = pair.checked(self._continued(text))
         kept = self._transcript.restart(ids)
         self._prompt = text
         for lane in self._lanes.values():
@@ -134,12 +143,12 @@ class Session:
         # Ctrl-C may fall between the two lists of a transcript.
         del self._transcript.ids[len(self._transcript.writers) :]
 
-    def _encode(self, plain: str, rendered: str | None) -> list[int]:
-        pair = self._router.pair
-        if rendered is None:
-            return pair.encode(plain, chat=False)
-        known, length = self._known(rendered)
-        return pair.checked([*known, *self._go_on(known, rendered[length:])])
+    def _continued(self, text: str) -> list[int]:
+        """Ids of a rendered conversation: those that are known, and those of what is new."""
+        known, length = self._known(text)
+        if not known:
+            return self._router.pair.tokenize(text)
+        return [*known, *self._go_on(known, text[length:])]
 
     def _known(self, text: str) -> tuple[list[int], int]:
         """The ids of the last turn that ``text`` begins with, and how many characters they are.
@@ -149,26 +158,55 @@ class Session:
         """
         if self._prompt is None or not text.startswith(self._prompt):
             return [], 0
-        pair, transcript = self._router.pair, self._transcript
+        transcript = self._transcript
+        prompt = transcript.ids[: transcript.prompt_length]
         written = transcript.ids[transcript.prompt_length :]
         while True:
-            known = self._prompt + decode(pair.tokenizer, written)
-            if text.startswith(known):
-                return [*transcript.ids[: transcript.prompt_length], *written], len(known)
+            for said in self._said(prompt[-1:], written):
+                if text.startswith(self._prompt + said):
+                    return [*prompt, *written], len(self._prompt + said)
             if not written or not self._may_go(written.pop()):
                 return [], 0
+
+    def _said(self, before: list[int], written: list[int]) -> list[str]:
+        """The text of an answer behind the prompt's last token, and by itself.
+
+        They differ by a space with tokenizers that drop one at a text's beginning. Templates are
+        given the answer without it; some put it back.
+        """
+        tokenizer = self._router.pair.tokenizer
+        lead = decode(tokenizer, before)
+        behind = decode(tokenizer, [*before, *written])
+        return [behind.removeprefix(lead), decode(tokenizer, written)]
 
     def _may_go(self, token: int) -> bool:
         pair = self._router.pair
         return token in pair.eos_ids or not decode(pair.tokenizer, [token]).strip()
 
     def _go_on(self, known: list[int], text: str) -> list[int]:
-        """Ids of ``text``, which follows on ``known``."""
+        """Ids of ``text``, which follows on ``known``.
+
+        Some tokenizers put a space before a text's first word, so the text is split behind
+        something: what is known ends with it if that is a special token, behind which they split as
+        they would in the whole text. Else it is whatever leaves the text as it is.
+        """
         pair = self._router.pair
-        if known and known[-1] in pair.tokenizer.all_special_ids:
-            # Some tokenizers put a space before a text's first word. Behind a special token they
-            # split as they would in the whole text.
-            ids = pair.tokenize(decode(pair.tokenizer, known[-1:]) + text)
-            if ids[:1] == known[-1:]:
-                return ids[1:]
-        return pair.tokenize(text)
+        last = known[-1:]
+        before = decode(pair.tokenizer, last)
+        if last[0] in pair.tokenizer.all_special_ids:
+            ids = self._behind(before, text)
+            if ids is not None:
+                return ids
+        whole = decode(pair.tokenizer, known) + text
+        plain = pair.tokenize(text)
+        for lead in ("", before, *_LEADS):
+            ids = self._behind(lead, text) if lead else plain
+            if ids is not None and decode(pair.tokenizer, [*known, *ids]) == whole:
+                return ids
+        return plain  # the tokenizer does not give back every text
+
+    def _behind(self, lead: str, text: str) -> list[int] | None:
+        """Ids of ``text`` behind ``lead``, where the tokenizer parts the two."""
+        pair = self._router.pair
+        first, ids = pair.tokenize(lead), pair.tokenize(lead + text)
+        return ids[len(first) :] if ids[: len(first)] == first else None

@@ -135,11 +135,7 @@ class StepBoundary:
 
 
 class StepScan:
-    """One open step, read token by token in constant time.
-
-    Attributes:
-        said: its text holds a letter or a digit.
-    """
+    """One open step, read token by token in constant time."""
 
     def __init__(self, boundary: StepBoundary, texts: TokenTexts) -> None:
         self._texts = texts
@@ -147,8 +143,14 @@ class StepScan:
         self._left = boundary.max_tokens
         self._state = START
         self._tail = ""  # of the text, as much of it as the delimiter may have begun in
-        self.said = False
+        self._said = False
         self._before_run = "", False
+
+    @property
+    def said(self) -> bool:
+        """Whether the step's text holds a letter or a digit."""
+        # A run of bytes has no letters while it ends within one; see Reading.
+        return self._before_run[1] if self._state.run and self._state.pending else self._said
 
     def push(self, token: int) -> bool:
         """Takes ``token``; whether it closes the step."""
@@ -159,12 +161,12 @@ class StepScan:
         if self._texts.in_runs:
             self._mind_run(before, after)
         completes, says, self._tail = self._look(self._tail, text)
-        self.said |= says
-        return self._left <= 0 or (completes and self.said)
+        self._said |= says
+        return self._left <= 0 or (completes and self._said)
 
     def _mind_run(self, before: Reading, after: Reading) -> None:
         """A run of byte tokens that turns out to be no UTF-8 has said nothing and ended nothing."""
         if after.run and not before.run:
-            self._before_run = self._tail, self.said
+            self._before_run = self._tail, self._said
         elif (after.broken and not before.broken) or (before.pending and not after.run):
-            self._tail, self.said = self._before_run
+            self._tail, self._said = self._before_run

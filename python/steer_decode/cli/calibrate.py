@@ -39,6 +39,8 @@ def calibrate(
     max_new_tokens: opt.MaxNewTokensOption = None,
     temperature: opt.TemperatureOption = 0.0,
     seed: opt.SeedOption = 0,
+    chat: opt.ChatTemplateOption = None,
+    template_arg: opt.TemplateArgOption = None,
     gamma: Annotated[
         float | None,
         typer.Option("--gamma", help="Least posterior of a confident step.  [default: 0.6]"),
@@ -107,6 +109,7 @@ def calibrate(
         "max_new_tokens": models.max_new_tokens(max_new_tokens),
         "temperature": temperature,
         "seed": seed,
+        **opt.template_options(chat, template_arg),
     }
     if router == "both-sides":
         from .calibrate_sides import calibrate_both_sides

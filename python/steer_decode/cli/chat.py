@@ -37,6 +37,8 @@ def chat(
     top_k: opt.TopKOption = 0,
     min_p: opt.MinPOption = 0.0,
     seed: opt.SeedOption = 0,
+    chat: opt.ChatTemplateOption = None,
+    template_arg: opt.TemplateArgOption = None,
     system: Annotated[
         str | None, typer.Option("--system", help="Told to the models before the conversation.")
     ] = None,
@@ -71,6 +73,7 @@ def chat(
         "min_p": min_p,
         "seed": seed,
     }
+    template = opt.template_options(chat, template_arg)
     _check_log(log)
     from .terminal import console
 
@@ -84,7 +87,7 @@ def chat(
     from .chat_room import Room
 
     check_options(options)
-    talk = Chat(Router(models.load(), policy), models.names(), options, system)
+    talk = Chat(Router(models.load(), policy), models.names(), options, system, **template)
     room = Room(talk, models, calibration, log, screen, interactive)
     with raising():  # Ctrl-C stops an answer, and what is typed at a terminal is given back to it.
         status = room.run()

@@ -107,7 +107,7 @@ def _usual(name: str, kept: Mapping[str, Any]) -> Path:
 def _warn(evaluation: Evaluation) -> None:
     """Says so where models of few words are asked about others."""
     pair = evaluation.pair
-    ids = [i for task in evaluation.tasks for i in pair.encode(task.prompt)]
+    ids = [i for task in evaluation.tasks for i in evaluation.prompt_ids(task)]
     missing = sum(i == pair.tokenizer.unk_token_id for i in ids)
     if missing:
         print(

@@ -66,6 +66,8 @@ def evaluate(
     top_p: opt.TopPOption = 1.0,
     top_k: opt.TopKOption = 0,
     min_p: opt.MinPOption = 0.0,
+    chat: opt.ChatTemplateOption = None,
+    template_arg: opt.TemplateArgOption = None,
     seeds: Annotated[
         str,
         typer.Option(
@@ -145,6 +147,7 @@ def evaluate(
         "top_p": top_p,
         "top_k": top_k,
         "min_p": min_p,
+        **opt.template_options(chat, template_arg),
     }
     from ..evaluate import Evaluation
     from ..sampling import Sampling

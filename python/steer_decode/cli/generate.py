@@ -41,6 +41,10 @@ def generate(
         str | None,
         typer.Option("--problem", help="Ask a test problem of the demo: `DOMAIN[:INDEX]`."),
     ] = None,
+    ids: Annotated[
+        str | None,
+        typer.Option("--ids", help="Token ids as the prompt, as in `1,2,3`, or a file of them."),
+    ] = None,
     pair: opt.PairOption = None,
     small: opt.SmallOption = None,
     large: opt.LargeOption = None,
@@ -59,10 +63,8 @@ def generate(
     top_k: opt.TopKOption = 0,
     min_p: opt.MinPOption = 0.0,
     seed: opt.SeedOption = 0,
-    chat: Annotated[
-        bool | None,
-        typer.Option("--chat/--raw", help="Use the chat template; by default if there is one."),
-    ] = None,
+    chat: opt.ChatTemplateOption = None,
+    template_arg: opt.TemplateArgOption = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Let each model answer alone as well.")
     ] = False,
@@ -89,7 +91,13 @@ def generate(
     - `echo "Who is Ada .mentor .rival .mentor ?" | steer generate --json | jq .cost`
     """
     models = Models(pair, small, large, dtype and dtype.value, device, threads)
-    question = read_question(prompt, file, problem, models)
+    template = opt.template_options(chat, template_arg)
+    question = read_question(prompt, file, problem, models, ids)
+    if question.ids is not None and template:
+        raise SteerError(
+            "--ids are token ids, which no template sees: leave out --chat, "
+            "--raw and --template-arg"
+        )
     policy = make_policy(
         router, models, calibration, gamma=gamma, threshold=threshold, share=share, signal=signal
     )
@@ -102,9 +110,10 @@ def generate(
         "top_k": top_k,
         "min_p": min_p,
         "seed": seed,
-        "chat": chat,
+        **template,
     }
-    asking = Asking(models.load(), models, question, sampling)
+    loaded = models.load()
+    asking = Asking(loaded, models, question.shown(loaded), sampling)
     with raising():  # A trace is to be written, of as much of the answer as there is.
         _answer(asking, policy, View.json if json else view, compare, trace, svg)
 
@@ -121,7 +130,7 @@ class Asking:
     def stream(self, policy: Policy) -> RoutedStream:
         from ..router import Router
 
-        return Router(self.pair, policy).stream(self.question.prompt, **self.sampling)
+        return Router(self.pair, policy).stream(self.question.asked, **self.sampling)
 
     def answer(self, stream: RoutedStream) -> Answer:
         """What ``stream`` has written so far, finished or not."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -72,6 +73,24 @@ TopKOption = Annotated[int, typer.Option("--top-k", help="0 is all.", rich_help_
 MinPOption = Annotated[float, typer.Option("--min-p", rich_help_panel=_SAMPLING)]
 SeedOption = Annotated[int, typer.Option("--seed", rich_help_panel=_SAMPLING)]
 
+ChatTemplateOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--chat/--raw",
+        help="Put a prompt through the chat template; by default if there is one, and it has not "
+        "been through it.",
+        rich_help_panel=_MODELS,
+    ),
+]
+TemplateArgOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template-arg",
+        help="`NAME=VALUE` for the chat template, the value as JSON: `enable_thinking=false`.",
+        rich_help_panel=_MODELS,
+    ),
+]
+
 _ROUTER = "`NAME[:KEY=VALUE...]`: steer, first-token, random, ..."
 
 RouterOption = Annotated[str, typer.Option("--router", help=_ROUTER)]
@@ -93,6 +112,39 @@ ShareOption = Annotated[float | None, typer.Option("--share", help="random: shar
 SignalOption = Annotated[
     str | None, typer.Option("--signal", help="max-logit, max-prob, entropy or margin.")
 ]
+
+
+def template_options(chat: bool | None, given: list[str] | None) -> dict[str, Any]:
+    """What --chat, --raw and --template-arg say, as options of ``Router.stream``; unset ones out.
+
+    Raises:
+        SteerError: an argument that is not NAME=VALUE, is given twice or has no template to go to.
+    """
+    told: dict[str, Any] = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not name.isidentifier() or not equals:
+            raise SteerError(
+                f"--template-arg must be NAME=VALUE, as in enable_thinking=false, got {text!r}"
+            )
+        if name in told:
+            raise SteerError(f"--template-arg {name} is given twice: give it once")
+        told[name] = _value(name, value)
+    if told and chat is False:
+        raise SteerError("--raw uses no chat template, and --template-arg is for one: give either")
+    options: dict[str, Any] = {"chat": chat, "chat_template_kwargs": told or None}
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _value(name: str, text: str) -> Any:
+    """A value of JSON, or a word that stands for itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        if text in ("True", "False", "None"):  # a word that is not empty is true to a template
+            right = {"None": "null"}.get(text, text.lower())
+            raise SteerError(f"--template-arg {name}={text}: write {right}, as JSON does") from None
+        return text
 
 
 def names(text: str | None) -> list[str] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt; ``task`` is the demo problem that it is, where it is one."""
+    """A prompt; ``task`` is the demo problem that it is, where it is one.
+
+    Attributes:
+        prompt: its text.
+        problem: which problem of the demo it is, as DOMAIN:INDEX.
+        task: the same, for its grade.
+        ids: the prompt itself, where it was given as token ids.
+    """
 
     prompt: str
     problem: str | None = None
     task: Problem | None = None
+    ids: tuple[int, ...] | None = None
+
+    @property
+    def asked(self) -> str | list[int]:
+        """What the models are given."""
+        return self.prompt if self.ids is None else list(self.ids)
+
+    def shown(self, pair: Pair) -> Question:
+        """The same with the text of its ids, if it has any.
+
+        Raises:
+            SteerError: ids that the models do not know.
+        """
+        from ..steps import decode
+
+        if self.ids is None:
+            return self
+        return replace(self, prompt=decode(pair.tokenizer, pair.encode(list(self.ids))))
 
     def grade(self, text: str) -> bool | None:
         """Whether ``text`` is right; None where that cannot be told."""
@@ -36,7 +62,7 @@ class Question:
 
     def unknown(self, pair: Pair) -> tuple[int, int]:
         """How many tokens of the prompt the models do not know, and how many there are."""
-        ids = pair.tokenizer(self.prompt)["input_ids"]
+        ids = self.ids or pair.tokenizer(self.prompt, verbose=False)["input_ids"]
         return sum(i == pair.tokenizer.unk_token_id for i in ids), len(ids)
 
     def warn(self, pair: Pair) -> None:
@@ -51,7 +77,11 @@ class Question:
 
 
 def read_question(
-    prompt: str | None, file: Path | None, problem: str | None, models: Models
+    prompt: str | None,
+    file: Path | None,
+    problem: str | None,
+    models: Models,
+    ids: str | None = None,
 ) -> Question:
     """The question from the one place where it was given.
 
@@ -60,11 +90,18 @@ def read_question(
     """
     given = [
         name
-        for name, value in (("PROMPT", prompt), ("--file", file), ("--problem", problem))
+        for name, value in (
+            ("PROMPT", prompt),
+            ("--file", file),
+            ("--problem", problem),
+            ("--ids", ids),
+        )
         if value is not None
     ]
     if len(given) > 1:
         raise SteerError(f"the question is given twice, as {' and '.join(given)}: give it once")
+    if ids is not None:
+        return Question("", ids=_ids(ids))
     if problem is not None:
         return demo_problem(problem, models)
     if file is not None:
@@ -83,6 +120,17 @@ def read_question(
     if not text.strip():
         raise SteerError("prompt is empty: give the question that is to be answered")
     return Question(text, task=recognise(text) if models.demo else None)
+
+
+def _ids(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas or blanks between them, in brackets or not; or a file of them."""
+    place = Path(text)
+    listed = read_text(place) if not re.match(r"\s*[\[\d]", text) or place.is_file() else text
+    words = [word for word in re.split(r"[\s,]+", listed.strip().strip("[]")) if word]
+    if not words or not all(re.fullmatch(r"\d{1,9}", word, re.ASCII) for word in words):
+        where = f"the file {text!r} of --ids" if listed is not text else "--ids"
+        raise SteerError(f"{where} must hold token ids, as in 1,2,3, got {listed[:60]!r}")
+    return tuple(map(int, words))
 
 
 def demo_problem(spec: str, models: Models) -> Question:

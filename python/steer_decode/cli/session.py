@@ -6,7 +6,10 @@ Imports of torch and transformers wait until a command runs, so that ``steer --h
 from __future__ import annotations
 
 import os
+import re
 import socket
+import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +72,7 @@ class Models:
         """
         import torch
 
-        from ..pair import Pair
+        from ..pair import TEMPLATES_DIFFER, Pair
 
         quiet()
         threads = self.threads or (1 if self.demo else None)
@@ -87,7 +90,12 @@ class Models:
         local = all(os.path.isdir(source) for source in (small, large))
         # Without a network the hub client would retry for a minute; what is cached loads at once.
         more: dict[str, Any] = {} if local or _hub_resolves() else {"local_files_only": True}
-        return Pair.from_pretrained(small, large, dtype=self.dtype, device=self.device, **more)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=re.escape(TEMPLATES_DIFFER))
+            pair = Pair.from_pretrained(small, large, dtype=self.dtype, device=self.device, **more)
+        if pair.templates_differ:
+            print(f"steer: {TEMPLATES_DIFFER}", file=sys.stderr)
+        return pair
 
 
 def _found(source: str) -> str:
@@ -111,8 +119,6 @@ def _hub_resolves() -> bool:
 
 def quiet() -> None:
     """Keeps notes and loading bars of transformers from the user; errors come through."""
-    import sys
-
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging
 
