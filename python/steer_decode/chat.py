@@ -146,6 +146,13 @@ class Chat:
         """
         self.session.router = Router(self.session.router.pair, policy)
 
+    def recover(self) -> None:
+        """Leaves the conversation as it was before an error, whatever the error left half done.
+
+        The caches go: what was said so far is read anew at the next question.
+        """
+        self.session = Session(self.session.router)
+
     def reset(self) -> None:
         """Begins a new conversation; :attr:`turns` keeps the answers of the old one."""
         self.session.reset()

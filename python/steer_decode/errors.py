@@ -15,5 +15,9 @@ class OutOfMemoryError(SteerError):
     """The caches do not fit, or a model ran out of memory."""
 
 
+class OutputError(SteerError):
+    """Standard output or standard error cannot take what is to be shown."""
+
+
 class ContextFullError(SteerError):
     """A prompt, or a conversation, that leaves no room for an answer in the models' context."""

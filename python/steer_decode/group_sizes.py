@@ -130,6 +130,7 @@ def draw(sizes: Sequence[Size], path: Path) -> None:
     from matplotlib import pyplot
 
     from .report.palette import COLOURS, styles
+    from .report.picture import shortened
 
     names = [(f.router, f.kind) for f in sizes[0].figures if f.kind == "routed"]
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
@@ -142,10 +143,10 @@ def draw(sizes: Sequence[Size], path: Path) -> None:
             bars = [[100 * (a.value - a.low) for a in above if a]]
             bars.append([100 * (a.high - a.value) for a in above if a])
             axes[0].errorbar(
-                x, y, bars, color=style.light, marker=style.marker, label=name, capsize=2
+                x, y, bars, color=style.light, marker=style.marker, label=shortened(name), capsize=2
             )
         costs = [f.costs[_MIX].value for f in mine]
-        axes[1].plot(x, costs, color=style.light, marker=style.marker, label=name)
+        axes[1].plot(x, costs, color=style.light, marker=style.marker, label=shortened(name))
     axes[0].axhline(0, linestyle="--", color=COLOURS["chance"].light)
     axes[0].set_ylabel("accuracy above the random mix, points")
     axes[1].set_ylabel("FLOPs as papers count, large alone = 1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
@@ -14,7 +14,9 @@ from .record import Answer
 from .trace import Step
 from .trace_view import COLOUR, MARK, WIDTH, TraceView
 from .transcript import WRITERS, Writer
-from .units import count, printable, si
+from .units import count, si
+from .util.console import SafeConsole
+from .util.text import printable
 
 _SHOWN = 600
 
@@ -117,7 +119,7 @@ def comparison(answer: Answer, alone: dict[Writer, Answer]) -> RenderableType:
 
 def svg(answer: Answer, alone: dict[Writer, Answer] | None = None, width: int = WIDTH) -> str:
     """A picture of a finished answer, ``width`` characters wide."""
-    console = Console(
+    console = SafeConsole(
         record=True,
         width=width + 1,
         file=io.StringIO(),

@@ -9,6 +9,7 @@ from typing import Any
 from .policies.corea import OVER
 from .replay_sweep import Curve, Sweep
 from .report.palette import COLOURS
+from .report.picture import shortened
 from .signals import SIGNALS
 from .transcript import WRITERS
 from .util.files import replacing
@@ -74,6 +75,6 @@ def _panel(
     for name, (accuracy, costs) in others.items():
         at = costs[cost] / unit, 100 * accuracy
         axis.plot(*[[v] for v in at], "x", color=COLOURS["ink"].light, markersize=5)
-        axis.annotate(name, at, textcoords="offset points", xytext=(4, 3), fontsize=6)
+        axis.annotate(shortened(name), at, textcoords="offset points", xytext=(4, 3), fontsize=6)
     axis.grid(color=COLOURS["rule"].light, linewidth=0.5)
     axis.tick_params(labelsize=7)

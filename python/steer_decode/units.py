@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .util.text import printable as printable
+
 
 def count(number: int, noun: str) -> str:
     """``1 token``, ``2 tokens``."""
@@ -15,12 +17,3 @@ def si(value: float) -> str:
         if abs(value) >= 0.9995 * factor:
             return f"{value / factor:#.3g} {prefix}".replace(". ", " ")
     return f"{value:.3g} "
-
-
-def printable(text: str) -> str:
-    """``text`` with its control characters shown instead of obeyed; line breaks stay."""
-    return "".join(c if c in "\n\t" or c.isprintable() else _visible(c) for c in text)
-
-
-def _visible(character: str) -> str:
-    return chr(0x2400 + ord(character)) if ord(character) < 32 else "\ufffd"

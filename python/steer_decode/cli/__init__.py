@@ -10,14 +10,17 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import traceback
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from ..errors import SteerError
+from ..errors import OutputError, SteerError
 from ..util.interruption import deafen, listen, sentence, status
+from ..util.text import printable
+from . import say
 from .bench import bench
 from .calibrate import calibrate
 from .chat import chat
@@ -63,12 +66,13 @@ class _Group(TyperGroup):
             raise typer.Exit(_fail(f"{error.strerror or error}{name}")) from error
         except KeyboardInterrupt as error:
             deafen()
-            print(sentence(error), file=sys.stderr)
+            say.note(sentence(error).removeprefix("steer: "))
             raise typer.Exit(status(error)) from None
 
 
 def _fail(message: str) -> int:
-    print("steer: " + " ".join(message.split()), file=sys.stderr)
+    with contextlib.suppress(OSError, OutputError):  # nobody is left to be told
+        say.note(message)
     return BAD_INPUT
 
 
@@ -94,9 +98,9 @@ app.add_typer(bench, name="bench")
 def _version(wanted: bool) -> None:
     if wanted:
         try:
-            print(f"steer-kernels {version('steer-kernels')}")
+            say.out(f"steer-kernels {version('steer-kernels')}")
         except PackageNotFoundError:
-            print("steer-kernels, not installed")
+            say.out("steer-kernels, not installed")
         raise typer.Exit
 
 
@@ -110,7 +114,7 @@ def steer(
 ) -> None:
     """Two language models write one answer: the small one where it is sure, else the large one."""
     if ctx.invoked_subcommand is None:
-        print(ctx.get_help())
+        say.out(ctx.get_help())
 
 
 def main() -> None:
@@ -124,8 +128,12 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    say.guard()
     try:
         app(prog_name="steer")
+    except Exception:  # a fault of ours; what it is about may be in the words of somebody else
+        sys.stderr.write(printable(traceback.format_exc()))
+        sys.exit(1)
     finally:
         deafen()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from ..bench.plan import CLOCKS, DTYPES, OPS, QUICK, SAMPLINGS, Case, Plan, known
 from ..errors import SteerError
+from . import say
 from .bench_decode import decode
 from .options import names, numbers
 
@@ -28,7 +28,7 @@ _SECONDS, _QUICK_SECONDS = 0.7, 0.4
 def _bench(ctx: typer.Context) -> None:
     """Measure the kernels, or the decoding around the models, on this machine."""
     if ctx.invoked_subcommand is None:
-        print(ctx.get_help())
+        say.out(ctx.get_help())
 
 
 @bench.command()
@@ -138,7 +138,7 @@ def kernels(
     rows = _run(plan.cases(), file, options)
     _show(rows, plot, device)
     if json_file:
-        print(f"steer: {len(rows)} rows are in {json_file}", file=sys.stderr)
+        say.note(f"{len(rows)} rows are in {json_file}")
 
 
 def _run(cases: Sequence[Case], file: JsonFile | None, options: Any) -> list[dict[str, Any]]:
@@ -167,7 +167,7 @@ def _run(cases: Sequence[Case], file: JsonFile | None, options: Any) -> list[dic
                 done += 1
             bar.advance(task)
     for peer, reason in missing.items():
-        print(f"steer: {peer} was left out where it failed: {reason}", file=sys.stderr)
+        say.note(f"{peer} was left out where it failed: {reason}")
     return rows
 
 
@@ -183,7 +183,7 @@ def _show(rows: list[dict[str, Any]], plot: Path | None, device: str) -> None:
     if screen.is_terminal:
         screen.print(title)
         for name, (head, lines) in tables(rows, screen.width).items():
-            screen.print(f"\n[bold]{name}[/bold]")
+            screen.print(f"\n{name}", style="bold")
             table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
             for column in head:
                 text = column in ("dtype", "peer")
@@ -193,12 +193,12 @@ def _show(rows: list[dict[str, Any]], plot: Path | None, device: str) -> None:
             screen.print(table)
         screen.print(f"\n{NOTE}")
     else:
-        print(markdown(rows, title))
+        say.out(markdown(rows, title))
     if plot:
         from ..bench.plot import draw
 
         draw(rows, plot, title)
-        print(f"steer: the picture is in {plot}", file=sys.stderr)
+        say.note(f"the picture is in {plot}")
 
 
 def _outputs(json_file: Path | None, plot: Path | None) -> JsonFile | None:

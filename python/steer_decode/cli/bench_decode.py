@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ import typer
 
 from ..bench.decode_plan import MEASURES, MODELS, QUICK, Plan
 from ..errors import SteerError
+from . import say
 from .options import names, numbers
 
 if TYPE_CHECKING:
@@ -86,9 +86,9 @@ def decode(
     rows = _run(plan, JsonFile(json_file) if json_file else None)
     limited = [row for row in rows if row.limit is not None]
     missed = [row for row in limited if not row.ok]
-    print(f"\n{len(limited) - len(missed)} of {len(limited)} limits are met.")
+    say.out(f"\n{len(limited) - len(missed)} of {len(limited)} limits are met.")
     if json_file:
-        print(f"steer: {len(rows)} rows are in {json_file}", file=sys.stderr)
+        say.note(f"{len(rows)} rows are in {json_file}")
     if check and missed:
         raise typer.Exit(MISSED)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from ..errors import SteerError
 from . import options as opt
+from . import say
 from .session import Models, check_writable
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def calibrate(
     screen.print(_table(result))
     screen.print(_said(result, len(texts), out), markup=False, soft_wrap=True)
     for doubt in _doubts(result):
-        print(f"steer: {doubt}", file=sys.stderr)
+        say.note(doubt)
     if figure is not None:
         from ..calibration_plot import draw
 

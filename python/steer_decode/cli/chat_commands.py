@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from ..calibration import write_whole
 from ..chat import check_options
 from ..errors import SteerError
 from ..render import summary
 from ..trace_view import TraceView
 from ..units import count
+from ..util.files import user_path, write_whole
 from .question import demo_problem
 from .session import check_writable, make_policy
 
@@ -127,16 +127,13 @@ class Commands:
     def _save(self, name: str) -> None:
         if not name:
             raise SteerError("/save needs the name of a file: /save chat.json")
-        path, chat = Path(name).expanduser(), self._room.chat
+        path, chat = user_path(name), self._room.chat
         if not chat.turns:
             raise SteerError("there is nothing to save yet: ask a question first")
+        check_writable(path)
         if path.exists() and path.resolve() not in self._saved:
             raise SteerError(f"{name!r} exists, and this chat did not write it: take another name")
-        check_writable(path)
-        try:
-            write_whole(path, chat.document() + "\n")
-        except OSError as error:
-            raise SteerError(f"cannot write {name!r}: {error.strerror}") from error
+        write_whole(path, chat.document() + "\n")
         self._saved.add(path.resolve())
         self._room.say(f"{count(len(chat.turns), 'answer')} saved in {name}", style="dim")
 

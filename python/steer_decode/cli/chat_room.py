@@ -15,13 +15,15 @@ from rich.text import Text
 
 from ..chat import Chat
 from ..chat_view import AnswerPrinter, status
-from ..errors import SteerError
+from ..errors import OutputError, SteerError
 from ..events import Done, StepClosed
 from ..session import Turn
 from ..trace_view import COLOUR, MARK
 from ..transcript import WRITERS
-from ..units import printable, si
+from ..units import si
 from ..util.interruption import check, forgive
+from ..util.text import one_line
+from . import say
 from .chat_commands import Commands, Leave
 from .question import Question, demo_problem, recognise
 from .session import Models
@@ -60,7 +62,13 @@ class Room:
         self._commands = Commands(self)
 
     def run(self) -> int:
-        """Talks until the input ends; exit status 2 if a line from a pipe was refused."""
+        """Talks until the input ends; exit status 2 if a line from a pipe was refused.
+
+        Nothing that is typed ends the chat but a command to leave.
+        """
+        if hasattr(sys.stdin, "reconfigure"):
+            # A line that is no text is refused alone; strictly read, it would end the input.
+            sys.stdin.reconfigure(errors="surrogateescape")
         if self._interactive:
             _edit_lines(self._commands.names())
             self._greet()
@@ -69,6 +77,8 @@ class Room:
                 try:
                     self._obey(line)
                     check()
+                except (Leave, OutputError, BrokenPipeError):
+                    raise
                 except SteerError as error:
                     self.complain(str(error))
                 except KeyboardInterrupt as error:
@@ -76,6 +86,12 @@ class Room:
                         raise
                     forgive(error)
                     self.say("")
+                except Exception as error:  # of a model, a tokenizer, a router of somebody's
+                    self.chat.recover()
+                    self.complain(
+                        f"that line ended in an error ({type(error).__name__}: {error}); it is "
+                        "forgotten, and the chat goes on"
+                    )
         return 2 if self._failed and not self._interactive else 0
 
     def say(self, *parts: Any, style: str = "") -> None:
@@ -86,11 +102,10 @@ class Room:
     def complain(self, message: str) -> None:
         """One sentence about what cannot be done; the chat goes on."""
         self._failed = True
-        sentence = "steer: " + " ".join(message.split())
         if self._interactive:
-            self.say(Text(printable(sentence), style="yellow"))
+            self.say(Text(f"steer: {one_line(message)}", style="yellow"))
         else:
-            print(sentence, file=sys.stderr, flush=True)
+            say.note(message)
 
     def answer(self, question: Question) -> None:
         """Answers a question and shows how.
@@ -98,12 +113,13 @@ class Room:
         Raises:
             SteerError: it cannot be answered, or not to the end; what was written is kept.
             KeyboardInterrupt: Ctrl-C in a pipe.
+            Exception: whatever a model raises; nothing is kept.
         """
         self._note_unknown(question)
         turn = self.chat.ask(question.prompt)
         try:
             stopped = self._follow(turn)
-        except BaseException as error:
+        except (SteerError, KeyboardInterrupt) as error:
             broken = isinstance(error, SteerError)
             turn.trace.stop_reason = "error" if broken else "interrupted"
             self._keep(question, turn)
@@ -144,7 +160,7 @@ class Room:
                         printer.show(event)
                     elif isinstance(event, StepClosed) and not event.step.discarded:
                         text += event.step.text
-                        print(event.step.text, end="", flush=True)
+                        say.out(event.step.text, end="", data=True)
                     if ctrl_c.asked and not isinstance(event, Done):
                         break
         except KeyboardInterrupt as error:
@@ -154,13 +170,15 @@ class Room:
             if printer is not None:
                 printer.finish()
             elif text and not text.endswith("\n"):
-                print(flush=True)
+                say.out()
         stopped = ctrl_c.asked and not isinstance(event, Done)
         if stopped:
             turn.trace.stop_reason = "interrupted"
         return stopped
 
     def _obey(self, line: str) -> None:
+        if line != _clean(line):
+            raise SteerError("a line of standard input is not UTF-8 text, and was left out")
         if line.startswith("/"):
             self._commands.obey(line)
         elif line.strip():
@@ -169,22 +187,19 @@ class Room:
 
     def _lines(self) -> Iterator[str]:
         if not self._interactive:
-            try:
-                for line in sys.stdin:
-                    yield _clean(line.rstrip("\r\n"))
-            except UnicodeDecodeError as error:
-                raise SteerError("standard input is not UTF-8 text") from error
+            for line in sys.stdin:
+                yield line.rstrip("\r\n")
             return
         warned = False
         while True:
             try:
                 line = _clean(input(PROMPT))
             except EOFError:
-                print()
+                say.out()
                 return
             except KeyboardInterrupt as error:
                 forgive(error)
-                print()
+                say.out()
                 if warned:
                     return
                 self.say("Ctrl-C again leaves, as does Ctrl-D", style="dim")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from . import say
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -67,13 +68,13 @@ class Runs:
             self._run(evaluation, folders[size], kept[size])
         compared = compare(folders)
         write(place, compared)
-        print(markdown(compared))
+        say.out(markdown(compared))
         drawn = ""
         if find_spec("matplotlib") is not None:
             for suffix in (".png", ".svg"):
                 draw(compared, place / f"group-sizes{suffix}")
             drawn = ", .png and .svg"
-        print(f"steer: group-sizes.md, .json{drawn} are in {place}", file=sys.stderr)
+        say.note(f"group-sizes.md, .json{drawn} are in {place}")
 
     def _settings(self, evaluation: Evaluation) -> dict[str, Any]:
         from ..evaluate import settings
@@ -110,10 +111,9 @@ def _warn(evaluation: Evaluation) -> None:
     ids = [i for task in evaluation.tasks for i in evaluation.prompt_ids(task)]
     missing = sum(i == pair.tokenizer.unk_token_id for i in ids)
     if missing:
-        print(
-            f"steer: {missing} of the {len(ids)} tokens of the prompts are unknown to the models, "
-            "which read the rest only",
-            file=sys.stderr,
+        say.note(
+            f"{missing} of the {len(ids)} tokens of the prompts are unknown to the models, "
+            "which read the rest only"
         )
 
 
@@ -152,20 +152,19 @@ def _finish(evaluation: Evaluation, folder: ResultsFolder, curve: Sequence[str])
         for table in _tables(summary):
             screen.print(table)
     else:
-        print(markdown(summary))
+        say.out(markdown(summary))
     failed = [row for row in rows if row.error]
     if failed:
         one = failed[0]
-        print(
-            f"steer: the checker failed on {len(failed)} of {len(rows)} answers, which count as "
+        say.note(
+            f"the checker failed on {len(failed)} of {len(rows)} answers, which count as "
             f"wrong; first on {one.domain}:{one.problem} ({one.router}, seed {one.seed}): "
-            f"{' '.join(one.error.split())}",
-            file=sys.stderr,
+            + one.error
         )
     for name, policy in evaluation.routers.items():
         _say_unjudged(name, policy, [row for row in rows if row.router == name])
     place = folder.folder
-    print(f"steer: results are in {place}; `steer report {place}` makes a page", file=sys.stderr)
+    say.note(f"results are in {place}; `steer report {place}` makes a page")
 
 
 def _say_unjudged(name: str, policy: Policy, rows: Sequence[Row]) -> None:
@@ -177,10 +176,9 @@ def _say_unjudged(name: str, policy: Policy, rows: Sequence[Row]) -> None:
     )
     unjudged = sum(row.without_posterior for row in rows)
     if fits and unjudged:
-        print(
-            f"steer: {name}: no mixture for {unjudged} of {sum(len(r.trace) for r in rows)} steps "
-            "(too few scores, or no two components); the large model wrote what came next",
-            file=sys.stderr,
+        say.note(
+            f"{name}: no mixture for {unjudged} of {sum(len(r.trace) for r in rows)} steps "
+            "(too few scores, or no two components); the large model wrote what came next"
         )
 
 

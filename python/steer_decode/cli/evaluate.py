@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 
 from ..errors import SteerError
 from . import options as opt
+from . import say
 from .session import Models, make_policy
 from .tasks import folder_name, read_seeds, read_tasks, words
 
@@ -140,7 +140,7 @@ def evaluate(
     policies, curve = _routers(routers, random_shares, models, calibration)
     numbers = read_seeds(seeds)
     if temperature == 0 and len(numbers) > 1:
-        print("steer: at temperature 0 only `random` differs between seeds", file=sys.stderr)
+        say.note("at temperature 0 only `random` differs between seeds")
     sampling = {
         "max_new_tokens": models.max_new_tokens(max_new_tokens),
         "temperature": temperature,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum
@@ -14,6 +13,7 @@ import typer
 from ..errors import SteerError
 from ..util.interruption import check, raising
 from . import options as opt
+from . import say
 from .question import Question, read_question
 from .session import Models, check_writable, make_policy
 
@@ -79,6 +79,9 @@ def generate(
     svg: Annotated[Path | None, typer.Option("--svg", help="Draw the trace as a picture.")] = None,
 ) -> None:
     """Answer a question with a small and a large model.
+
+    With --view text, standard output is the answer exactly as it was written, for another program.
+    At a terminal its control characters are shown instead of sent.
 
     Examples:
 
@@ -185,7 +188,7 @@ def _answer(
         if view is View.trace:
             screen.print("", render.summary(answer))
         elif view is View.text and answer.correct is not None:
-            print(f"steer: {render.verdict(answer.correct)}", file=sys.stderr)
+            say.note(str(render.verdict(answer.correct)))
         if compare:
             for writer, control in controls.items():
                 other = asking.stream(control)
@@ -199,7 +202,7 @@ def _answer(
         if trace is not None:
             write_whole(trace, document(asking.answer(stream), alone) + "\n")
     if view is View.json:
-        print(document(answer, alone))
+        say.out(document(answer, alone))
     if svg is not None:
         write_whole(svg, render.svg(answer, alone))
 
@@ -221,10 +224,10 @@ def _follow(stream: RoutedStream, policy: Policy, view: View, screen: Any) -> No
                     continue
                 elif not event.step.discarded:
                     text = event.step.text
-                    print(text, end="", flush=True)
+                    say.out(text, end="", data=True)
     except BaseException as error:
         broken = isinstance(error, SteerError)
         stream.trace.stop_reason = "error" if broken else "interrupted"
         raise
     if view is View.text and not text.endswith("\n"):
-        print(flush=True)
+        say.out()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from . import say
+
 
 def info() -> None:
     """Print versions, the build of the kernels, and the devices.
@@ -30,4 +32,4 @@ def info() -> None:
     for name, value in lines.items():
         shown = ", ".join(map(str, value)) if isinstance(value, list) else value
         shown = "not built" if value is None else shown
-        print(f"{name:{width}}  {shown}")
+        say.out(f"{name:{width}}  {shown}")

@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SteerError
+from ..util.text import short
+from . import say
 from .session import Models, read_text
 
 if TYPE_CHECKING:
     from ..demo import Problem
     from ..pair import Pair
+
+
+_MOST = 9999  # index of a problem by name; to find one, those before it are drawn
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,9 @@ class Question:
         """Says so where a model of few words is asked about others."""
         missing, tokens = self.unknown(pair)
         if missing:
-            print(
-                f"steer: {missing} of the {tokens} tokens of this prompt are unknown to the "
-                "models, which read the rest only",
-                file=sys.stderr,
+            say.note(
+                f"{missing} of the {tokens} tokens of this prompt are unknown to the "
+                "models, which read the rest only"
             )
 
 
@@ -135,6 +139,7 @@ def _ids(text: str) -> tuple[int, ...]:
 
 def demo_problem(spec: str, models: Models) -> Question:
     from ..demo import DOMAINS, problems
+    from ..demo.problem import DIFFICULTIES
 
     if not models.demo:
         raise SteerError(
@@ -143,11 +148,15 @@ def demo_problem(spec: str, models: Models) -> Question:
     domain, _, number = spec.partition(":")
     if domain not in DOMAINS:
         raise SteerError(f"unknown domain {domain!r}: choose from {', '.join(DOMAINS)}")
-    if number and not number.isdecimal():
-        raise SteerError(f"the index of a problem must be a whole number, got {number!r}")
+    if not re.fullmatch(r"\d*", number, re.ASCII) or len(number) > len(str(_MOST)):
+        raise SteerError(
+            f"the index of a problem must be a whole number up to {_MOST:,}, got {short(number)}"
+        )
     index = int(number or 0)
+    levels = len(DIFFICULTIES)
     try:
-        task = problems(domain, index + 1)[index]
+        # Difficulties come in turn, and only those before it of its own have to be drawn.
+        task = problems(domain, index // levels + 1, difficulty=index % levels + 1)[-1]
     except ValueError as error:
         raise SteerError(str(error)) from error
     return Question(task.prompt, f"{domain}:{index}", task)

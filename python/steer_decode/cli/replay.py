@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import typer
 
 from ..errors import SteerError
+from . import say
 from .session import check_writable
 
 _WITH_REPLAY = ("replay", "out")
@@ -40,7 +40,7 @@ def replay(context: typer.Context, folder: Path, out: Path | None) -> None:
     found = sweep(recorded)
     note = needs_a_run(folder)
     write(place, found, note)
-    print(markdown(found, note))
+    say.out(markdown(found, note))
     drawn = "; pictures need matplotlib: pip install matplotlib"
     if find_spec("matplotlib") is not None:
         from ..replay_plot import draw
@@ -59,7 +59,7 @@ def replay(context: typer.Context, folder: Path, out: Path | None) -> None:
         for suffix in (".png", ".svg"):
             draw(found, place / f"replay{suffix}", others)
         drawn = ", and as pictures replay.png and replay.svg"
-    print(f"steer: in {place} are replay.json and replay.md{drawn}", file=sys.stderr)
+    say.note(f"in {place} are replay.json and replay.md{drawn}")
 
 
 def _on_the_command_line(context: typer.Context, name: str | None) -> bool:

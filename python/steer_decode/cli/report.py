@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..errors import SteerError
+from . import say
 from .session import check_writable
 
 
@@ -58,4 +58,4 @@ def report(
     loaded = load(folders, seconds=seconds)
     made = build(loaded, title=title, seconds=seconds, answers=answers, resamples=resamples)
     made.write(out, figures)
-    print(f"steer: the report is in {out}", file=sys.stderr)
+    say.note(f"the report is in {out}")

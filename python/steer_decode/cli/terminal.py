@@ -1,11 +1,10 @@
-"""Consoles on standard output and standard error."""
+"""Consoles on standard output and standard error; what they are given is shown, not obeyed."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,15 +14,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # Not rich's own way out: the trace is still to be written.
+from ..util.console import SafeConsole
 
 
-def console(stderr: bool = False) -> Console:
+def console(stderr: bool = False) -> SafeConsole:
     """A console; where its width cannot be known it is 100 columns."""
-    screen = _Console(stderr=stderr, highlight=False)
+    screen = SafeConsole(stderr=stderr)
     if not screen.is_terminal and "COLUMNS" not in os.environ:
         screen.width = 100
     return screen
@@ -33,11 +29,11 @@ def progress(**options: Any) -> Progress:
     """A progress bar with the time left, on standard error, where that is a terminal."""
     screen = console(stderr=True)
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("left", markup=False),
         TimeRemainingColumn(),
         console=screen,
         transient=True,

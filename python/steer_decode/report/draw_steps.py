@@ -15,7 +15,7 @@ from .data import Results
 from .draw import curves
 from .measure import Series, by_difficulty, by_position, difficulties
 from .palette import COLOURS, Style
-from .picture import INK, Picture, canvas, errors, legend, percent
+from .picture import INK, Picture, canvas, errors, legend, percent, shortened
 
 _RIGHT, _WRONG = COLOURS["r0"].light, COLOURS["r1"].light
 _FEW = 10
@@ -113,7 +113,7 @@ def right_and_wrong(signal: str, groups: Sequence[Scores]) -> Picture:
                 _histogram(panel, np.clip(part, edges[0], edges[-1]), edges, colour, label, hatch)
         panel.set_title(f"written by the {group.writer} model", fontsize=9, loc="left", color=INK)
         panel.set_ylabel("steps, %")
-    panels[-1].set_xlabel(f"mean {signal} of the step")
+    panels[-1].set_xlabel(f"mean {shortened(signal)} of the step")
     both = max(panels, key=lambda panel: len(panel.get_legend_handles_labels()[0]))
     legend(figure, both)
     words = "; ".join(
@@ -126,7 +126,7 @@ def right_and_wrong(signal: str, groups: Sequence[Scores]) -> Picture:
         for g in groups
     )
     return Picture(
-        name="scores-" + re.sub(r"[^\w-]+", "-", signal),
+        name="scores-" + re.sub(r"[^\w-]+", "-", signal)[:60],
         title=f"Confidence of right and wrong steps: {signal}",
         caption=f"{words[0].upper()}{words[1:]} (area under the ROC curve; 50 % is chance). "
         f"Each group adds up to 100 %; fewer than {_FEW} steps are strokes. "
@@ -180,7 +180,7 @@ def calibration_curve(curve: Curve, number: int) -> Picture:
             elinewidth=1,
             label=f"{writer} model's steps",
         )
-    axes.set(xlabel=curve.measure, ylabel="right steps, %", ylim=(-3, 103))
+    axes.set(xlabel=shortened(curve.measure, 80), ylabel="right steps, %", ylim=(-3, 103))
     legend(figure, axes)
     labelled: list[tuple[str, Style, Series]] = [
         (f"{writer} model's steps", _WRITER[writer], s) for writer, s in curve.series.items()

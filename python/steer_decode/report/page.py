@@ -42,7 +42,9 @@ def render(
     import markupsafe
 
     here = files(__package__)
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+    )
     glyph = {style: _GLYPHS[style.marker] for style in styles.values()}
     environment.filters |= {"interval": _interval, "quotient": _quotient, "glyph": glyph.get}
     template = environment.from_string((here / "page.html").read_text(encoding="utf-8"))
@@ -70,6 +72,12 @@ def render(
         cell=_cell,
         absolute=_absolute,
     )
+
+
+def _shown(value: object) -> object:
+    """What the page says of a value: texts from elsewhere without control characters."""
+    # What is markup is this package's own: the pictures, the script and the styles.
+    return printable(value) if type(value) is str else value
 
 
 def _interval(value: Interval, signed: bool = False) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..util.files import replacing
+from ..util.text import printable
 from .bootstrap import Interval
 from .palette import COLOURS
 
@@ -74,7 +75,9 @@ class Picture:
         return text
 
     def _open(self, found: re.Match[str]) -> str:
-        label = self.alt.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+        label = (
+            printable(self.alt).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+        )
         return f'<svg viewBox="{found[1]}" role="img" aria-label="{label}">'
 
     def save(self, folder: Path) -> list[Path]:
@@ -138,7 +141,8 @@ def legend(figure: Figure, axes: Any) -> None:
 
 def shortened(name: str, limit: int = 44) -> str:
     """``name`` as a label: not too long, and no mathematics for matplotlib to typeset."""
-    short = name if len(name) <= limit else f"{name[: limit - 1]}…"
+    shown = printable(name)
+    short = shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
     return short.replace("$", r"\$")
 
 

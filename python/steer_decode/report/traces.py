@@ -29,10 +29,20 @@ class Traces:
 
     def json(self) -> str:
         """JSON that may stand inside a script element: no "<" can close it."""
-        text = json.dumps(self.data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        shown = _shown(self.data)
+        text = json.dumps(shown, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         for character in "<>&\u2028\u2029":
             text = text.replace(character, f"\\u{ord(character):04x}")
         return text
+
+
+def _shown(data: Any) -> Any:
+    """``data`` with every text in it printable."""
+    if isinstance(data, str):
+        return printable(data)
+    if isinstance(data, dict):
+        return {_shown(key): _shown(value) for key, value in data.items()}
+    return [_shown(value) for value in data] if isinstance(data, list | tuple) else data
 
 
 def choose(results: Results, answers: int = ANSWERS, size: int = BYTES) -> Traces:

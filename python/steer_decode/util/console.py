@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from ..errors import SteerError
+from ..errors import OutputError
 from .text import printable
 
 
@@ -44,7 +44,7 @@ class SafeConsole(Console):
         """As rich's.
 
         Raises:
-            SteerError: what shows it cannot take it: the disk behind standard output is full, say.
+            OutputError: what shows it cannot take it: the disk behind standard output is full, say.
         """
         try:
             super().print(*objects, **options)
@@ -52,7 +52,7 @@ class SafeConsole(Console):
             raise
         except OSError as error:
             where = "standard error" if self.stderr else "standard output"
-            raise SteerError(f"cannot write to {where}: {error.strerror or error}") from error
+            raise OutputError(f"cannot write to {where}: {error.strerror or error}") from error
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError  # Not rich's own way out: the trace is still to be written.

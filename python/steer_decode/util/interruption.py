@@ -23,6 +23,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from .text import one_line
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 2  # signals in a row for what puts itself in order
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
@@ -200,7 +202,8 @@ def _end(number: int) -> None:
     # Not through the stream, which may be in the middle of a write itself.
     if sys.__stderr__ is not None:  # as one is that was closed from the start
         with suppress(OSError):
-            os.write(sys.__stderr__.fileno(), f"{sentence(error)}\n".encode(errors="replace"))
+            said = one_line(sentence(error)) + "\n"
+            os.write(sys.__stderr__.fileno(), said.encode(errors="replace"))
     for other in SIGNALS:
         signal.signal(other, lambda *_: os._exit(128 + number))
     with suppress(Exception):
