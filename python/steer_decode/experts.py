@@ -88,9 +88,9 @@ def find_stacks(decoder: nn.Module, config: Any) -> list[Stack]:
         decoder: the model without its head.
         config: of its text, see ``get_text_config``.
     """
-    modules = dict(decoder.named_modules())
-    stacks = (_stack(name, modules, vars(config)) for name in modules)
-    return [stack for stack in stacks if stack is not None]
+    found = _Finder(vars(config))
+    found.search("", decoder, [])
+    return found.stacks
 
 
 def is_router_weight(module: nn.Module, weight: Tensor) -> bool:
@@ -99,27 +99,54 @@ def is_router_weight(module: nn.Module, weight: Tensor) -> bool:
     return weight.dim() == 2 and any(1 < n <= weight.shape[0] for n in numbers)
 
 
-def _stack(name: str, modules: dict[str, nn.Module], config: dict[str, Any]) -> Stack | None:
-    """The experts that the module called ``name`` is, if it is such."""
-    module = modules[name]
-    block = name.rpartition(".")[0]
-    facts = [vars(module), *_around(block, modules)]
-    if "." in block:  # the experts of DBRX are a module in a module
-        facts += _around(block.rpartition(".")[0], modules)
-    chosen = [k for fact in facts for k in _numbers(fact, _CHOSEN)]
-    if not chosen:
-        config_names = {key: value for key, value in config.items() if key != _SAMPLING}
-        chosen = _numbers(config_names, _CHOSEN)
-    numbers = [n for fact in (*facts, config) for n in _numbers(fact, _NUMBER) if n > 1]
-    if not chosen or not numbers:
+class _Finder:
+    """Walks through the modules of a decoder; experts are not walked through."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.stacks: list[Stack] = []
+        self._numbers = _numbers(config, _NUMBER)
+        self._chosen = _numbers({k: v for k, v in config.items() if k != _SAMPLING}, _CHOSEN)
+
+    def search(self, name: str, module: nn.Module, around: list[_Facts]) -> None:
+        """Looks at a module called ``name`` in its block, and at those in it.
+
+        ``around`` is what the blocks about it know, the innermost first.
+        """
+        stack = self._stack(name, module, [_Facts.of(module), *around[:2]])
+        if stack is not None:
+            self.stacks.append(stack)
+            return
+        inner = [_Facts.of(module, *module.children()), *around]
+        for child_name, child in module.named_children():
+            self.search(child_name, child, inner)
+
+    def _stack(self, name: str, module: nn.Module, facts: list[_Facts]) -> Stack | None:
+        """The experts that a module is, if it is such."""
+        chosen = [k for fact in facts for k in fact.chosen] or self._chosen
+        for number in [n for fact in facts for n in fact.numbers] + self._numbers:
+            if number < 2 or not chosen:
+                continue
+            k = min(chosen[0], number)
+            if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+                if len(module) == number and "expert" in name:
+                    return Stack(module, number, k, {})
+            elif tensors := _stacked(module, number):
+                return Stack(module, number, k, tensors)
         return None
-    for number in numbers:
-        if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
-            if len(module) == number and "expert" in name.rpartition(".")[2]:
-                return Stack(module, number, min(chosen[0], number), {})
-        elif tensors := _stacked(module, number):
-            return Stack(module, number, min(chosen[0], number), tensors)
-    return None
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What some modules know of experts: how many there are, and how many are chosen."""
+
+    numbers: list[int]
+    chosen: list[int]
+
+    @classmethod
+    def of(cls, *modules: nn.Module) -> _Facts:
+        facts = list(map(vars, modules))
+        numbers = [n for fact in facts for n in _numbers(fact, _NUMBER)]
+        return cls(numbers, [k for fact in facts for k in _numbers(fact, _CHOSEN)])
 
 
 def _stacked(module: nn.Module, number: int) -> dict[str, Tensor]:
@@ -135,13 +162,7 @@ def _stacked(module: nn.Module, number: int) -> dict[str, Tensor]:
     return tensors
 
 
-def _around(name: str, modules: dict[str, nn.Module]) -> list[dict[str, Any]]:
-    """What a module and those directly in it know."""
-    block = modules[name]
-    return [vars(block), *(vars(child) for child in block.children())]
-
-
 def _numbers(fact: dict[str, Any], pattern: re.Pattern[str]) -> list[int]:
     """The whole numbers above 0 that go by a name of ``pattern``."""
-    found = (value for key, value in fact.items() if pattern.fullmatch(key))
-    return [n for n in found if isinstance(n, int) and not isinstance(n, bool) and n > 0]
+    found = (key for key, value in fact.items() if type(value) is int and value > 0)
+    return [fact[key] for key in found if pattern.fullmatch(key)]

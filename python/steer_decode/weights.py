@@ -151,7 +151,7 @@ def is_packed(module: nn.Module) -> bool:
 def _size(module: nn.Module) -> tuple[int, int]:
     """(in, out) of a matrix; zeros of anything else."""
     for names in _SIZES:
-        rows, columns = (getattr(module, name, None) for name in names)
+        rows, columns = map(vars(module).get, names)  # getattr of a module takes ten times as long
         if isinstance(rows, int) and isinstance(columns, int):
             return rows, columns
     return 0, 0
