@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
+from steer_decode.chat_view import status
 from steer_decode.cost import Cost, Usage
 from steer_decode.errors import SteerError
 from steer_decode.events import HandOver, RoutedOutput, StepClosed, TextDelta
 from steer_decode.record import Answer, document, load
 from steer_decode.render import page, svg
+from steer_decode.session import Turn
 from steer_decode.trace import Step, Trace
 from steer_decode.trace_view import TracePrinter, TraceView
 from steer_decode.units import printable, si
@@ -201,3 +204,18 @@ def test_other_json_is_no_trace(tmp_path: Path) -> None:
 )
 def test_units(value: float, text: str) -> None:
     assert si(value) == text
+
+
+def test_of_a_mixture_of_experts_active_parameters_are_shown_and_counted(tmp_path: Path) -> None:
+    dense = answer()
+    mixture = replace(dense, active={"large": 1_000_000})
+    assert "active" not in plain(*page(dense))
+    assert "3.47 M parameters, 1.00 M active" in plain(*page(mixture))
+    (tmp_path / "trace.json").write_text(document(mixture))
+    assert load(tmp_path / "trace.json")[0].active == mixture.active
+    assert "active" not in dense.to_dict()["models"]["large"]
+    turn = Turn.__new__(Turn)  # of which nothing is asked
+    ratios = [plain(status(one, turn, False)).split("x L's")[0] for one in (dense, mixture)]
+    tokens = len(dense.output.token_ids)
+    for ratio, n in zip(ratios, (3_470_000, 1_000_000), strict=True):
+        assert ratio.endswith(f"{dense.output.cost.flops_paper / (2 * n * tokens):.2f}")

@@ -95,6 +95,23 @@ def _dtype(name: str, value: Any) -> Any:
     return found
 
 
+def load_config(name: str, source: str | Path, options: Mapping[str, Any]) -> Any:
+    """The configuration of a folder or a hub id.
+
+    Args:
+        name, source: as in :func:`load_model`.
+        options: of ``from_pretrained``; those that only models or tokenizers take are left out.
+
+    Raises:
+        SteerError: there is none, it cannot be read, or its quantisation is not known.
+    """
+    _check_source(name, source, options)
+    own = {key: value for key, value in options.items() if key in _OF_BOTH}
+    config = _read(AutoConfig, name, source, own)
+    _check_format(name, source, config)
+    return config
+
+
 def load_tokenizer(name: str, source: str | Path, options: Mapping[str, Any]) -> Any:
     """The tokenizer of a folder or a hub id.
 
@@ -128,8 +145,10 @@ def load_model(name: str, source: str | Path, dtype: Any, options: Mapping[str, 
     for key, why in _OURS.items():
         if key in own:
             raise SteerError(f"{key}= cannot be given to a pair, {why}: leave it out")
-    _check_source(name, source, options)
-    _check_format(name, source, own)
+    if own.get("gguf_file"):
+        _check_source(name, source, options)
+    else:
+        load_config(name, source, options)
     careless = own.get("ignore_mismatched_sizes", False)
     # Asked to ignore sizes it says which they are; asked to raise, only that there are some.
     more = {**own, "dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -171,12 +190,8 @@ def _check_source(name: str, source: str | Path, options: Mapping[str, Any]) -> 
     check_no_code(name, str(source), dict(options))
 
 
-def _check_format(name: str, source: str | Path, options: Mapping[str, Any]) -> None:
+def _check_format(name: str, source: str | Path, config: Any) -> None:
     """Refuses a quantisation that transformers does not know, and would skip with a warning."""
-    if options.get("gguf_file"):
-        return
-    own = {key: value for key, value in options.items() if key in _OF_BOTH}
-    config = _read(AutoConfig, name, source, own)
     packed = getattr(config, "quantization_config", None)
     if packed is None:
         return

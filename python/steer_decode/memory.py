@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import psutil
 import torch
 
+from .cost import ModelShape
 from .errors import OutOfMemoryError
 from .pair import Pair
-from .transcript import WRITERS, Writer
+from .transcript import Writer
 
 
 def available_bytes(device: torch.device) -> int:
@@ -20,6 +21,22 @@ def available_bytes(device: torch.device) -> int:
         reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free + reserved)
     return int(psutil.virtual_memory().available)
+
+
+def cache_needs(
+    shapes: Mapping[Writer, ModelShape],
+    tokens: int,
+    rows: int = 1,
+    held: Mapping[Writer, int] | None = None,
+) -> dict[Writer, int]:
+    """Bytes of the keys and values that each model still needs room for.
+
+    Args:
+        shapes: sizes of the models.
+        tokens, rows, held: as in :func:`check_memory`.
+    """
+    new = {w: max(0, tokens - (held[w] if held else 0)) for w in shapes}
+    return {w: rows * shape.cache_bytes(new[w]) for w, shape in shapes.items()}
 
 
 def check_memory(
@@ -36,8 +53,8 @@ def check_memory(
     Raises:
         OutOfMemoryError: with the bytes that are needed and those that are there.
     """
-    new = {w: max(0, tokens - (held[w] if held else 0)) for w in WRITERS}
-    sizes = {w: rows * pair.shapes[w].cache_bytes(n) for w, n in new.items() if n}
+    needs = cache_needs(pair.shapes, tokens, rows, held)
+    sizes = {w: size for w, size in needs.items() if size}
     needed: dict[torch.device, int] = defaultdict(int)
     for writer, size in sizes.items():
         needed[pair.model(writer).device] += size

@@ -25,6 +25,7 @@ from .serving import Serving
 from .steps import StepBoundary
 from .token_text import TokenTexts
 from .transcript import WRITERS, Writer
+from .vocabulary import differences
 
 TEMPLATES_DIFFER = (
     "the chat templates of the two models differ: the small model's is used; "
@@ -109,12 +110,7 @@ class Pair:
                 that do not fit their configuration, or tokenizers that differ.
             OutOfMemoryError: a model does not fit in memory.
         """
-        dtype = chosen_dtype(dtype, torch_dtype)
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        _check_device(device)
-        if dtype is None:
-            dtype = "auto" if torch.device(device).type == "cuda" else torch.float32
+        device, dtype = placement(device, chosen_dtype(dtype, torch_dtype))
         tokenizers = [load_tokenizer("small", small, kwargs)]
         tokenizers.append(load_tokenizer("large", large, kwargs))
         check_same_vocabulary(*tokenizers)
@@ -189,7 +185,7 @@ class Pair:
             ("the large model's generation config", self.large.generation_config),
             ("the tokenizer", self.tokenizer),
         ):
-            ids.update(_eos_of(name, source))
+            ids.update(eos_of(name, source))
         return frozenset(ids)
 
     def ending_at(self, eos_ids: Iterable[int]) -> Pair:
@@ -291,7 +287,12 @@ class Pair:
         return ids
 
 
-def _eos_of(name: str, source: Any) -> list[int]:
+def eos_of(name: str, source: Any) -> list[int]:
+    """The ids that end an answer by a generation config, a config or a tokenizer, called ``name``.
+
+    Raises:
+        SteerError: one of them is no token id.
+    """
     eos = getattr(source, "eos_token_id", None)
     if eos is None:
         return []
@@ -311,17 +312,32 @@ def check_same_vocabulary(small: PreTrainedTokenizerBase, large: PreTrainedToken
     Raises:
         SteerError: they differ; the message names the first id that does.
     """
-    ours = {i: token for token, i in small.get_vocab().items()}
-    theirs = {i: token for token, i in large.get_vocab().items()}
-    if ours == theirs:
+    found = differences(small, large)
+    if not found:
         return
-    first = min(i for i in ours.keys() | theirs.keys() if ours.get(i) != theirs.get(i))
-    words = [repr(ids[first]) if first in ids else "nothing" for ids in (ours, theirs)]
+    first = found[0]
+    words = [repr(word) if word is not None else "nothing" for word in first[1:]]
+    sizes = len(small.get_vocab()), len(large.get_vocab())
     raise SteerError(
-        f"the tokenizers differ: id {first} is {words[0]} in the small model's ({len(ours)} tokens)"
-        f" and {words[1]} in the large model's ({len(theirs)} tokens); token ids travel between "
-        "the models, so choose two models of one family"
+        f"the tokenizers differ: id {first.id} is {words[0]} in the small model's ({sizes[0]} "
+        f"tokens) and {words[1]} in the large model's ({sizes[1]} tokens); token ids travel "
+        "between the models, so choose two models of one family"
     )
+
+
+def placement(device: Any, dtype: Any) -> tuple[torch.device, Any]:
+    """Where models are loaded, and in which dtype; of what is None, the default.
+
+    Raises:
+        SteerError: tensors cannot be made on ``device``.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    _check_device(device)
+    place = torch.device(device)
+    if dtype is None:
+        dtype = "auto" if place.type == "cuda" else torch.float32
+    return place, dtype
 
 
 def _check_device(device: Any) -> None:

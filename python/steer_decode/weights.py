@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -56,15 +57,43 @@ class Weights:
     widest: int
 
 
-def read_weights(model: PreTrainedModel) -> Weights:
-    """Counts the weights of a model as it is, loaded or on the meta device."""
+class Packing(Protocol):
+    """In how many bytes weights will be held, where they are not yet held so."""
+
+    def matrix(self, module: nn.Module) -> int:
+        """Bytes of a matrix."""
+        ...
+
+    def stacked(self, stack: Stack, name: str) -> int:
+        """Bytes of one of the stacked tensors of experts."""
+        ...
+
+
+class _AsHeld:
+    """The bytes in which weights are held now."""
+
+    def matrix(self, module: nn.Module) -> int:
+        return matrix_bytes(module)
+
+    def stacked(self, stack: Stack, name: str) -> int:
+        return tensor_bytes(stack.tensors[name])
+
+
+AS_HELD = _AsHeld()
+
+
+def read_weights(model: PreTrainedModel, packing: Packing = AS_HELD) -> Weights:
+    """Counts the weights of a model, loaded or on the meta device.
+
+    ``packing`` says what they will take where they are to be packed otherwise than they are.
+    """
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     stacks = find_stacks(decoder, model.config.get_text_config(decoder=True))
     inside = {id(m) for stack in stacks for m in stack.module.modules()}
     others = [m for m in decoder.modules() if id(m) not in inside and m is not head]
     matrices = [m for m in others if is_matrix(m)]
     loose = [weight for m in others for weight in _loose(m)]
-    found = Counter(map(_experts, stacks))
+    found = Counter(_experts(stack, packing) for stack in stacks)
     sizes = [_parameters(stack) for stack in stacks]
     # Packed stacks hold fewer elements than they stand for.
     missing = sum(n - count_parameters(s.module) for s, (n, _) in zip(stacks, sizes, strict=True))
@@ -74,9 +103,9 @@ def read_weights(model: PreTrainedModel) -> Weights:
         active=parameters - sum(total - passed for total, passed in sizes),
         body=sum(map(matrix_weights, matrices)) + sum(w.numel() for w in loose),
         head=matrix_weights(head),
-        body_bytes=sum(map(matrix_bytes, matrices)) + sum(map(tensor_bytes, loose)),
-        head_bytes=matrix_bytes(head),
-        nbytes=held_bytes(model),
+        body_bytes=sum(map(packing.matrix, matrices)) + sum(map(tensor_bytes, loose)),
+        head_bytes=packing.matrix(head),
+        nbytes=held_bytes(model) - _saved([*matrices, head], stacks, packing),
         experts=tuple(replace(one, layers=n) for one, n in found.items()),
         widest=max((_size(m)[1] for m in matrices), default=0),
     )
@@ -191,16 +220,27 @@ def _loose(module: nn.Module) -> Iterator[Tensor]:
             yield weight
 
 
-def _experts(stack: Stack) -> Experts:
+def _experts(stack: Stack, packing: Packing) -> Experts:
     """The experts of one layer."""
     matrices = [m for m in stack.module.modules() if is_matrix(m)]
     weights = sum(map(matrix_weights, matrices)) // stack.number
-    nbytes = sum(map(matrix_bytes, matrices)) / stack.number
-    for name, tensor in stack.tensors.items():
+    nbytes = sum(map(packing.matrix, matrices)) / stack.number
+    for name in stack.tensors:
         rows = stack.rows(name)
         weights += stack.weights(name) // rows
-        nbytes += tensor_bytes(tensor) / rows
+        nbytes += packing.stacked(stack, name) / rows
     return Experts(stack.number, stack.chosen, weights, nbytes)
+
+
+def _saved(matrices: list[nn.Module], stacks: list[Stack], packing: Packing) -> int:
+    """Bytes that a packing takes less than what is held now."""
+    if packing is AS_HELD:
+        return 0
+    inside = [m for stack in stacks for m in stack.module.modules() if is_matrix(m)]
+    saved = sum(matrix_bytes(m) - packing.matrix(m) for m in (*matrices, *inside))
+    for stack in stacks:
+        saved += sum(tensor_bytes(t) - packing.stacked(stack, n) for n, t in stack.tensors.items())
+    return saved
 
 
 def _parameters(stack: Stack) -> tuple[int, int]:

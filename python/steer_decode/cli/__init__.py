@@ -24,6 +24,7 @@ from . import say
 from .bench import bench
 from .calibrate import calibrate
 from .chat import chat
+from .check import check
 from .evaluate import evaluate
 from .generate import generate
 from .info import info
@@ -86,6 +87,7 @@ def _pipe_closed() -> int:
 app = typer.Typer(cls=_Group, add_completion=False, rich_markup_mode="markdown")
 app.command()(generate)
 app.command()(chat)
+app.command()(check)
 app.command("eval")(evaluate)
 app.command()(calibrate)
 app.command()(report)

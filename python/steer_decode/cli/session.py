@@ -64,6 +64,25 @@ class Models:
     def max_new_tokens(self, given: int | None) -> int:
         return given if given is not None else DEMO_TOKENS if self.demo else TOKENS
 
+    def sources(self) -> tuple[str, str, dict[str, Any]]:
+        """Folder or hub id of either model, and what ``from_pretrained`` has to be told besides.
+
+        Raises:
+            SteerError: a folder that is not there.
+        """
+        if self.small is None or self.large is None:
+            from ..demo import pair_paths
+
+            try:
+                small, large = map(str, pair_paths())
+            except FileNotFoundError as error:
+                raise SteerError(str(error)) from error
+        else:
+            small, large = _found(self.small), _found(self.large)
+        local = all(os.path.isdir(source) for source in (small, large))
+        # Without a network the hub client would retry for a minute; what is cached loads at once.
+        return small, large, {} if local or _hub_resolves() else {"local_files_only": True}
+
     def load(self) -> Pair:
         """Loads both models.
 
@@ -78,18 +97,7 @@ class Models:
         threads = self.threads or (1 if self.demo else None)
         if threads:
             torch.set_num_threads(threads)
-        if self.small is None or self.large is None:
-            from ..demo import pair_paths
-
-            try:
-                small, large = map(str, pair_paths())
-            except FileNotFoundError as error:
-                raise SteerError(str(error)) from error
-        else:
-            small, large = _found(self.small), _found(self.large)
-        local = all(os.path.isdir(source) for source in (small, large))
-        # Without a network the hub client would retry for a minute; what is cached loads at once.
-        more: dict[str, Any] = {} if local or _hub_resolves() else {"local_files_only": True}
+        small, large, more = self.sources()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=re.escape(TEMPLATES_DIFFER))
             pair = Pair.from_pretrained(small, large, dtype=self.dtype, device=self.device, **more)

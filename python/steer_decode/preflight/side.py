@@ -1,0 +1,179 @@
+"""What the files of one model say, without its weights: config, tokenizer, sizes by arithmetic."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from ..cache_support import NO_ROLL_BACK, foreign_state, keeps_no_cache
+from ..cost import ModelShape
+from ..loading import load_config, load_tokenizer
+from ..pair import eos_of
+from ..rope import context_length
+from ..transcript import Writer
+from ..weights import AS_HELD, count_parameters, read_weights
+from .quantized import Quantization, Reckoned
+
+
+@dataclass(frozen=True)
+class Side:
+    """One model of a pair, as its files describe it.
+
+    Attributes:
+        writer: which of the two it is to be.
+        source: folder or hub id.
+        name: what it is shown as.
+        family: ``model_type`` of its config.
+        tokenizer: of its folder.
+        dtype: in which it is to compute.
+        parameters: all that it has; None where no causal language model can be made of it.
+        shape: its sizes; None where it is refused.
+        eos_ids: ids that end its answers.
+        context: longest text that it has positions for; None where nothing says.
+        quantization: how its weights are packed, if they are.
+        problems: why it cannot be served; sentences without a subject.
+        notes: what else a user should know; sentences without a subject.
+    """
+
+    writer: Writer
+    source: str
+    name: str
+    family: str
+    tokenizer: PreTrainedTokenizerBase
+    dtype: torch.dtype
+    parameters: int | None
+    shape: ModelShape | None
+    eos_ids: frozenset[int]
+    context: int | None
+    quantization: Quantization | None
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+def read_side(
+    writer: Writer,
+    source: str,
+    dtype: torch.dtype | str,
+    *,
+    name: str | None = None,
+    **options: Any,
+) -> Side:
+    """Reads config and tokenizer of a model, and makes it on the meta device for its sizes.
+
+    Args:
+        writer: which of the two models it is to be.
+        source: folder or hub id.
+        dtype: of its weights; "auto" is what its config says.
+        name: what it is shown as; by default the source.
+        options: of ``from_pretrained``.
+
+    Raises:
+        SteerError: there is no config or no tokenizer, or it cannot be read.
+    """
+    config = load_config(writer, source, options)
+    tokenizer = load_tokenizer(writer, source, options)
+    chosen = _dtype(config) if dtype == "auto" else dtype
+    assert isinstance(chosen, torch.dtype)
+    quantization = Quantization.of(config)
+    problems, notes = [], []
+    model = shape = parameters = None
+    if getattr(config, "is_encoder_decoder", False):
+        problems.append("is an encoder and a decoder: it answers a text, it does not go on with it")
+    else:
+        try:
+            model = _on_meta(config, chosen)
+        except Exception as error:  # a family without a causal model, sizes that clash
+            problems.append(f"cannot be made as a causal language model ({_first_line(error)})")
+    if model is not None:
+        parameters = count_parameters(model)
+        problems += _refusals(model)
+    if model is not None and not problems:
+        packing = AS_HELD if quantization is None else Reckoned(model, quantization)
+        shape = ModelShape.of(model, read_weights(model, packing))
+        parameters = shape.parameters
+    if quantization is not None and quantization.bits is None:
+        notes.append(
+            f"is quantized by {quantization.method} in a way that is not reckoned here: bytes are "
+            f"those of {str(chosen).removeprefix('torch.')}"
+        )
+    return Side(
+        writer=writer,
+        source=source,
+        name=name or source,
+        family=str(getattr(config, "model_type", "") or type(config).__name__),
+        tokenizer=tokenizer,
+        dtype=chosen,
+        parameters=parameters,
+        shape=shape,
+        eos_ids=_eos_ids(writer, config, tokenizer, source, options),
+        context=context_length(config.get_text_config(decoder=True)),
+        quantization=quantization,
+        problems=tuple(problems),
+        notes=tuple(notes),
+    )
+
+
+def _on_meta(config: Any, dtype: torch.dtype) -> PreTrainedModel:
+    """The model of a config, whose weights are nowhere."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.device("meta"))
+        try:  # transformers 4 spends a minute on the first values of thousands of experts
+            from transformers.modeling_utils import no_init_weights
+
+            stack.enter_context(no_init_weights())
+        except ImportError:
+            pass
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+        model.tie_weights()
+        return model
+
+
+def _refusals(model: PreTrainedModel) -> list[str]:
+    """Why a model cannot be served, as far as that can be told without running it."""
+    if what := foreign_state(model):
+        return [f"keeps {what}, {NO_ROLL_BACK}"]
+    if keeps_no_cache(model):
+        return ["keeps no KV cache, so that a token written sees none of those before it"]
+    # Attention says so of itself; of older transformers' encoders, that it is in no decoder.
+    facts = [vars(module) for module in model.get_decoder().modules()]
+    causal = [fact.get(name) for fact in facts for name in ("is_causal", "is_decoder")]
+    if False in causal and True not in causal:
+        return ["reads a text in both directions: it is no causal language model"]
+    return []
+
+
+def _dtype(config: Any) -> torch.dtype:
+    """What the config says of the weights' dtype; float32 where it says nothing."""
+    found = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
+    if isinstance(found, str):
+        found = getattr(torch, found.removeprefix("torch."), None)
+    return found if isinstance(found, torch.dtype) and found.is_floating_point else torch.float32
+
+
+def _eos_ids(
+    writer: Writer,
+    config: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    source: str,
+    options: dict[str, Any],
+) -> frozenset[int]:
+    """Ids that end an answer, by the generation config, or the config, and by the tokenizer."""
+    try:
+        generation: Any = GenerationConfig.from_pretrained(source, **options)
+    except (OSError, ValueError, TypeError):  # there is none, as transformers allows
+        generation = config.get_text_config(decoder=True)
+    ids = eos_of(f"the {writer} model's generation config", generation)
+    return frozenset(ids + eos_of(f"the {writer} model's tokenizer", tokenizer))
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
