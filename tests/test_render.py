@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import made_results as made
 import pytest
 from rich.console import Console, RenderableType
 from steer_decode.chat_view import status
@@ -16,9 +17,10 @@ from steer_decode.events import HandOver, RoutedOutput, StepClosed, TextDelta
 from steer_decode.record import Answer, document, load
 from steer_decode.render import page, svg
 from steer_decode.session import Turn
+from steer_decode.summary import markdown, summarise
 from steer_decode.trace import Step, Trace
 from steer_decode.trace_view import TracePrinter, TraceView
-from steer_decode.units import printable, si
+from steer_decode.units import duration, printable, si, significant
 
 STEPS = [
     Step(
@@ -72,6 +74,67 @@ def test_the_four_costs_have_units() -> None:
     text = plain(*page(answer()))
     assert "2.00 MFLOP as papers count, 3.50 MFLOP processed, 12.0 MB read, 0.0123 s" in text
     assert "S 1 step, 1 token   L 1 step, 2 tokens   67 % of tokens by L" in text
+
+
+@pytest.mark.parametrize(
+    ("shown", "milliseconds"),
+    [
+        ("0.1", 0.1),
+        ("9999.9", 9999.9),
+        ("14313", 14313.0),
+        ("143135", 143135.4),
+        ("1431 s", 1431351.0),
+        ("9999 s", 9998999.0),
+        ("4 h", 14313510.0),
+    ],
+)
+def test_no_figure_of_a_slow_model_is_cut_off(shown: str, milliseconds: float) -> None:
+    step = Step(0, "small", [1], "word", [-123456789.25], milliseconds=milliseconds)
+    line = plain(TraceView("max-logit").step(step))
+    assert "…" not in line
+    assert line.split()[-len(shown.split()) :] == shown.split()
+    assert "-1.23e+08" in line
+
+
+@pytest.mark.parametrize(
+    ("shown", "value"),
+    [
+        ("294 G", 2.943e11),
+        ("1.00 E", 1e18),
+        ("12.3 Y", 1.23e25),
+        ("999 k", 999_400),
+        ("1.00 M", 999_600),
+        ("999 ", 999.0),
+        ("0.0000100 ", 1e-5),
+    ],
+)
+def test_metric_prefixes(shown: str, value: float) -> None:
+    assert si(value) == shown
+
+
+def test_no_figure_is_a_power_of_ten() -> None:
+    assert [significant(x) for x in (0.0, 0.0123, 2.0, 71.66, 14313.4, 2e-6, -5e9)] == [
+        "0",
+        "0.0123",
+        "2",
+        "71.7",
+        "14,313",
+        "0.00000200",
+        "-5,000,000,000",
+    ]
+    assert duration(14313.4) == "14,313 s"
+
+
+def test_a_column_of_the_summary_has_one_unit_that_fits() -> None:
+    rows = [
+        made.row("small", "math", 0, flops_paper=2.1e9, flops_processed=3e14, bytes_read=12.0),
+        made.row("large", "math", 0, flops_paper=2.943e11, flops_processed=2e15, bytes_read=0.0),
+    ]
+    table = markdown(summarise(rows))
+    assert "| GFLOP as papers | PFLOP processed | B read |" in table
+    assert "| 2.1 | 0.3 | 12 |" in table
+    assert "| 294.3 | 2 | 0 |" in table
+    assert "e+" not in table
 
 
 def test_comparison_gives_ratios_to_the_large_model_alone() -> None:

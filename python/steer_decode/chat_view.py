@@ -15,7 +15,7 @@ from .render import ENDS, verdict
 from .session import Turn
 from .trace_view import COLOUR, MARK
 from .transcript import WRITERS, Writer
-from .units import count, printable
+from .units import count, printable, significant
 
 
 class AnswerPrinter:
@@ -118,7 +118,7 @@ def status(answer: Answer, turn: Turn, remembers: bool) -> Text:
     alone = 2 * answer.active.get("large", answer.parameters["large"]) * tokens
     parts.append(f"{cost.flops_paper / alone:.2f}x L's FLOPs")
     if cost.seconds:
-        parts.append(f"{tokens / cost.seconds:.3g} tokens/s")
+        parts.append(f"{significant(tokens / cost.seconds)} tokens/s")
     if remembers:
         parts.append("reused " + " ".join(f"{MARK[w]} {turn.reused[w]:,}" for w in WRITERS))
     end = answer.output.trace.stop_reason

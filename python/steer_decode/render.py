@@ -14,7 +14,7 @@ from .record import Answer
 from .trace import Step
 from .trace_view import COLOUR, MARK, WIDTH, TraceView
 from .transcript import WRITERS, Writer
-from .units import count, si
+from .units import count, duration, si
 from .util.console import SafeConsole
 from .util.text import printable
 
@@ -80,7 +80,7 @@ def summary(answer: Answer) -> RenderableType:
     path += ENDS.get(trace.stop_reason, trace.stop_reason)
     costs = (
         f"{si(cost.flops_paper)}FLOP as papers count, {si(cost.flops_processed)}FLOP processed, "
-        f"{si(cost.bytes_read)}B read, {cost.seconds:.3g} s"
+        f"{si(cost.bytes_read)}B read, {duration(cost.seconds)}"
     )
     grid = _facts()
     grid.add_row(" written", by_writer)
@@ -159,7 +159,7 @@ def _ending(answer: Answer) -> Text:
 
 
 def _with_ratio(value: float, large: float, unit: str, known: bool) -> Text:
-    text = Text(f"{value:.3g} s" if unit == "s" else f"{si(value)}{unit}")
+    text = Text(duration(value) if unit == "s" else f"{si(value)}{unit}")
     if known and large:
         text.append(f"  {value / large:.2f}x", style="dim")
     return text

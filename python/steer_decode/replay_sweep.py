@@ -11,7 +11,7 @@ import numpy as np
 
 from .policies.corea import OVER
 from .replay import COSTS, Array, Outcome, Recorded, cascade, threshold_for
-from .report.bootstrap import RESAMPLES, Bootstrap, Interval, interval
+from .report.bootstrap import RESAMPLES, Bootstrap, Interval, difference
 from .signals import SIGNALS
 from .transcript import WRITERS
 from .util.files import write_whole
@@ -100,7 +100,7 @@ def sweep(
             curves.append(Curve(signal, over, points))
     return Sweep(
         curves=curves,
-        alone={w: (interval(means.right[w]), means.alone(w)) for w in WRITERS},
+        alone={w: (means.share(recorded.right[w]), means.alone(w)) for w in WRITERS},
         problems=len(set(recorded.names)),
         answers=len(recorded.names),
         left_out=recorded.left_out,
@@ -127,6 +127,14 @@ class _Means:
         by_problem = np.bincount(self._at, values) / self._count
         return self._boot.ratio(by_problem, self._ones)
 
+    def share(self, right: Array) -> Interval:
+        """The share of right answers in ``right`` [A], likewise."""
+        by_problem = (np.bincount(self._at, right) / self._count)[:, None]
+        return self._boot.shares(by_problem, self._ones[:, None])[0]
+
+    def _above(self, samples: Array) -> Interval:
+        return difference(samples, len(self._ones))
+
     def alone(self, writer: str) -> dict[str, float]:
         return {c: float(self._costs[writer][c][0]) for c in COSTS}  # type: ignore[index]
 
@@ -136,11 +144,11 @@ class _Means:
         return Point(
             router=router,
             sent=float(outcome.sent.mean()),
-            accuracy=interval(accuracy),
+            accuracy=self.share(outcome.right),
             costs={c: float(costs[c][0]) for c in COSTS},
             large_token_share=float(outcome.large_tokens.sum() / max(1.0, outcome.tokens.sum())),
             discarded=float(outcome.discarded.mean()),
-            above_mix={c: interval(accuracy - self._mix(c, costs[c])) for c in COSTS},
+            above_mix={c: self._above(accuracy - self._mix(c, costs[c])) for c in COSTS},
         )
 
     def _mix(self, cost: str, at: Array) -> Array:

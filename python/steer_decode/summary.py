@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from .rows import Row
+from .units import prefix, significant
 from .util.files import write_whole
+from .util.intervals import shares
 from .util.text import cell, dump
 
 
@@ -23,8 +25,9 @@ def summarise(
     Shares are pooled (tokens or steps of the large model over all kept ones); costs, seconds,
     hand-overs and discarded tokens are means per answer. ``n`` counts problems; ``accuracy_se`` is
     the standard error over them, the seeds of a problem taken together (with one seed, the
-    binomial sqrt(p (1 - p) / n)). ``accuracy_per_tflop`` is the A/F of STEER's tables: accuracy in
-    per cent over FLOPs as papers count, x 1e-12, per answer.
+    binomial sqrt(p (1 - p) / n)), ``accuracy_low`` and ``accuracy_high`` are its 95 % interval
+    (Wilson's). ``accuracy_per_tflop`` is the A/F of STEER's tables: accuracy in per cent over FLOPs
+    as papers count, x 1e-12, per answer.
 
     ``random_accuracy_at_share``: the routers named by ``curve`` (random ones, and both models
     alone) give points (large token share reached, accuracy). The straight line between the two
@@ -68,6 +71,8 @@ def _record(router: str, domain: str, rows: Sequence[Row]) -> dict[str, Any]:
     for row in rows:
         by_problem[row.domain, row.problem].append(row.correct)
     means = np.array([np.mean(correct) for correct in by_problem.values()])
+    column = means[:, None]
+    _, low, high = shares(column, np.ones_like(column), [name[0] for name in by_problem])
     return {
         "router": router,
         "domain": domain,
@@ -75,6 +80,8 @@ def _record(router: str, domain: str, rows: Sequence[Row]) -> dict[str, Any]:
         "answers": n,
         "accuracy": float(means.mean()),
         "accuracy_se": float(means.std() / math.sqrt(len(means))),
+        "accuracy_low": float(low[0]),
+        "accuracy_high": float(high[0]),
         "large_token_share": sum(r.large_tokens for r in rows)
         / max(1, sum(r.tokens for r in rows)),
         "large_step_share": sum(r.large_steps for r in rows) / max(1, sum(r.steps for r in rows)),
@@ -88,31 +95,46 @@ def _record(router: str, domain: str, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-COLUMNS = (
-    "router",
-    "accuracy %",
-    "random %",
-    "large tokens %",
-    "large steps %",
-    "hand-overs",
-    "MFLOP as papers",
-    "MFLOP processed",
-    "MB read",
-    "s",
+_COSTS = (
+    ("flops_paper", "FLOP as papers"),
+    ("flops_processed", "FLOP processed"),
+    ("bytes_read", "B read"),
 )
+Scales = Mapping[str, tuple[float, str]]
 
 
-def cells(record: Mapping[str, Any]) -> list[str]:
-    """The figures of one record under :data:`COLUMNS`; costs are means per answer."""
+def scales(summary: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, str]]:
+    """By cost, the factor and the prefix of the unit that all its figures share."""
+    records = list(summary)
+    return {key: prefix(record[key] for record in records) for key, _ in _COSTS}
+
+
+def columns(units: Scales) -> list[str]:
+    """Titles of the columns of a table, with their units."""
+    return [
+        "router",
+        "accuracy %",
+        "random %",
+        "large tokens %",
+        "large steps %",
+        "hand-overs",
+        *(f"{units[key][1]}{title}" for key, title in _COSTS),
+        "s",
+    ]
+
+
+def cells(record: Mapping[str, Any], units: Scales) -> list[str]:
+    """The figures of one record under :func:`columns`; costs are means per answer."""
     chance = record["random_accuracy_at_share"]
+    value, low, high = (100 * record[f"accuracy{end}"] for end in ("", "_low", "_high"))
     return [
         record["router"],
-        f"{100 * record['accuracy']:.1f} ± {100 * record['accuracy_se']:.1f}",
+        f"{value:.1f} ({low:.1f} to {high:.1f})",
         "" if chance is None else f"{100 * chance:.1f}",
         f"{100 * record['large_token_share']:.1f}",
         f"{100 * record['large_step_share']:.1f}",
         f"{record['hand_overs']:.2f}",
-        *(f"{record[key] / 1e6:.4g}" for key in ("flops_paper", "flops_processed", "bytes_read")),
+        *(significant(record[key] / units[key][0], 4) for key, _ in _COSTS),
         f"{record['seconds']:.3f}",
     ]
 
@@ -120,16 +142,18 @@ def cells(record: Mapping[str, Any]) -> list[str]:
 def markdown(summary: Sequence[Mapping[str, Any]]) -> str:
     """The summary as one Markdown table a domain."""
     parts = []
+    units = scales(summary)
+    titles = columns(units)
     for domain in dict.fromkeys(record["domain"] for record in summary):
         here = [record for record in summary if record["domain"] == domain]
         lines = [f"### {cell(domain)}, n = {max(r['n'] for r in here)}", ""]
-        lines.append("| " + " | ".join(COLUMNS) + " |")
-        lines.append("|---|" + "---:|" * (len(COLUMNS) - 1))
-        lines += ["| " + " | ".join(map(cell, cells(record))) + " |" for record in here]
+        lines.append("| " + " | ".join(titles) + " |")
+        lines.append("|---|" + "---:|" * (len(titles) - 1))
+        lines += ["| " + " | ".join(map(cell, cells(record, units))) + " |" for record in here]
         parts.append("\n".join(lines) + "\n")
     note = (
-        "Costs, seconds and hand-overs are means per answer; random % is the accuracy of random "
-        "routing at the router's own share of large-model tokens.\n"
+        "In brackets 95 % intervals. Costs, seconds and hand-overs are means per answer; random % "
+        "is the accuracy of random routing at the router's own share of large-model tokens.\n"
     )
     return "\n".join([*parts, note])
 

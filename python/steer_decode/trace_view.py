@@ -35,6 +35,18 @@ class _Column(NamedTuple):
     read: Callable[[Step], float | None]
     digits: int = 2
 
+    def figure(self, step: Step) -> str:
+        """What the column shows of a step: never more than fits, never a figure cut off."""
+        value = self.read(step)
+        if value is None or not math.isfinite(value):
+            return ""
+        for digits in range(self.digits, -1, -1):
+            if len(text := f"{value:.{digits}f}") <= self.width:
+                return text
+        if self.title == "ms":
+            return f"{value / 1e3:.0f} s" if value < 1e7 else f"{value / 3.6e6:.0f} h"
+        return next(t for d in (3, 2, 1, 0) if len(t := f"{value:.{d}e}") <= self.width or not d)
+
 
 class TraceView:
     """Lays out steps in columns that line up from one step to the next.
@@ -87,7 +99,7 @@ class TraceView:
             body.append(" ...", style="dim")
         elif not body.plain:
             body.append("(end)", style="dim")
-        figures = ["" if open_ else _figure(c.read(step), c.digits) for c in self.columns]
+        figures = ["" if open_ else c.figure(step) for c in self.columns]
         grid = self._grid()
         mark = Text(MARK[step.writer], style=f"bold {style}")
         grid.add_row(str(step.index), mark, body, *figures)
@@ -166,7 +178,3 @@ class TracePrinter:
             self._console.print(self._view.step(event.step))
         elif isinstance(event, HandOver) and event.index != self._mended:
             self._console.print(self._view.hand_over(event.writer, event.prefilled))
-
-
-def _figure(value: float | None, digits: int) -> str:
-    return "" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"

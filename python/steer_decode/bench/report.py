@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SteerError
+from ..units import significant
 from ..util import files
 from ..util.files import write_whole
 
@@ -150,7 +151,7 @@ def _line(by_peer: Mapping[str, Record], peers: Sequence[str]) -> list[str]:
         first["dtype"],
         *("" if first.get(key) is None else str(first[key]) for key in _SETTINGS[1:]),
         f"{first['median_us']:.1f}",
-        f"{first['gbps']:.3g}",
+        significant(first["gbps"]),
         "" if share is None else f"{100 * share:.0f}",
         *(f"{by_peer[peer]['ratio']:.2f}x" if peer in by_peer else "" for peer in peers),
     ]

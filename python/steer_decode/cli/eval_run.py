@@ -186,20 +186,22 @@ def _tables(summary: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
-    from ..summary import COLUMNS, cells
+    from ..summary import cells, columns, scales
 
+    units = scales(summary)
+    titles = columns(units)
     tables: list[RenderableType] = []
     for domain in dict.fromkeys(record["domain"] for record in summary):
         here = [record for record in summary if record["domain"] == domain]
         title = Text(f"{domain}, {max(record['n'] for record in here)} problems", style="bold")
         table = Table(title=title, title_justify="left", box=None, header_style="dim")
-        table.add_column(COLUMNS[0], overflow="fold")
-        for column in COLUMNS[1:]:
+        table.add_column(titles[0], overflow="fold")
+        for column in titles[1:]:
             table.add_column(column, justify="right")
         for record in here:
             chance = record["random_accuracy_at_share"]
             better = chance is not None and record["accuracy"] > chance
-            row = [Text(cell) for cell in cells(record)]
+            row = [Text(cell) for cell in cells(record, units)]
             row[1].stylize("green" if better else "")
             table.add_row(*row)
         tables += [table, ""]

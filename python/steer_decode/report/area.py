@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..curve import area, corners
-from .bootstrap import Array, Interval, interval
+from .bootstrap import Array, Interval, difference, mean_share
 from .data import Results
 
 KNOBS = ("share", "threshold", "gamma", "cut")
@@ -76,13 +76,16 @@ def _without_knob(name: str) -> str:
     return ":".join(part for part in name.split(":") if part.partition("=")[0] not in KNOBS)
 
 
-def measure_areas(results: Results, costs: Mapping[str, Array], accuracy: Array) -> Areas | None:
+def measure_areas(
+    results: Results, costs: Mapping[str, Array], accuracy: Array, problems: int
+) -> Areas | None:
     """Areas of all families, or None without both models alone or without a family.
 
     Args:
         results: whose routers are the columns.
         costs: by key, [1 + resamples, routers], ratios to the large model alone.
         accuracy: likewise.
+        problems: how many.
     """
     ends = [results.alone(writer) for writer in ("small", "large")]
     grouped = families(results)
@@ -101,13 +104,13 @@ def measure_areas(results: Results, costs: Mapping[str, Array], accuracy: Array)
             Family(
                 name=name,
                 routers=routers,
-                areas={key: interval(sample) for key, sample in samples[name].items()},
+                areas={key: mean_share(sample, problems) for key, sample in samples[name].items()},
                 counted={k: int((c[0, 1:-1] <= c[0, -1]).sum()) for k, c in x.items()},
                 curves={key: corners(cost[0], y[0]) for key, cost in x.items()},
             )
         )
     differences = {
-        (a, b): {key: interval(samples[a][key] - samples[b][key]) for key in costs}
+        (a, b): {key: difference(samples[a][key] - samples[b][key], problems) for key in costs}
         for a in samples
         for b in samples
         if a != b

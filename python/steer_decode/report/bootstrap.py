@@ -1,7 +1,9 @@
-"""Intervals: the bootstrap over problems.
+"""Intervals: the bootstrap over problems, and Wilson's where that cannot see.
 
 A resample draws as many problems of each domain as there are, with replacement. All routers see
 the same draw, so that their differences are paired, and the seeds of a problem stay together.
+Shares of right answers have Wilson's interval. Where resamples do not differ at all, since no
+problem tells two routers apart, say, a difference may still be as large as what no problem showed.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..rank import auroc as auroc
+from ..util.intervals import shares, unseen, wilson
 
 RESAMPLES = 2000
 _CHUNK = 200
@@ -47,6 +50,7 @@ class Bootstrap:
                 len(here), np.full(len(here), 1 / len(here)), size=resamples
             )
         self._counts = counts
+        self._domains = list(domains)
 
     def sums(self, values: Array) -> Array:
         """[1 + resamples, ...] from [problems, ...]; the first row is that of the problems."""
@@ -61,6 +65,11 @@ class Bootstrap:
         above, below = np.broadcast_arrays(self.sums(numerator), self.sums(denominator))
         return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
 
+    def shares(self, above: Array, below: Array) -> list[Interval]:
+        """Wilson's intervals of ``above`` over ``below``, [problems, columns] both."""
+        found = shares(above, below, self._domains)
+        return [Interval(*map(float, each)) for each in zip(*found, strict=True)]
+
 
 def interval(samples: Array) -> Interval:
     """Of one figure, from [1 + resamples]: the percentile interval; NaNs are left out."""
@@ -74,3 +83,25 @@ def interval(samples: Array) -> Interval:
 def intervals(samples: Array) -> list[Interval]:
     """Of each column of [1 + resamples, columns]."""
     return [interval(samples[:, i]) for i in range(samples.shape[1])]
+
+
+def difference(samples: Array, problems: int) -> Interval:
+    """Of a difference of shares; where no resample differs, what so many problems leave open."""
+    found = interval(samples)
+    if _flat(found):
+        reach = unseen(problems)
+        return Interval(found.value, max(-1.0, found.value - reach), min(1.0, found.value + reach))
+    return found
+
+
+def mean_share(samples: Array, problems: int) -> Interval:
+    """Of a mean of shares; where no resample differs, Wilson's of as many problems."""
+    found = interval(samples)
+    if _flat(found):
+        low, high = wilson(min(max(found.value, 0.0), 1.0), problems)
+        return Interval(found.value, float(low), float(high))
+    return found
+
+
+def _flat(found: Interval) -> bool:
+    return found.high - found.low <= 1e-12

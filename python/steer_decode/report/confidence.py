@@ -10,7 +10,7 @@ import numpy as np
 
 from ..rows import Row, StepRecord
 from ..transcript import WRITERS, Writer
-from .bootstrap import Bootstrap, auroc, intervals
+from .bootstrap import Bootstrap, auroc
 from .data import Results
 from .measure import Series
 
@@ -158,5 +158,5 @@ def _binned(
     np.add.at(below, (place, bins), 1)
     x = np.bincount(bins, value, minlength=len(n)) / np.maximum(n, 1)
     some = np.flatnonzero(n)
-    y = intervals(boot.ratio(above[:, some], below[:, some]))
+    y = boot.shares(above[:, some], below[:, some])
     return Series(x[some].tolist(), y, n[some].tolist())

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..units import si
+from ..units import duration, si, significant
 from .measure import SHARE, Cost, RouterFigures, Scope
 from .palette import COLOURS, Style
 from .picture import INK, Picture, canvas, errors, legend, percent, ratio, shortened
@@ -84,7 +84,7 @@ def _caption(scope: Scope, cost: Cost) -> str:
     if large is None:
         return "Means per answer."
     value = large.absolute[cost.key]
-    return f"1 is {si(value).strip() if cost.unit == 's' else si(value)}{cost.unit} per answer."
+    return f"1 is {duration(value) if cost.unit == 's' else si(value) + cost.unit} per answer."
 
 
 def _alt(scope: Scope, cost: Cost) -> str:
@@ -96,7 +96,7 @@ def _alt(scope: Scope, cost: Cost) -> str:
 
 def cost_text(router: RouterFigures, cost: Cost) -> str:
     value = router.costs[cost.key].value
-    return f"{100 * value:.0f} %" if cost is SHARE else f"{value:.3g}"
+    return f"{100 * value:.0f} %" if cost is SHARE else significant(value)
 
 
 def _row(router: RouterFigures, cost: Cost) -> list[str]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .area import Areas, measure_areas
-from .bootstrap import Array, Bootstrap, Interval, interval, intervals
+from .bootstrap import Array, Bootstrap, Interval, difference, interval, intervals, mean_share
 from .data import Results
 
 
@@ -121,17 +121,25 @@ def measure(results: Results, boot: Bootstrap, domain: str | None, seconds: bool
 
         for key, cost in samples.items():
             tokens = ends(lengths) if key == SHARE.key else None
-            mix = _Mix(ends(cost), ends(accuracy), tokens)
+            mix = _Mix(ends(cost), ends(accuracy), int(mask.sum()), tokens)
             chance[key] = mix.at(cost)
             lines[key] = mix.line()
+    count = int(mask.sum())
+    right = boot.shares(tables["correct"], np.array(ones))
     figures = [
         RouterFigures(
             router=router,
             kind=results.kind(router),
-            accuracy=interval(accuracy[:, i]),
+            accuracy=right[i],
             costs={c.key: interval(samples[c.key][:, i]) for c in costs},
             absolute={key: float(value[i]) for key, value in absolute.items()},
-            above_chance={k: interval(accuracy[:, i] - v[:, i]) for k, v in chance.items()},
+            above_chance={
+                # Either model alone is an end of the mix: no difference, whatever the problems.
+                k: interval(accuracy[:, i] - v[:, i])
+                if router in (small, large)
+                else difference(accuracy[:, i] - v[:, i], count)
+                for k, v in chance.items()
+            },
             hand_overs=float(tables["hand_overs"][:, i].sum() / mask.sum()),
             discarded=float(tables["discarded_tokens"][:, i].sum() / mask.sum()),
         )
@@ -141,15 +149,14 @@ def measure(results: Results, boot: Bootstrap, domain: str | None, seconds: bool
         PairFigures(
             first=results.routers[i],
             second=results.routers[j],
-            accuracy=interval(accuracy[:, i] - accuracy[:, j]),
+            accuracy=difference(accuracy[:, i] - accuracy[:, j], count),
             costs={key: interval(_quotient(s[:, i], s[:, j])) for key, s in samples.items()},
         )
         for i, j in combinations(map(results.routers.index, results.routed()[:MOST_PAIRED]), 2)
     ]
     # A mix of questions is no straight line in the share of tokens, and that is no cost.
     priced = {key: sample for key, sample in samples.items() if key != SHARE.key}
-    areas = measure_areas(results, priced, accuracy)
-    count = int(mask.sum())
+    areas = measure_areas(results, priced, accuracy, count)
     return Scope(domain or "all", count, figures, pairs, lines, large is not None, costs, areas)
 
 
@@ -165,11 +172,13 @@ class _Mix:
     Attributes:
         ends: what small and large cost alone, [1 + resamples, 1] each.
         accuracy: theirs, likewise.
+        problems: how many.
         tokens: mean length of their answers, likewise, where the cost is a share of tokens.
     """
 
     ends: tuple[Array, Array]
     accuracy: tuple[Array, Array]
+    problems: int
     tokens: tuple[Array, Array] | None = None
 
     def at(self, cost: Array) -> Array:
@@ -191,7 +200,7 @@ class _Mix:
         low, high = (float(end[0, 0]) for end in self.ends)
         at = np.linspace(low, high, LINE_POINTS)
         mixed = self.at(np.broadcast_to(at, (len(self.ends[0]), LINE_POINTS)))
-        return Line(at.tolist(), intervals(mixed))
+        return Line(at.tolist(), [mean_share(column, self.problems) for column in mixed.T])
 
 
 @dataclass(frozen=True)
@@ -233,6 +242,8 @@ def by_difficulty(results: Results, boot: Bootstrap, router: str, what: str) -> 
         above[at, level] += row.large_tokens if what == "large" else row.correct
         below[at, level] += row.tokens if what == "large" else 1
         n[level] += 1
+    if what == "correct":
+        return Series(levels, boot.shares(above, below), n)
     return Series(levels, intervals(boot.ratio(above, below)), n)
 
 

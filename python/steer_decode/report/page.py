@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 from ..rows import Row
-from ..units import count, printable, si
+from ..units import count, duration, printable, si
 from .bootstrap import Interval
 from .confidence import how_judged
 from .data import Results
@@ -101,14 +101,17 @@ def _cell(router: RouterFigures, cost: Cost, scope: Scope) -> tuple[str, str]:
         return _interval(value)
     if scope.relative or not math.isfinite(value.value):
         return _quotient(value)
-    return f"{si(value.value)}{cost.unit}", f"{si(value.low)} to {si(value.high)}"
+    return f"{_amount(value.value, cost)}", f"{si(value.low)} to {si(value.high)}"
 
 
 def _absolute(router: RouterFigures, cost: Cost) -> str:
     if cost is SHARE:
         return ""
-    value = router.absolute[cost.key]
-    return f"{value:.3g} s" if cost is SECONDS else f"{si(value)}{cost.unit}"
+    return _amount(router.absolute[cost.key], cost)
+
+
+def _amount(value: float, cost: Cost) -> str:
+    return duration(value) if cost is SECONDS else f"{si(value)}{cost.unit}"
 
 
 def _facts(results: Results, resamples: int) -> list[tuple[str, str]]:
@@ -129,7 +132,13 @@ def _facts(results: Results, resamples: int) -> list[tuple[str, str]]:
     temperature = results.settings.get("temperature")
     if temperature is not None:
         facts.append(("temperature", "0 (greedy)" if temperature == 0 else f"{temperature:g}"))
-    facts.append(("intervals", f"95 %, bootstrap over problems, {resamples:,} resamples"))
+    facts.append(
+        (
+            "intervals",
+            f"95 %: Wilson's for shares of right answers, else a bootstrap over problems with "
+            f"{resamples:,} resamples",
+        )
+    )
     return facts
 
 
@@ -147,11 +156,6 @@ def _notes(results: Results, scope: Scope) -> list[str]:
     if not scope.lines:
         notes.append(
             "No comparison with chance: it needs the routers small and large among the results."
-        )
-    if any(r.accuracy.low == r.accuracy.high for r in scope.routers):
-        notes.append(
-            "Where all answers are right, or all wrong, resamples cannot differ and the interval "
-            "has no width; that is no certainty."
         )
     return notes
 

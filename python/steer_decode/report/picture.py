@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..units import significant
 from ..util.files import replacing
 from ..util.text import printable
 from .bootstrap import Interval
@@ -167,4 +168,5 @@ def ratio(value: Interval) -> str:
     """``0.71 [0.69, 0.73]``."""
     if not math.isfinite(value.value):
         return "-"
-    return f"{value.value:.3g} [{value.low:.3g}, {value.high:.3g}]"
+    low, high = significant(value.low), significant(value.high)
+    return f"{significant(value.value)} [{low}, {high}]"
