@@ -1,4 +1,10 @@
-"""A router of this project: it looks on both sides of a step, and asks the large model if in doubt.
+"""BiLD's rule over steps, that looks on both sides of a step and leaves sure drafts unread.
+
+Big Little Decoder (BiLD, arXiv 2302.07863) lets the large model replace the first token of the small
+one's that it finds too unlikely, and hands over where the small one is unsure. Ours: the draft is a
+step, a sure one is not read at all, and one knob sets the thresholds. At the default ``keep`` the
+rule is agreement with the large model's argmax, so above temperature 0 answers follow neither
+model's distribution.
 
 STEER judges a step when it is written, keeps it, and acts on the next one; GlimpRouter looks at the
 first token only and cannot mend what it lets pass. Here one signal of the small model says how sure
@@ -13,11 +19,10 @@ it is, at a step's first token before it is written and over its tokens after:
             step, which is judged again from there; the fourth time the large model goes on itself
 
 With ``fix=step`` a draft whose mean log-probability is below ``keep`` is taken back as a whole, and
-the large model writes the step. The ends are known methods. With ``sure=1``, ``lost=0`` and
-``fix=step`` this is SpecReason with log-probabilities; where every draft stays, ``lost`` alone
-decides, as in GlimpRouter; and with ``sure=1``, ``lost=0``, ``keep=0`` and greedy decoding every
-token is the large model's own choice, as in speculative decoding (arXiv 2211.17192) with a step for
-a draft. Nothing is trained and no label is used. ``hold``, hysteresis, is added to ``lost`` after a
+the large model writes the step. With ``sure=1``, ``lost=0`` and ``fix=step`` this is SpecReason with
+log-probabilities; where every draft stays, ``lost`` alone decides, as in GlimpRouter; and with
+``sure=1``, ``lost=0`` and greedy decoding every token is the large model's own choice, as in
+speculative decoding (arXiv 2211.17192) with a step for a draft. Nothing is trained and no label is used. ``hold``, hysteresis, is added to ``lost`` after a
 step of the large model, which has then read the answer so far: a step of the small model would have
 to be read as well if it took over again.
 
