@@ -1,10 +1,10 @@
 """BiLD's rule over steps, that looks on both sides of a step and leaves sure drafts unread.
 
-Big Little Decoder (BiLD, arXiv 2302.07863) lets the large model replace the first token of the small
-one's that it finds too unlikely, and hands over where the small one is unsure. Ours: the draft is a
-step, a sure one is not read at all, and one knob sets the thresholds. At the default ``keep`` the
-rule is agreement with the large model's argmax, so above temperature 0 answers follow neither
-model's distribution.
+Big Little Decoder (BiLD, arXiv 2302.07863) lets the large model replace the first token of the
+small one's that it finds too unlikely, and hands over where the small one is unsure. Ours: the
+draft is a step, a sure one is not read at all, and one knob sets the thresholds. At the default
+``keep`` the rule is agreement with the large model's argmax, so above temperature 0 answers follow
+neither model's distribution.
 
 STEER judges a step when it is written, keeps it, and acts on the next one; GlimpRouter looks at the
 first token only and cannot mend what it lets pass. Here one signal of the small model says how sure
@@ -18,13 +18,14 @@ it is, at a step's first token before it is written and over its tokens after:
             that token, from logits that this pass has left, and the small model goes on with the
             step, which is judged again from there; the fourth time the large model goes on itself
 
-With ``fix=step`` a draft whose mean log-probability is below ``keep`` is taken back as a whole, and
-the large model writes the step. With ``sure=1``, ``lost=0`` and ``fix=step`` this is SpecReason with
-log-probabilities; where every draft stays, ``lost`` alone decides, as in GlimpRouter; and with
-``sure=1``, ``lost=0`` and greedy decoding every token is the large model's own choice, as in
-speculative decoding (arXiv 2211.17192) with a step for a draft. Nothing is trained and no label is used. ``hold``, hysteresis, is added to ``lost`` after a
-step of the large model, which has then read the answer so far: a step of the small model would have
-to be read as well if it took over again.
+With ``fix=step`` a draft whose mean log-probability is below ``keep`` is taken back as a whole,
+and the large model writes the step. With ``sure=1``, ``lost=0`` and ``fix=step`` this is
+SpecReason with log-probabilities; where every draft stays, ``lost`` alone decides, as in
+GlimpRouter; and with ``sure=1``, ``lost=0`` and greedy decoding every token is the large model's
+own choice, as in speculative decoding (arXiv 2211.17192) with a step for a draft. Nothing is
+trained and no label is used. ``hold``, hysteresis, is added to ``lost`` after a step of the large
+model, which has then read the answer so far: a step of the small model would have to be read as
+well if it took over again.
 
 With ``share`` one knob sets all of them, by a calibration of the pair (``steer calibrate --router
 both-sides``), and ``cost`` says what is to be saved: reading is free as papers count FLOPs, costs
