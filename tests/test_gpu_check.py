@@ -256,6 +256,15 @@ class TestRunner:
         assert found["a"][0] == "over its limit"
         assert found["b"] == ("no time left", "of 1 s for all stages")
 
+    def test_what_is_reserved_for_a_later_stage_is_left_to_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runner, "LEAST", 0.5)
+        later = stage("b", "true", reserve=59)
+        check(tmp_path / "out", stage("a", "sleep 600"), later, budget=60).run()
+        found = outcome(tmp_path / "out")
+        assert (found["a"][0], found["b"][0]) == ("over its limit", "ok")
+
     def test_files_of_an_earlier_check_are_not_taken_for_new(self, tmp_path: Path) -> None:
         out = tmp_path / "out"
         out.mkdir()

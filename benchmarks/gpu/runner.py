@@ -41,6 +41,7 @@ class Stage:
         seconds: its limit.
         writes: files in the folder, beside its log.
         missing: the program that it cannot be run without and that is not here, if any.
+        reserve: seconds of the budget that stages before it must leave.
         decisive: exit status after which no further stage runs.
         environment: what is set for it.
     """
@@ -51,6 +52,7 @@ class Stage:
     seconds: float
     writes: tuple[str, ...] = ()
     missing: str = ""
+    reserve: float = 0.0
     decisive: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -113,10 +115,11 @@ class Check:
         """
         with self._signals():
             wrong = ""
-            for stage, result in zip(self.stages, self.results, strict=True):
+            for place, (stage, result) in enumerate(zip(self.stages, self.results, strict=True)):
                 if self._signal is not None:  # it came between two stages
                     raise Interrupted(self._signal)
                 left = self.budget - (time.monotonic() - self._begin)
+                left -= sum(later.reserve for later in self.stages[place + 1 :])
                 if wrong:
                     result.status, result.said = STOPPED, f"as {wrong} found wrong results"
                 elif stage.missing:

@@ -96,6 +96,7 @@ def stages(folder: Path, *, rehearsal: bool = False, quick: bool = False) -> lis
                 *(f"sanitize-{tool}.{end}" for tool in TOOLS for end in ("log", "json")),
             ),
             missing="" if rehearsal or tool("compute-sanitizer") else "compute-sanitizer",
+            reserve=60,  # the test suite before it may take all that is left
         ),
     ]
     patience = PATIENCE if rehearsal else 1.0

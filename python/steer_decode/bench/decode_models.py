@@ -66,8 +66,8 @@ def random_pair(
     dtype: torch.dtype = torch.float32,
 ) -> Pair:
     """A pair of random weights whose texts never end; one model on both sides, or two."""
-    small: Any = random_model(shape, dtype).to(device)
-    large: Any = random_model(shape, dtype).to(device) if separate else small
+    small = random_model(shape, device, dtype)
+    large = random_model(shape, device, dtype) if separate else small
     return _endless(small, large, make_tokenizer(shape.vocab))
 
 
@@ -84,7 +84,9 @@ def demo_pair() -> Pair:
     return Pair.from_pretrained(*pair_paths(), device="cpu", dtype=torch.float32)
 
 
-def random_model(shape: Shape, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def random_model(
+    shape: Shape, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
     """A model of a shape, with tied embeddings."""
     config = AutoConfig.for_model(
         shape.family,
@@ -102,6 +104,7 @@ def random_model(shape: Shape, dtype: torch.dtype = torch.float32) -> PreTrained
     with _no_init():
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.tie_weights()
+    model.to(device)  # before the draws, which a CPU takes a minute for in bfloat16
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() > 1:
