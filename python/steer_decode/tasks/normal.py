@@ -17,6 +17,7 @@ _SYMBOLS = {
     "∩": r"\cap ", "∅": r"\emptyset ", "∈": r"\in ", "θ": r"\theta ", "α": r"\alpha ",
     "β": r"\beta ", "λ": r"\lambda ", "φ": r"\phi ", "′": "'", "’": "'", "‘": "'", "“": '"',
     "”": '"', "，": ",", "、": ",", "。": ".", "％": "%", "＄": "$",
+    "٫": ".", "٬": ",",
 }  # fmt: skip
 _RUNS = (
     (re.compile(f"[{re.escape(''.join(_SUPER))}]+"), _SUPER, "^"),
@@ -31,6 +32,7 @@ _SPACING = re.compile(
 )
 _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|\\,|\\;|\\ |\\!|~)(?=\d{3}(?!\d))")
 _SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
+_ROWS = re.compile(r"\\(?:begin|end)\s*\{(?:align|aligned|equation|gather|gathered|split)\*?\}")
 _FRAC = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 
 
@@ -48,6 +50,7 @@ def plain(text: str) -> str:
     text = "".join(map(_character, text))
     text = _DASH.sub("-", text)
     text = _ROOT.sub(lambda m: rf"\sqrt{{{m[2] or m[1]}}}", text)
+    text = _ROWS.sub(" ", text).replace("&=", "=")
     text = _FRAC.sub(lambda _: r"\frac", text)
     text = _THOUSANDS.sub(",", text)
     text = _SPACING.sub(lambda m: m["row"] or " ", text)

@@ -13,7 +13,7 @@ _NOISE = Fraction(1, 10**13)
 _GROUPED = r"\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d{1,3}(?:'\d{3})+|\d{1,3}(?:_\d{3})+"
 _WHOLE = rf"(?:{_GROUPED}|\d+)"
 _DECIMAL = rf"(?:{_WHOLE}(?:\.\d*)?|\.\d+)"
-_EUROPEAN = r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}"
+_EUROPEAN = r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?: \d{3})+,(?!\d{3}(?!\d))\d+|\d{1,3}(?:\.\d{3}){2,}"
 _TIMES = r"\s*(?:\\times|\\cdot|\*|x|X)\s*"
 _POWER = (
     r"10\s*(?:\^|\*\*)\s*(?:\{\s*(?P<{0}a>[+-]?\s*\d+)\s*\}"
@@ -125,7 +125,7 @@ def _number(found: re.Match[str]) -> Exact | None:
         return None
     european = found["european"]
     if european:
-        digits = european.replace(".", "").replace(",", ".")
+        digits = re.sub(r"[. ]", "", european).replace(",", ".")
     else:
         digits = re.sub(r"[, '_]", "", found["scientific"] or found["decimal"] or "1")
     whole, point, rest = digits.partition(".")

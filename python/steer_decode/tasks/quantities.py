@@ -10,14 +10,14 @@ from .numerals import Exact, read_number
 
 _NAMES = {
     "%": "% percent percentage",
-    "$": "$ usd dollar us dollar",
+    "$": "$ usd dollar",
     "€": "€ eur euro",
     "£": "£ gbp",
     "¥": "¥ jpy yen",
     "₹": "₹ inr rupee",
     "°": "° deg degree",
-    "°c": "°c celsius degree celsius",
-    "°f": "°f fahrenheit degree fahrenheit",
+    "°c": "°c celsius",
+    "°f": "°f fahrenheit",
     "mm": "mm millimeter millimetre",
     "cm": "cm centimeter centimetre",
     "m": "m meter metre",

@@ -74,7 +74,7 @@ _NAME = re.compile(
 _ENDLESS = re.compile(r"(?<![\\A-Za-z])(?:infinity|inf)(?![A-Za-z])", re.I)
 _SQRT = re.compile(r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)")
 _JOINS = re.compile(r"\s*(?:;|,?\s*\\text\s*\{\s*(?:and|or)\s*\}|,?\s+(?:and|or)\s+)\s*")
-_SYMBOL = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:'*\([^()]*\))?|[A-Za-z]'*|\([^()]*\)")
+_EQUALS = re.compile(r"(?<![<>!\\=])=(?!=)|\\approx(?![A-Za-z])")
 _LABEL = re.compile(r"\(?([A-Za-z])[).]?")
 _LABELLED = re.compile(r"(?:\(([A-Z])\)|([A-Z])[).:])\s*(\S.*)", re.S)
 
@@ -99,7 +99,7 @@ def _read(text: str, depth: int) -> Value:
     quantity = read_quantity(text)
     if quantity is not None:
         return Number(*quantity)
-    sides = _split(text, re.compile(r"(?<![<>!\\=])=(?!=)"))
+    sides = _split(text, _EQUALS)
     several = _listed(text, depth)
     if several is not None:
         return several
@@ -123,7 +123,7 @@ def words(text: str) -> Words:
 
 def label(text: str) -> tuple[str, str] | None:
     """Letter and words of a choice, as in "(B) Paris"; None where the text is no such thing."""
-    found = _LABELLED.fullmatch(plain(bare(text)))
+    found = _LABELLED.fullmatch(_TEXT.sub(lambda m: m[1], plain(bare(text))).strip())
     return (str(found[1] or found[2]).casefold(), found[3]) if found else None
 
 

@@ -18,6 +18,7 @@ _DOLLARS = re.compile(
     r"(?<![\\$])\$(?=[^\s$])([^$]*?[^\s$\\])\$(?![\d$])|\\\((.+?)\\\)|\\\[(.+?)\\\]"
 )
 _SAYS = re.compile(r"\b(?:is|are|equals|be|gives|get|yields)\b|:|=|\\approx|≈", re.I)
+_REMARK = re.compile(r"\s+\([^()]*[A-Za-z]{2}[^()]*\)\s*$")
 _FIGURE = re.compile(r"[$€£¥₹+-]?[\d.][^\s]*")
 
 
@@ -39,6 +40,8 @@ def agrees(reference: str, answer: str, formulas: Formulas) -> bool:
     found = read(answer)
     if found is None:
         return False
+    if not isinstance(wanted, Words) and (choice := label(answer)):
+        found = read(choice[1]) or found
     if isinstance(wanted, Words) or not isinstance(found, Words):
         if _same(wanted, found, formulas):
             return True
@@ -62,7 +65,10 @@ def _said(sentence: str, several: bool) -> Iterator[Value | None]:
     sentence = bare(sentence)
     if _DENIES.search(sentence):
         return
+    if (remark := _REMARK.search(sentence)) is not None:
+        yield _mathematics(sentence[: remark.start()])
     marked = [next(filter(None, found.groups())) for found in _DOLLARS.finditer(sentence)]
+    marked = [part for part in marked if part[0] not in "^_"]  # of a unit, as in "cm$^2$"
     if several and len(marked) > 1:
         yield _mathematics(", ".join(marked))
     if marked:
