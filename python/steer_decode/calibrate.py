@@ -11,18 +11,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from . import mixture
 from .calibration import Calibration, index_bin
 from .errors import SteerError
 from .events import Done, RoutedOutput
+from .kept import kept_answers
 from .mixture import TwoGaussians
 from .pair import Pair
 from .policies import Policy, RandomShare, SteerOnline
 from .router import Router
 from .signals import get_signal
 from .transcript import WRITERS, Writer
+from .util.partial import Partial
 
 CLOSE = 0.02  # the achieved share is to lie as near to the target
 _HALVINGS = 7
@@ -42,6 +45,9 @@ class Run:
         options: of :meth:`Router.stream_cohort`, as they will be used.
         cohort: answers at a time.
         progress: called after each answer.
+        expects: called with the number of answers that there will be, and "at most", "at least" or
+            "" before it, when that is known.
+        kept: keeps answers over an interruption.
     """
 
     pair: Pair
@@ -50,17 +56,27 @@ class Run:
     options: dict[str, Any] = field(default_factory=dict)
     cohort: int = 1
     progress: Callable[[], None] = lambda: None
+    expects: Callable[[int, str], None] = lambda answers, bound: None
+    kept: Partial | None = None
 
     def answers(self, policy: Policy) -> Iterator[RoutedOutput]:
-        """Every prompt answered under ``policy``."""
-        router, seed = Router(self.pair, policy), int(self.options.get("seed", 0))
+        """Every prompt answered under ``policy``.
+
+        What is kept are whole cohorts: how an answer is rounded may depend on whom it is computed
+        with.
+        """
+        router = Router(self.pair, policy)
         for first in range(0, len(self.prompts), self.cohort):
-            some = self.prompts[first : first + self.cohort]
-            options = {**self.options, "seed": seed + first}
-            for _, event in router.stream_cohort(some, **options):
-                if isinstance(event, Done):
-                    self.progress()
-                    yield event.output
+            make = partial(self._cohort, router, first)
+            yield from make() if self.kept is None else kept_answers(self.kept, make)
+
+    def _cohort(self, router: Router, first: int) -> Iterator[RoutedOutput]:
+        some = self.prompts[first : first + self.cohort]
+        options = {**self.options, "seed": int(self.options.get("seed", 0)) + first}
+        for _, event in router.stream_cohort(some, **options):
+            if isinstance(event, Done):
+                self.progress()
+                yield event.output
 
 
 def calibrate(
@@ -88,6 +104,8 @@ def calibrate(
         raise SteerError(f"gamma must lie in [0, 1], got {gamma}")
     if large_share is not None and not 0 < large_share < 1:
         raise SteerError(f"large_share must lie between 0 and 1, got {large_share}")
+    runs = 1 if large_share is None else 1 + _REFITS * (_HALVINGS + 1)
+    run.expects(runs * len(run.prompts), "" if large_share is None else "at most")
     scores, _ = _gather(run, RandomShare(0.5, get_signal(run.signal)))
     steps = len(scores["small"][-1])
     if steps < mixture.MIN_SCORES:

@@ -65,6 +65,8 @@ def calibrate_sides(run: Run, signals: Sequence[str] = tuple(SIGNALS)) -> SidesC
     Raises:
         SteerError: too few prompts, or a large model that consents to all drafts or to none.
     """
+    runs = 1 + len(signals)
+    run.expects(runs * len(run.prompts), "at least")
     keep = _own_likelihood(run)
     recorded = {name: _drafted(run, name, keep) for name in signals}
     tells = {name: told(recorded[name], get_signal(name), keep) for name in signals}
@@ -75,6 +77,8 @@ def calibrate_sides(run: Run, signals: Sequence[str] = tuple(SIGNALS)) -> SidesC
         for way in _ways(run, recorded[name], name, over, keep)
     ]
     chosen = {cost: max(ways, key=lambda way: way.worth(cost)) for cost in COSTS}
+    places = {_place(way, t) for way in chosen.values() for t in way.path.places}
+    run.expects((runs + len(places)) * len(run.prompts), "")
     shares: dict[_Place, float] = {}
     plans = {cost: _plan(run, way, shares) for cost, way in chosen.items()}
     drafts = [step for output in recorded[signals[0]] for step in _drafts(output)]
@@ -203,13 +207,17 @@ def _plan(run: Run, way: _Way, known: dict[_Place, float]) -> Plan:
     start, end = _ends(way)
     knots = [start]
     for thresholds in way.path.places:
-        key = (way.signal, way.over, way.path.fix, thresholds)
+        key = _place(way, thresholds)
         if key not in known:
             known[key] = _share(run, way, thresholds)
         share = round(known[key], 4)
         if knots[-1].share < share < 1:
             knots.append(Knot(share, thresholds))
     return Plan(way.signal, way.over, way.bounds[0], [*knots, end], way.path.fix)
+
+
+def _place(way: _Way, thresholds: Thresholds) -> _Place:
+    return way.signal, way.over, way.path.fix, thresholds
 
 
 def _ends(way: _Way) -> tuple[Knot, Knot]:

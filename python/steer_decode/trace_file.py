@@ -101,6 +101,15 @@ _TRACE = record(
     others="dropped",
 )
 _MODEL = record({"name": text, "parameters": _COUNT}, {"active": _COUNT}, others="dropped")
+_OUTPUT = {
+    "text": text,
+    "token_ids": _IDS,
+    "trace": lambda value: Trace(**_TRACE(value)),
+    "cost": lambda value: Cost(**_COST(value)),
+}
+OUTPUT: Check = record(_OUTPUT, others="dropped")
+"""An answer alone, as ``RoutedOutput.to_dict`` writes it, its trace and cost made."""
+
 ANSWER: Check = record(
     {
         "prompt": text,
@@ -108,10 +117,7 @@ ANSWER: Check = record(
         "correct": optional(boolean),
         "models": record(dict.fromkeys(WRITERS, _MODEL)),
         "options": mapped(anything),
-        "text": text,
-        "token_ids": _IDS,
-        "trace": lambda value: Trace(**_TRACE(value)),
-        "cost": lambda value: Cost(**_COST(value)),
+        **_OUTPUT,
     },
     others="dropped",
 )
@@ -119,5 +125,5 @@ ANSWER: Check = record(
 
 
 def output_of(answer: Mapping[str, Any]) -> RoutedOutput:
-    """The output in what :data:`ANSWER` returned."""
+    """The output in what :data:`ANSWER` or :data:`OUTPUT` returned."""
     return RoutedOutput(*(answer[name] for name in ("text", "token_ids", "trace", "cost")))

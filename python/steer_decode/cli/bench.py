@@ -144,12 +144,11 @@ def kernels(
 def _run(cases: Sequence[Case], file: JsonFile | None, options: Any) -> list[dict[str, Any]]:
     from ..bench.measure import measure
     from ..util.interruption import held, telling
-    from .terminal import progress
+    from .terminal import Bar
 
     rows: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
-    bar = progress()
-    task = bar.add_task("cases", total=len(cases))
+    bar = Bar("cases", len(cases))
     done = 0
 
     def state() -> str:
@@ -158,14 +157,14 @@ def _run(cases: Sequence[Case], file: JsonFile | None, options: Any) -> list[dic
 
     with telling(state), bar:
         for case in cases:
-            bar.update(task, description=str(case))
+            bar.describe(str(case))
             found = measure(case, left_out=missing.__setitem__, **options)
             with held():  # what is told is what is written
                 rows += (row.as_dict() for row in found)
                 if file:
                     file.add(row.as_dict() for row in found)
                 done += 1
-            bar.advance(task)
+            bar.advance()
     for peer, reason in missing.items():
         say.note(f"{peer} was left out where it failed: {reason}")
     return rows

@@ -99,7 +99,7 @@ def _run(plan: Plan, file: Any) -> list[Row]:
     from ..bench.measure import machine
     from ..util.interruption import held, telling
     from .session import quiet
-    from .terminal import console, progress
+    from .terminal import Bar, console
 
     quiet()
     jobs = plan.jobs()
@@ -108,9 +108,8 @@ def _run(plan: Plan, file: Any) -> list[Row]:
         raise SteerError(
             f"--only {','.join(plan.only)} is measured on the demo pair: add demo to --models"
         )
-    screen, bar = console(), progress()
+    screen, bar = console(), Bar("jobs", len(jobs))
     screen.print(f"{machine('cpu')}\n\n{head()}", markup=False)
-    task = bar.add_task("jobs", total=len(jobs))
     done = 0
 
     def state() -> str:
@@ -119,7 +118,7 @@ def _run(plan: Plan, file: Any) -> list[Row]:
 
     with telling(state), bar:
         for job in jobs:
-            bar.update(task, description=str(job))
+            bar.describe(str(job))
             found = measure(job, plan)
             with held():  # what is told is what is written
                 rows += found
@@ -129,5 +128,5 @@ def _run(plan: Plan, file: Any) -> list[Row]:
             for row in found:
                 style = "red" if row.ok is False else None
                 screen.print(line(row), style=style, markup=False, soft_wrap=True)
-            bar.advance(task)
+            bar.advance()
     return rows

@@ -73,6 +73,9 @@ def calibrate(
     With --router both-sides the signals and thresholds of that router are found instead, by what
     the large model makes of the small one's drafts; a few dozen prompts will do (--n 20).
 
+    Answers are kept beside --out as they come, and the same command goes on after an interruption.
+    The file with them goes when the calibration is saved.
+
     Examples:
 
     - `steer calibrate --pair demo --router both-sides --n 20 --out sides.json`
@@ -88,7 +91,8 @@ def calibrate(
     from ..sampling import Sampling
     from ..signals import get_signal
     from .evaluate import DEMO_COHORT
-    from .terminal import console, progress
+    from .resume import kept_beside, what_answers_depend_on
+    from .terminal import Bar, console
 
     if router not in ("steer", "both-sides"):
         raise SteerError(f"--router must be steer or both-sides, got {router!r}")
@@ -118,21 +122,18 @@ def calibrate(
         calibrate_both_sides(models, texts, options, together, out)
         return
     loaded = models.load()
-    with progress() as bar:
-        # With a target nobody knows how many runs it takes.
-        total = len(texts) if large_share is None else None
-        task = bar.add_task("answers", total=total)
-        run = calibration.Run(
-            loaded,
-            texts,
-            signal,
-            options,
-            cohort or (DEMO_COHORT if models.demo else 1),
-            lambda: bar.advance(task),
-        )
-        aim = {"gamma": gamma} if gamma is not None else {"large_share": large_share}
-        result, scores = calibration.calibrate(run, **aim)
-    result.save(out)
+    together = cohort or (DEMO_COHORT if models.demo else 1)
+    about = {**options, "cohort": together, "signal": signal, "large_share": large_share}
+    settings = what_answers_depend_on(loaded, texts, router=router, **about)
+    with kept_beside(out, settings) as kept:
+        with Bar("answers", done=kept.found) as bar:
+            run = calibration.Run(
+                loaded, texts, signal, options, together, bar.advance, bar.expect, kept
+            )
+            aim = {"gamma": gamma} if gamma is not None else {"large_share": large_share}
+            result, scores = calibration.calibrate(run, **aim)
+        result.save(out)
+        kept.finish()
     screen = console()
     screen.print(_table(result))
     screen.print(_said(result, len(texts), out), markup=False, soft_wrap=True)

@@ -19,16 +19,27 @@ def calibrate_both_sides(
     """Makes the calibration, saves it, and says what was found."""
     from ..calibrate import Run
     from ..calibrate_sides import calibrate_sides
-    from .terminal import console, progress
+    from ..signals import SIGNALS
+    from .resume import kept_beside, what_answers_depend_on
+    from .terminal import Bar, console
 
     loaded = models.load()
-    with progress() as bar:
-        task = bar.add_task("answers", total=None)
-        run = Run(
-            loaded, prompts, options=options, cohort=cohort, progress=lambda: bar.advance(task)
-        )
-        made = calibrate_sides(run)
-    made.save(out)
+    about = {**options, "cohort": cohort, "signals": list(SIGNALS)}
+    settings = what_answers_depend_on(loaded, prompts, router="both-sides", **about)
+    with kept_beside(out, settings) as kept:
+        with Bar("answers", done=kept.found) as bar:
+            run = Run(
+                loaded,
+                prompts,
+                options=options,
+                cohort=cohort,
+                progress=bar.advance,
+                expects=bar.expect,
+                kept=kept,
+            )
+            made = calibrate_sides(run)
+        made.save(out)
+        kept.finish()
     screen = console()
     screen.print(_told(made))
     screen.print(_plans(made))

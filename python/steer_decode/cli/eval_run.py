@@ -121,23 +121,24 @@ def _run(evaluation: Evaluation, folder: ResultsFolder, workers: int, threads: i
     """Answers what the folder has no answer to yet."""
     from ..evaluate import run
     from ..util.interruption import telling
-    from .terminal import progress
+    from ..util.text import one_line
+    from .terminal import Bar
 
     jobs = evaluation.jobs()
     done = sum(job in folder.rows for job in jobs)
-    bar = progress()
-    task = bar.add_task("answers", total=len(jobs), completed=done)
+    bar = Bar("answers", len(jobs), done)
     groups = evaluation.groups(folder.rows)
 
     def state() -> str:
         done = sum(job in folder.rows for job in jobs)
-        return f"{done} of {len(jobs)} answers are in {folder.folder}; the same command goes on"
+        told = f"{done} of {len(jobs)} answers are in {folder.folder}; the same command goes on"
+        return one_line(told)
 
     with telling(state), bar:
         for row in run(evaluation, groups, workers=workers, threads=threads):
             if row.key not in folder.rows:
                 folder.add(row)
-                bar.advance(task)
+                bar.advance()
 
 
 def _finish(evaluation: Evaluation, folder: ResultsFolder, curve: Sequence[str]) -> None:

@@ -18,11 +18,13 @@ from .question import Question, read_question
 from .session import Models, check_writable, make_policy
 
 if TYPE_CHECKING:
+    from ..events import Event
     from ..pair import Pair
     from ..policies import Policy
     from ..record import Answer
     from ..streams import RoutedStream
     from ..transcript import Writer
+    from ..util.progress import Lines
 
 
 class View(str, Enum):
@@ -167,7 +169,7 @@ def _answer(
     from ..calibration import write_whole
     from ..policies import AlwaysLarge, AlwaysSmall
     from ..record import document
-    from .terminal import console
+    from .terminal import console, lines
 
     screen = console()
     if view is View.auto:
@@ -183,7 +185,9 @@ def _answer(
     try:
         if view is View.trace:
             screen.print(render.title(asking.answer(stream)), "")
-        _follow(stream, policy, view, screen)
+        limit = asking.sampling["max_new_tokens"]
+        with lines("tokens", limit, "at most") as told:
+            _follow(stream, policy, view, screen, told)
         answer = asking.answer(stream)
         if view is View.trace:
             screen.print("", render.summary(answer))
@@ -192,7 +196,10 @@ def _answer(
         if compare:
             for writer, control in controls.items():
                 other = asking.stream(control)
-                other.finish()
+                with lines(f"tokens of the {writer} model alone", limit, "at most") as told:
+                    for event in other:
+                        check()
+                        _count(event, other, told)
                 alone[writer] = asking.answer(other)
             if view is not View.json:
                 # Standard output is the answer and nothing else where it is not the trace.
@@ -207,8 +214,22 @@ def _answer(
         write_whole(svg, render.svg(answer, alone))
 
 
-def _follow(stream: RoutedStream, policy: Policy, view: View, screen: Any) -> None:
-    """Runs ``stream`` to its end and shows it; says in the trace if it was cut off."""
+def _count(event: Event, stream: RoutedStream, told: Lines) -> None:
+    """Counts the tokens that stay so far."""
+    from ..events import StepClosed, TextDelta
+
+    if isinstance(event, TextDelta):
+        told.advance()
+    elif isinstance(event, StepClosed):
+        told.at(sum(len(step.token_ids) for step in stream.trace.kept))
+
+
+def _follow(stream: RoutedStream, policy: Policy, view: View, screen: Any, told: Lines) -> None:
+    """Runs ``stream`` to its end and shows it; says in the trace if it was cut off.
+
+    Args:
+        told: speaks up where nothing is shown for long.
+    """
     from ..events import StepClosed
     from ..trace_view import TracePrinter, TraceView
 
@@ -218,13 +239,16 @@ def _follow(stream: RoutedStream, policy: Policy, view: View, screen: Any) -> No
         with printer or nullcontext():
             for event in stream:
                 check()
+                _count(event, stream, told)
                 if printer is not None:
                     printer.show(event)
+                    told.spoke()
                 elif view is not View.text or not isinstance(event, StepClosed):
                     continue
                 elif not event.step.discarded:
                     text = event.step.text
                     say.out(text, end="", data=True)
+                    told.spoke()
     except BaseException as error:
         broken = isinstance(error, SteerError)
         stream.trace.stop_reason = "error" if broken else "interrupted"

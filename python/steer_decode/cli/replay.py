@@ -33,12 +33,14 @@ def replay(context: typer.Context, folder: Path, out: Path | None) -> None:
     from ..replay import load, needs_a_run
     from ..replay_sweep import markdown, sweep, write
     from ..results import read_rows
+    from .terminal import lines
 
     place = out or folder
     check_writable(place / "replay.json")
-    recorded = load(folder)
-    found = sweep(recorded)
-    note = needs_a_run(folder)
+    with lines("replaying the answers"):
+        recorded = load(folder)
+        found = sweep(recorded)
+        note = needs_a_run(folder)
     write(place, found, note)
     say.out(markdown(found, note))
     drawn = "; pictures need matplotlib: pip install matplotlib"

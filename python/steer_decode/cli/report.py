@@ -53,9 +53,11 @@ def report(
     if figures is not None:
         check_writable(figures / "routers.json")
     from ..report import build, check_packages, load
+    from .terminal import lines
 
     check_packages()
-    loaded = load(folders, seconds=seconds)
-    made = build(loaded, title=title, seconds=seconds, answers=answers, resamples=resamples)
-    made.write(out, figures)
+    with lines("making the report"):
+        loaded = load(folders, seconds=seconds)
+        made = build(loaded, title=title, seconds=seconds, answers=answers, resamples=resamples)
+        made.write(out, figures)
     say.note(f"the report is in {out}")

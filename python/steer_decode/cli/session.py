@@ -92,13 +92,14 @@ class Models:
         import torch
 
         from ..pair import TEMPLATES_DIFFER, Pair
+        from .terminal import lines
 
         quiet()
         threads = self.threads or (1 if self.demo else None)
         if threads:
             torch.set_num_threads(threads)
         small, large, more = self.sources()
-        with warnings.catch_warnings():
+        with lines("loading the models"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=re.escape(TEMPLATES_DIFFER))
             pair = Pair.from_pretrained(small, large, dtype=self.dtype, device=self.device, **more)
         if pair.templates_differ:

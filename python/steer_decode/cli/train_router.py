@@ -17,6 +17,7 @@ from .session import Models, check_writable
 if TYPE_CHECKING:
     from ..learning import Task
     from ..pair import Pair
+    from ..util.partial import Partial
 
 
 class Kind(str, Enum):
@@ -73,8 +74,8 @@ def train_router(
     `policy-guided` and `roro` are small networks, trained by policy gradient on answers that the
     pair writes meanwhile; a file of either serves the router `learned`. `ecotab` fits two logistic
     maps to labels from suffix replacement, `corea` one to right and wrong answers. No problem of
-    the test split is asked. Each takes a few minutes at most; nothing is kept of one that is
-    interrupted.
+    the test split is asked. Each takes a few minutes at most. Answers are kept beside --out as they
+    come, and the same command goes on after an interruption.
 
     Examples:
 
@@ -95,26 +96,31 @@ def train_router(
             "train-router checks answers to the demo's problems, whose words no other pair knows: "
             "leave out --small and --large, or use steer_decode.learning with your own tasks"
         )
-    given |= {"seed": seed, "max_new_tokens": models.max_new_tokens(max_new_tokens)}
+    settings = {"seed": seed, "max_new_tokens": models.max_new_tokens(max_new_tokens)}
+    given |= settings
     make = partial(_network if kind in _NETWORKS else _maps, kind, given)
     work, total = make(n)
     path = out or Path(f"{kind.value}.{'safetensors' if kind in _NETWORKS else 'json'}")
     check_writable(path)
     tasks, loaded = _tasks(n), models.load()
 
-    from .terminal import console, progress
+    from .resume import kept_beside, what_answers_depend_on
+    from .terminal import Bar, console
 
-    with progress() as bar:
-        task = bar.add_task("training", total=total)
-        made = work(loaded, tasks, lambda *_: bar.advance(task))
-    made.save(path)
+    prompts = [task.prompt for task in tasks]
+    about = what_answers_depend_on(loaded, prompts, **{**own, **settings, "kind": kind.value})
+    with kept_beside(path, about) as kept:
+        with Bar("training", total) as bar:
+            made = work(loaded, tasks, lambda *_: bar.advance(), kept)
+        made.save(path)
+        kept.finish()
     facts = ", ".join(f"{key} {_short(value)}" for key, value in made.settings.items())
     router = "learned" if kind in _NETWORKS else kind.value
     saved = f"saved in {path}: `--router {router}:path={path}`"
     console().print(f"{kind.value}: {facts}\n{saved}", markup=False, soft_wrap=True)
 
 
-_Work = Callable[["Pair", "list[Task]", Callable[..., None]], Any]
+_Work = Callable[["Pair", "list[Task]", Callable[..., None], "Partial"], Any]
 
 
 def _network(kind: Kind, given: dict[str, Any], n: int) -> tuple[_Work, int]:
@@ -128,7 +134,11 @@ def _network(kind: Kind, given: dict[str, Any], n: int) -> tuple[_Work, int]:
     if "judge" in given:
         given["judge"] = load_reward(given["judge"])
     training = Training(kind.value, **given)
-    return (lambda pair, tasks, step: train(pair, tasks, training, step)), training.iterations
+
+    def work(pair: Pair, tasks: list[Task], step: Callable[..., None], kept: Partial) -> Any:
+        return train(pair, tasks, training, step, kept)
+
+    return work, training.iterations
 
 
 def _maps(kind: Kind, given: dict[str, Any], n: int) -> tuple[_Work, int]:
@@ -142,7 +152,11 @@ def _maps(kind: Kind, given: dict[str, Any], n: int) -> tuple[_Work, int]:
             raise SteerError(f"--over must be one of {', '.join(OVER)}, got {given['over']!r}")
         get_signal(given.get("signal", "max-prob"))
     fit: Callable[..., Any] = fit_corea if kind is Kind.corea else fit_ecotab
-    return (lambda pair, tasks, step: fit(pair, tasks, progress=step, **given)), 3 * n
+
+    def work(pair: Pair, tasks: list[Task], step: Callable[..., None], kept: Partial) -> Any:
+        return fit(pair, tasks, progress=step, kept=kept, **given)
+
+    return work, 3 * n
 
 
 def _tasks(n: int) -> list[Task]:

@@ -13,6 +13,7 @@ from ..policies.parameters import Parameters, fit_noisy_or
 from ..signals import SIGNALS, get_signal
 from ..trace import Trace
 from ..transcript import Writer
+from ..util.partial import Partial
 from .tasks import Task, answers
 
 
@@ -24,12 +25,14 @@ def fit_corea(
     over: str = "min",
     max_new_tokens: int = 128,
     progress: Callable[[], None] = lambda: None,
+    kept: Partial | None = None,
 ) -> Parameters:
     """The map from the small model's confidence in its whole answer to the chance that it is right.
 
     Args:
         signal, over: see :class:`~steer_decode.policies.QueryCascade`.
         progress: called after each answer.
+        kept: keeps answers over an interruption.
 
     Raises:
         SteerError: too few answers, or all right or all wrong.
@@ -37,7 +40,7 @@ def fit_corea(
     policy = AlwaysSmall()
     policy.signal = get_signal(signal)
     inputs, labels = [], []
-    for task, output in answers(pair, policy, tasks, max_new_tokens):
+    for task, output in answers(pair, policy, tasks, max_new_tokens, kept=kept):
         progress()
         if output.trace.stop_reason == "eos":  # The cascade judges no other.
             inputs.append([confidence_of(output.trace.kept, policy.signal, over)])
@@ -66,6 +69,7 @@ def fit_ecotab(
     seed: int = 0,
     max_new_tokens: int = 128,
     progress: Callable[[], None] = lambda: None,
+    kept: Partial | None = None,
 ) -> Parameters:
     """The maps from the entropies of a step to the risk that the small model's next step fails.
 
@@ -81,13 +85,14 @@ def fit_ecotab(
     labels: list[bool] = []
     for start in range(0, len(tasks), 48):
         cut: list[tuple[Task, Trace, int]] = []
-        for task, output in answers(pair, _Explorer(), tasks[start : start + 48], max_new_tokens):
+        some = tasks[start : start + 48]
+        for task, output in answers(pair, _Explorer(), some, max_new_tokens, kept=kept):
             progress()
             steps = output.trace.kept
             if len(steps) > 1:
                 cut.append((task, output.trace, draw.randrange(len(steps) - 1)))
-        rescued = _replayed(pair, cut, "large", max_new_tokens)
-        risked = _replayed(pair, cut, "small", max_new_tokens)
+        rescued = _replayed(pair, cut, "large", max_new_tokens, kept)
+        risked = _replayed(pair, cut, "small", max_new_tokens, kept)
         for (_, trace, i), safe, right in zip(cut, rescued, risked, strict=True):
             if safe:  # Else the answer was lost before the step.
                 inputs.append(split_entropy(trace.kept[i]))
@@ -98,7 +103,11 @@ def fit_ecotab(
 
 
 def _replayed(
-    pair: Pair, cut: Sequence[tuple[Task, Trace, int]], after: Writer, max_new_tokens: int
+    pair: Pair,
+    cut: Sequence[tuple[Task, Trace, int]],
+    after: Writer,
+    max_new_tokens: int,
+    kept: Partial | None,
 ) -> list[bool]:
     """Whether each is right when ``after`` writes the step behind the cut, the large the rest."""
     writers = {
@@ -108,5 +117,5 @@ def _replayed(
     tasks = [task for task, _, _ in cut]
     if not tasks:
         return []
-    outputs = answers(pair, Replay(writers), tasks, max_new_tokens)
+    outputs = answers(pair, Replay(writers), tasks, max_new_tokens, kept=kept)
     return [task.right(output.text) for task, output in outputs]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ..events import RoutedOutput
+from ..kept import kept_answers
 from ..pair import Pair
 from ..policies import Policy
 from ..router import Router
+from ..util.partial import Partial
 
 COHORT = 48  # answers that advance together
 
@@ -22,13 +25,21 @@ class Task:
 
 
 def answers(
-    pair: Pair, policy: Policy, tasks: Sequence[Task], max_new_tokens: int, seed: int = 0
+    pair: Pair,
+    policy: Policy,
+    tasks: Sequence[Task],
+    max_new_tokens: int,
+    seed: int = 0,
+    kept: Partial | None = None,
 ) -> Iterator[tuple[Task, RoutedOutput]]:
-    """Greedy answers to ``tasks``, in order; the i-th has the seed ``seed + i``."""
+    """Greedy answers to ``tasks``, in order; the i-th has the seed ``seed + i``.
+
+    ``kept`` keeps them over an interruption, cohort by cohort.
+    """
     router = Router(pair, policy)
     for start in range(0, len(tasks), COHORT):
         part = tasks[start : start + COHORT]
-        outputs = router.cohort(
-            [task.prompt for task in part], max_new_tokens=max_new_tokens, seed=seed + start
-        )
+        prompts = [task.prompt for task in part]
+        make = partial(router.cohort, prompts, max_new_tokens=max_new_tokens, seed=seed + start)
+        outputs = make() if kept is None else kept_answers(kept, make)
         yield from zip(part, outputs, strict=True)

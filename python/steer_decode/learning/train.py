@@ -20,13 +20,15 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from ..errors import SteerError
 from ..events import RoutedOutput
+from ..kept import packed, unpacked
 from ..pair import Pair
 from ..policies.base import StepStart
 from ..policies.features import FEATURES, read_features
@@ -34,6 +36,7 @@ from ..policies.learned import KINDS, Learned, LearnedRouter, RouterNetwork
 from ..policies.rewards import Reward, reward_of
 from ..trace import Trace
 from ..transcript import Writer
+from ..util.partial import Partial
 from .tasks import Task, answers
 
 _QUANTILES = [i / 10 for i in range(1, 10)]
@@ -95,6 +98,14 @@ class _Rollout:
     def share(self) -> float:
         return self.output.cost.large_token_share
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; :meth:`from_dict` is its inverse."""
+        return {**vars(self), "output": packed(self.output)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> _Rollout:
+        return cls(**{**data, "output": unpacked(data["output"])})
+
 
 class _Exploring(Learned):
     """Draws each route from the network and remembers it."""
@@ -121,6 +132,7 @@ def train(
     tasks: Sequence[Task],
     training: Training,
     progress: Callable[[float, float], None] = lambda right, share: None,
+    kept: Partial | None = None,
 ) -> LearnedRouter:
     """Trains a router of ``training.kind``.
 
@@ -128,18 +140,19 @@ def train(
         tasks: questions that no figure will be reported on.
         progress: called after each gradient step with its share of right answers and of
             large-model tokens.
+        kept: keeps answers over an interruption; the steps are taken again on what was kept.
     """
     if not tasks:
         raise SteerError("no questions to train on: give at least one")
     torch.manual_seed(training.seed)
     draw = random.Random(training.seed)
-    router = _begin(pair, tasks, training)
+    router = _begin(pair, tasks, training, kept)
     optimiser = torch.optim.Adam(router.network.parameters(), lr=training.rate)
     multiplier = training.price
     for iteration in range(training.iterations):
         chosen = draw.sample(range(len(tasks)), min(training.questions, len(tasks)))
         asked = [question for question in chosen for _ in range(training.group)]
-        rollouts = _roll_out(pair, router, tasks, asked, training, 1000 * (iteration + 1))
+        rollouts = _roll_out(pair, router, tasks, asked, training, 1000 * (iteration + 1), kept)
         share = sum(r.share for r in rollouts) / len(rollouts)
         if training.kind == "roro":
             advantages = process_advantages(rollouts, training)
@@ -148,17 +161,19 @@ def train(
             multiplier = max(0.0, multiplier + _DUAL_RATE * (share - training.budget))
         _ascend(router.network, optimiser, rollouts, advantages)
         progress(sum(r.right for r in rollouts) / len(rollouts), share)
-    achieved = _calibrate(pair, router, tasks, training)
+    achieved = _calibrate(pair, router, tasks, training, kept)
     settings = {k: v for k, v in vars(training).items() if k != "judge"}
     settings |= {"judge": getattr(training.judge, "__name__", "likelihood"), "share": achieved}
     return replace(router, settings=settings | {"tasks": len(tasks)})
 
 
-def _begin(pair: Pair, tasks: Sequence[Task], training: Training) -> LearnedRouter:
+def _begin(
+    pair: Pair, tasks: Sequence[Task], training: Training, kept: Partial | None
+) -> LearnedRouter:
     """A network that knows the spread of its features, and thresholds at their quantiles."""
     coin = LearnedRouter(training.kind, pair.fingerprint, RouterNetwork(list(FEATURES)))
     some = range(min(len(tasks), training.questions * training.group))
-    rollouts = _roll_out(pair, coin, tasks, some, training, 0)
+    rollouts = _roll_out(pair, coin, tasks, some, training, 0, kept)
     x = torch.tensor([row for r in rollouts for row in r.features])
     thresholds: list[float] = []
     if training.kind == "policy-guided":
@@ -177,15 +192,20 @@ def _roll_out(
     asked: Sequence[int],
     training: Training,
     seed: int,
+    kept: Partial | None,
 ) -> list[_Rollout]:
     """An answer to each of the questions ``asked``, with routes drawn."""
     policy = _Exploring(router, training.kind == "roro" and training.judge is None)
     seed += 10**6 * training.seed
-    outputs = answers(pair, policy, [tasks[q] for q in asked], training.max_new_tokens, seed)
-    return [
-        _Rollout(question, output, task.right(output.text), *policy.of(output.trace))
-        for question, (task, output) in zip(asked, outputs, strict=True)
-    ]
+
+    def make() -> list[_Rollout]:
+        outputs = answers(pair, policy, [tasks[q] for q in asked], training.max_new_tokens, seed)
+        return [
+            _Rollout(question, output, task.right(output.text), *policy.of(output.trace))
+            for question, (task, output) in zip(asked, outputs, strict=True)
+        ]
+
+    return make() if kept is None else list(kept.batch(make, _Rollout.to_dict, _Rollout.from_dict))
 
 
 def constrained_advantages(rollouts: Sequence[_Rollout], multiplier: float) -> list[list[float]]:
@@ -247,7 +267,11 @@ def _ascend(
 
 
 def _calibrate(
-    pair: Pair, router: LearnedRouter, tasks: Sequence[Task], training: Training
+    pair: Pair,
+    router: LearnedRouter,
+    tasks: Sequence[Task],
+    training: Training,
+    kept: Partial | None,
 ) -> float:
     """Sets the cut; returns the share of large-model tokens that it gives on ``tasks``."""
     low, high = -14.0, 14.0  # log-odds: a network that is sure leaves little between 0 and 1
@@ -256,7 +280,7 @@ def _calibrate(
     for _ in range(10):
         cut = (low + high) / 2
         router.network.cut.fill_(1 / (1 + math.exp(-cut)))
-        found = answers(pair, Learned(router), some, training.max_new_tokens)
+        found = answers(pair, Learned(router), some, training.max_new_tokens, kept=kept)
         shares = [output.cost.large_token_share for _, output in found]
         share = sum(shares) / len(shares)
         best = min(best, (abs(share - training.budget), cut, share))
