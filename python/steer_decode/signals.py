@@ -36,13 +36,30 @@ class Signal:
         return value if self.higher_is_surer else -value
 
 
+# By name, and no lambdas, so that a router can be pickled.
+def _max_logit(stats: LogitStats) -> Tensor:
+    return stats.max_logit
+
+
+def _max_prob(stats: LogitStats) -> Tensor:
+    return stats.max_prob
+
+
+def _entropy(stats: LogitStats) -> Tensor:
+    return stats.entropy
+
+
+def _margin(stats: LogitStats) -> Tensor:
+    return stats.margin
+
+
 SIGNALS: dict[str, Signal] = {
     signal.name: signal
     for signal in (
-        Signal("max-logit", lambda stats: stats.max_logit, column=Packed.MAX_LOGIT),
-        Signal("max-prob", lambda stats: stats.max_prob),
-        Signal("entropy", lambda stats: stats.entropy, False, Packed.ENTROPY),
-        Signal("margin", lambda stats: stats.margin),
+        Signal("max-logit", _max_logit, column=Packed.MAX_LOGIT),
+        Signal("max-prob", _max_prob),
+        Signal("entropy", _entropy, False, Packed.ENTROPY),
+        Signal("margin", _margin),
     )
 }
 

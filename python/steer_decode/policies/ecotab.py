@@ -40,6 +40,7 @@ class Trie:
     """Strings to be found in a text, as whole words, the longest at each place."""
 
     def __init__(self, strings: Sequence[str]) -> None:
+        self._strings = list(strings)
         self._root: dict[str, Any] = {}
         for string in strings:
             node = self._root
@@ -47,6 +48,9 @@ class Trie:
                 node = node.setdefault(letter, {})
             if string:
                 node[""] = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Trie, (self._strings,)  # A pickle of nested nodes would be as deep as a string.
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where the strings stand, from left to right, without overlap."""

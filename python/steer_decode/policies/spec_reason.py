@@ -15,7 +15,7 @@ Grading is no writing: FLOPs as papers count them leave it out. It is in the oth
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from .. import checks
@@ -59,6 +59,13 @@ class SpecReason(Policy):
         self.grades = grade == "log-prob"
         # Of each pair, while there is one: an answer begins without tokenising the request anew.
         self._questions: WeakKeyDictionary[Pair, Question] = WeakKeyDictionary()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is remembered of pairs goes by their identity, which a copy in a pickle has not.
+        return {key: value for key, value in vars(self).items() if key != "_questions"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _questions=WeakKeyDictionary())
 
     def check(self, pair: Pair) -> None:
         self.question(pair)
