@@ -8,9 +8,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 from backends import Run, backends, use_backend
+from hypothesis import HealthCheck, settings
 from samplers import SAMPLERS, Sample, use_sampler
 
 HAS_GPU = torch.cuda.is_available()
+
+# What an example takes, and how fast they are drawn, says how busy the machine is, not what fails.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 if not HAS_GPU:  # read by triton when it is imported, so set before any test module imports it
     os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -7,7 +7,7 @@ A job is {"args": [...], "signal": 2, "taps": 1, "stdin": "", "listens": true} a
 which is that many calls into the command on every machine; or neither, for an end by itself. A job
 that does not listen has Python's own handlers, as whoever calls the functions has. An outcome is
 {"status", "stderr", "left", "calls"}: how the command ended, what it said, how many processes of
-its session are left when it has, and how many calls it had made.
+its session are left when it has, and how many calls it had made, if they were counted.
 
 Each job is a fork of one process that has imported everything, for imports take seconds.
 """
@@ -23,7 +23,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 100  # seconds, after which a command that hangs is ended with a trace of where
+PATIENCE = 600  # seconds, after which a command that hangs is ended with a trace of where
 
 
 def default_signals() -> None:
@@ -60,6 +60,7 @@ def _arm(job: dict[str, Any], calls: list[int]) -> None:
                 hit()
 
         os.register_at_fork(after_in_parent=forked)
+        return
 
     def called(frame: object, event: str, argument: object) -> None:
         if event == "call":

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from interrupted import default_signals
 
-PATIENCE = 120.0  # seconds for one thing to be printed; a machine may be slow and busy
+PATIENCE = 600.0  # seconds for one thing to be printed; a machine may be slow and busy
 
 
 class Terminal:
@@ -82,18 +82,6 @@ class Terminal:
         while self._more(end - time.monotonic()):
             pass
         return self.process.wait(PATIENCE)
-
-    def type_until(self, key: str, shown: str) -> None:
-        """Types ``key`` until ``shown`` is printed.
-
-        Ctrl-C between the print of a prompt and the wait for a key is seen with the next one only.
-        """
-        end = time.monotonic() + PATIENCE
-        while shown not in self.seen and time.monotonic() < end:
-            self.type(key)
-            self._more(5.0)
-            self._more(0.5)
-        self.wait_for(shown)
 
     def _more(self, patience: float) -> bool:
         if not select.select([self._ours], [], [], max(0.0, patience))[0]:

@@ -99,7 +99,8 @@ def test_the_demo_pair_shows_what_to_ask_and_ctrl_c_warns(demo: Terminal) -> Non
     assert "\nL " in drawn
     assert "right" in drawn
     assert "/problem" in plain(obey(demo, "hello there"))
-    demo.type_until("\x03", "Ctrl-C again")
+    demo.type("\x03")
+    demo.wait_for("Ctrl-C again")
     demo.wait_for(READY)
     demo.type("\x04")
     assert demo.wait_for_end() == 0

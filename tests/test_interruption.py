@@ -216,6 +216,23 @@ with raising():
     assert error.splitlines()[-1].endswith("Terminated")
 
 
+@linux
+def test_one_that_does_not_end_a_call_that_waits_is_seen_nevertheless() -> None:
+    """As one between the last line of Python and the call; here it reaches another thread."""
+    lines = """
+reader, writer = os.pipe()
+state = f"/proc/self/task/{threading.get_native_id()}/stat"
+def send():
+    while open(state).read().rpartition(")")[2].split()[0] != "S": pass
+    ctrl_c()
+threading.Thread(target=send, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+os.read(reader, 1)
+print("and on it goes")
+"""
+    assert small_program(lines) == (130, "", "steer: interrupted\n")
+
+
 def test_a_signal_that_is_ignored_from_the_start_stays_so() -> None:
     lines = "signal.signal(signal.SIGINT, signal.SIG_IGN)\nlisten()\nctrl_c()\nprint('on')"
     assert small_program(lines) == (0, "on\n", "")

@@ -67,7 +67,7 @@ def probe(directory: Path, blocked: str = "triton,transformers", **environment: 
         env=base | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

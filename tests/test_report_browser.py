@@ -74,7 +74,7 @@ def browse(page: Path, *flags: str) -> str:
         command.append("--headless=new")
     command += [f"--user-data-dir={page.parent / 'profile'}", "--virtual-time-budget=5000"]
     result = subprocess.run(
-        [*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+        [*command, page.as_uri()], capture_output=True, text=True, timeout=600, check=True
     )
     return result.stdout
 

@@ -86,7 +86,7 @@ def test_a_streamer_is_given_what_stays(policy: Policy, at_once: bool) -> None:
 
 def test_text_is_streamed_to_another_thread() -> None:
     pair = make_pair("llama", 0)
-    streamer = TextIteratorStreamer(pair.tokenizer, skip_prompt=True, timeout=60)
+    streamer = TextIteratorStreamer(pair.tokenizer, skip_prompt=True, timeout=600)
     results: list[Any] = []
     policy = SteerOnline(threshold=9.0)
     thread = threading.Thread(

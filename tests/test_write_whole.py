@@ -31,6 +31,6 @@ def test_what_is_no_file_is_written_and_stays(tmp_path: Path) -> None:
     reader.start()
     check_writable(pipe)
     write_whole(pipe, "text")
-    reader.join(timeout=60)
+    reader.join(timeout=600)
     assert read == ["text"]
     assert pipe.is_fifo()

@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -26,6 +27,8 @@ from typing import Any
 from .text import one_line
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_WAKE = signal.SIGURG
+_WAITS = (0.02, 0.1, 0.5, 2.0)  # seconds; a busy machine may take long to come to the call
 _PATIENCE = 2  # signals in a row for what puts itself in order
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
@@ -106,10 +109,39 @@ def listen() -> None:
 
     A signal that is ignored stays so, as for any program that is started in the background.
     """
+    if not _command.listens:
+        _watch()
     _command.listens = True
     for number in SIGNALS:
         if signal.getsignal(number) not in (signal.SIG_IGN, None):
             signal.signal(number, _hear)
+
+
+def _watch() -> None:
+    """Has a thread wake the main thread up after each signal.
+
+    Python calls a handler between two lines of its own. A signal that comes after the last of them
+    and before a system call that waits would not be seen until the call ends, with the next key
+    that is typed say. Another signal, whose handler does nothing, ends the call.
+    """
+    # A stream that was closed before the start must not become an end of the pipe.
+    while (spare := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(spare)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.signal(_WAKE, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    main = threading.get_ident()
+
+    def wake() -> None:
+        while data := os.read(reader, 512):
+            if any(number in data for number in SIGNALS):
+                for wait in _WAITS:
+                    time.sleep(wait)
+                    signal.pthread_kill(main, _WAKE)
+
+    threading.Thread(target=wake, daemon=True).start()
 
 
 def deafen() -> None:
