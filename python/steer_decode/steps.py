@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from functools import lru_cache
+from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -71,6 +72,10 @@ class StepBoundary:
         self._delimiter = delimiter
         self._classes: dict[tuple[object, ...], Tensor] = {}
         self.look = lru_cache(_REMEMBERED)(self._look)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Made anew from a pickle: what it remembers is bound to it.
+        return StepBoundary, (self._tokenizer, self._vocab_size, *self.settings)
 
     def scan(self, ids: Sequence[int] = (), texts: TokenTexts | None = None) -> StepScan:
         """An open step that begins with ``ids``, to be read token by token.

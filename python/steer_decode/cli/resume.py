@@ -46,8 +46,8 @@ def kept_beside(
     kept = Partial(out, settings)
     if kept.found:
         say.note(
-            f"{kept.found} {records} of a run that was cut off are in {kept.path}: this one goes on "
-            "from there"
+            f"{kept.found} {records} of a run that was cut off are in {kept.path}: this one goes "
+            "on from there"
         )
     for path, difference in kept.others():
         say.note(
