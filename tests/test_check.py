@@ -146,6 +146,7 @@ class TestFit:
             ("qwen3_next", {}, "keeps linear_attention, which cannot be rolled back"),
             ("mamba", {"state_size": 4}, "which cannot be rolled back"),
             ("openai-gpt", {"n_embd": 32, "n_layer": 1, "n_head": 4}, "keeps no KV cache"),
+            ("llama", {"num_hidden_layers": 10**9}, "is to have 1,000,000,000 layers"),
             ("bert", {}, "reads a text in both directions"),
             ("bart", {"d_model": 32, "encoder_layers": 1}, "is an encoder and a decoder"),
             ("t5", {"d_model": 32}, "is an encoder and a decoder"),

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from steer_decode import AlwaysSmall, Pair, Router
+from steer_decode.cache_support import cache_argument
 from steer_decode.cost import ModelShape, Pass, Usage
 from steer_decode.experts import Experts, find_stacks
 from steer_decode.weights import count_parameters, held_bytes, read_weights
 from tiny import make_model, make_tokenizer, prompt_text
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 H, ROWS, LAYERS = 32, 40, 2
 E, K, WIDE, NARROW = 8, 2, 64, 16  # experts, chosen; width of a dense layer and of an expert
@@ -117,6 +118,38 @@ def test_flops_of_mixtures_equal_those_counted(family: str) -> None:
     parts = counter.get_flop_counts()
     angles = sum(sum(n.values()) for name, n in parts.items() if name.endswith(".rotary_emb"))
     assert ModelShape.of(model).flops(1, 0) == counter.get_total_flops() - angles
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cached_bytes_are_those_that_the_model_caches(family: str) -> None:
+    """Latent attention caches latents in transformers 5, expanded keys and values in 4."""
+    assert ModelShape.of(mixture(family)).cache_bytes(5) == cached_bytes(mixture(family), 5)
+
+
+def test_layers_of_different_width() -> None:
+    """Gemma 4: wider heads in full attention, and layers that take the keys of others."""
+    pytest.importorskip("transformers.models.gemma4")
+    sizes: dict[str, Any] = {"hidden_size": H, "intermediate_size": WIDE, "num_hidden_layers": 4}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 40}
+    sizes |= {"global_head_dim": 16, "num_kv_shared_layers": 2, "sliding_window": 8}
+    sizes |= {"layer_types": ["sliding_attention", "full_attention"] * 2, "pad_token_id": 0}
+    sizes |= {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 40}
+    config = AutoConfig.for_model("gemma4_text", **sizes)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    shape = ModelShape.of(model)
+    assert shape.cache_bytes(5) == cached_bytes(model, 5) == 4 * 5 * 2 * (2 * 8 + 2 * 16)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.tensor([[3]]), use_cache=False)
+    assert shape.flops(1, 0) == counter.get_total_flops()
+
+
+def cached_bytes(model: PreTrainedModel, tokens: int) -> int:
+    """What the model's own cache holds of so many tokens."""
+    cache = DynamicCache()
+    with torch.no_grad():
+        model(torch.full((1, tokens), 3), **{cache_argument(model): cache})
+    layers = [layer for layer in cache.layers if layer.keys is not None]
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
 
 
 def test_layers_of_experts_that_are_lists_of_modules() -> None:

@@ -23,6 +23,8 @@ from ..transcript import Writer
 from ..weights import AS_HELD, count_parameters, read_weights
 from .quantized import Quantization, Reckoned
 
+MOST_LAYERS = 10_000  # of a config that is not believed; to make so many takes minutes
+
 
 @dataclass(frozen=True)
 class Side:
@@ -88,6 +90,8 @@ def read_side(
     model = shape = parameters = None
     if getattr(config, "is_encoder_decoder", False):
         problems.append("is an encoder and a decoder: it answers a text, it does not go on with it")
+    elif (layers := _layers(config)) > MOST_LAYERS:
+        problems.append(f"is to have {layers:,} layers, more than any model that can be made")
     else:
         try:
             model = _on_meta(config, chosen)
@@ -120,6 +124,11 @@ def read_side(
         problems=tuple(problems),
         notes=tuple(notes),
     )
+
+
+def _layers(config: Any) -> int:
+    found = getattr(config.get_text_config(decoder=True), "num_hidden_layers", 0)
+    return found if isinstance(found, int) else 0
 
 
 def _on_meta(config: Any, dtype: torch.dtype) -> PreTrainedModel:
