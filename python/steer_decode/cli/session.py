@@ -17,6 +17,7 @@ from urllib.parse import urlparse
 
 from ..errors import SteerError
 from ..util import files
+from . import say
 
 if TYPE_CHECKING:
     from ..pair import Pair
@@ -103,7 +104,7 @@ class Models:
             warnings.filterwarnings("ignore", message=re.escape(TEMPLATES_DIFFER))
             pair = Pair.from_pretrained(small, large, dtype=self.dtype, device=self.device, **more)
         if pair.templates_differ:
-            print(f"steer: {TEMPLATES_DIFFER}", file=sys.stderr)
+            say.note(TEMPLATES_DIFFER)
         return pair
 
 

@@ -42,13 +42,11 @@ def render(
     import markupsafe
 
     here = files(__package__)
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown
-    )
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     glyph = {style: _GLYPHS[style.marker] for style in styles.values()}
     environment.filters |= {"interval": _interval, "quotient": _quotient, "glyph": glyph.get}
     template = environment.from_string((here / "page.html").read_text(encoding="utf-8"))
-    return template.render(
+    page = template.render(
         title=title,
         facts=_facts(results, resamples),
         notes=_notes(results, scopes[0]),
@@ -72,12 +70,8 @@ def render(
         cell=_cell,
         absolute=_absolute,
     )
-
-
-def _shown(value: object) -> object:
-    """What the page says of a value: texts from elsewhere without control characters."""
-    # What is markup is this package's own: the pictures, the script and the styles.
-    return printable(value) if type(value) is str else value
+    # All of it at once: no name or text on its way through the template can be forgotten.
+    return printable(page)
 
 
 def _interval(value: Interval, signed: bool = False) -> tuple[str, str]:
