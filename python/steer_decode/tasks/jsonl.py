@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SteerError
+from ..util.text import short
 from .base import Task
 from .checkers import Checker, load_checker, math_verify, reference
 from .formulas import Undecided
@@ -61,8 +62,8 @@ def jsonl_tasks(
 def _task(record: dict[str, Any], domain: str, problem: str, checker: Checker, where: str) -> Task:
     prompt, answer = text_of(record, "prompt", where), text_of(record, "answer", where)
     difficulty = record.get("difficulty")
-    if difficulty is not None and type(difficulty) is not int:
-        raise SteerError(f"{where}: difficulty must be a whole number, got {difficulty!r}")
+    if difficulty is not None and not (type(difficulty) is int and abs(difficulty) <= 2**31):
+        raise SteerError(f"{where}: difficulty must be a whole number, got {short(difficulty)}")
     if checker is math_verify:
         _check_reference(answer, where)
     return Task(

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SteerError
+from ..util.files import read_text
+from ..util.text import short
 
 # "{1, 2} has how many elements?" is a question, '{"prompt": ...' is meant to be JSON.
 _OBJECT = re.compile(r"\s*\{\s*[\"}]")
@@ -28,12 +30,7 @@ def read_lines(path: Path, what: str, form: str) -> list[tuple[int, str]]:
     Raises:
         SteerError: the file cannot be read, is not UTF-8, or holds blank lines only.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise SteerError(f"cannot read {what} {str(path)!r}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SteerError(f"{str(path)!r} is not UTF-8 text") from error
+    text = read_text(path, what)
     lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         kind = "problems" if what == "tasks" else what
@@ -82,7 +79,7 @@ def text_of(record: dict[str, Any], key: str, where: str) -> str:
     if type(value) is int or (type(value) is float and math.isfinite(value)):
         value = str(value)
     if not isinstance(value, str) or not value.strip():
-        got = "nothing" if value is None else repr(value)
+        got = "nothing" if value is None else short(value)
         raise SteerError(f"{where}: {key!r} must be a text, got {got}")
     try:
         value.encode()
