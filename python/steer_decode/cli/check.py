@@ -9,6 +9,7 @@ import typer
 
 from ..errors import SteerError
 from . import options as opt
+from . import say
 from .session import DEMO, Models, quiet
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def check(
     if as_json:
         from ..util.text import dump
 
-        print(dump(fit.to_dict(), indent=1))
+        say.out(dump(fit.to_dict(), indent=1))
     else:
         from ..preflight.view import page
         from .terminal import console
