@@ -54,6 +54,7 @@ class Run:
         out, err = Screen(), Screen()
         with self._patch.context() as patch:
             patch.setenv("TERM", "xterm-256color")
+            patch.setenv("COLORTERM", "truecolor")  # rich keeps codes of the first it was asked for
             patch.delenv("NO_COLOR", raising=False)
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", err)
