@@ -18,7 +18,7 @@ from steer_decode.bench.plan import OPS, SAMPLINGS
 import steer_kernels
 from steer_kernels.triton.heuristics import NUCLEUS
 
-from gpu import ahead, measure, profiled, sanitized, smoke, subjects, table  # isort: skip
+from gpu import ahead, measure, profiled, sanitized, smoke, subjects  # isort: skip
 from gpu.stages import TOOLS, WRONG  # isort: skip
 
 NAMES = ["logit_stats", *(f"sample_logits {s}" for s in SAMPLINGS), "kv_append_", "step_update_"]
@@ -220,27 +220,6 @@ class TestMeasure:
         assert after["rows"][: len(before["rows"])] == before["rows"]
         assert after["done"] == after["of"]
         assert list(after["errors"]) == ["kv_append_-1-bfloat16-cpu-1T"]
-
-
-def test_table_names_distance_ratio_and_target() -> None:
-    shared = {"op": "logit_stats", "backend": "triton", "device": "cuda", "dtype": "bfloat16",
-              "vocab": 151_936, "k": 20, "sampling": None, "threads": 1}  # fmt: skip
-    rows = []
-    for batch, clock, us in ((1, "events", 9.0), (1, "wall", 40.0), (1, "graph", 5.0),
-                             (64, "events", 8.5), (64, "graph", 8.0)):  # fmt: skip
-        moved = batch * 151_936 * 2
-        row = {**shared, "batch": batch, "clock": clock, "median_us": us, "gbps": moved / us / 1e3}
-        for peer, peer_us in (("torch", 100.0), ("softmax", 50.0)):
-            if (peer, clock) != ("softmax", "graph"):
-                rows.append({**row, "peer": peer, "peer_us": peer_us, "ratio": peer_us / us})
-    found = {"card": "NVIDIA H200", "floors": {"copy_gbps": 4000.0}}
-    head, lines = table.table(rows, found)
-    assert head == ["B", "one read, us", "events, us", "wall, us", "graph, us", "over it",
-                    "target, us", "torch", "softmax"]  # fmt: skip
-    # 303 872 bytes at 4000 GB/s; the slower of events and graph is what has to meet the target.
-    assert lines[0][:6] == ["1", "0.08", "9.0", "40.0", "5.0", "65.8x"]
-    assert lines[0][6:] == ["6.0: missed", "20.00x", "(1.25x)"]
-    assert lines[1][-3:] == ["9.0: met", "12.50x", "(5.88x)"]
 
 
 def test_ahead(rehearse: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
