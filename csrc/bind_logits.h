@@ -20,6 +20,13 @@
 #include "core/sample_logits_params.h"
 #include "core/topk_queue.h"
 
+// The first says why a call of libtorch failed, and exists in the headers of torch 2.13 and newer.
+#ifdef STABLE_TORCH_ERROR_CODE_CHECK
+#define STEER_CHECK_CALL(call) STABLE_TORCH_ERROR_CODE_CHECK(call)
+#else
+#define STEER_CHECK_CALL(call) TORCH_ERROR_CODE_CHECK(call)
+#endif
+
 namespace steer {
 
 using torch::headeronly::ScalarType;
@@ -68,7 +75,7 @@ inline Tensor allocate(int64_t dims, const int64_t* sizes, const int64_t* stride
   const int32_t code =
       torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+  STEER_CHECK_CALL(aoti_torch_empty_strided(
       dims, sizes, strides, code, aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
 }
