@@ -11,15 +11,18 @@
 # PYTHON       the interpreter that .venv is made from         make demo PYTHON=python3.12
 # TORCH_INDEX  a package index to take torch from; without a GPU this one saves gigabytes:
 #              make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# CONSTRAINTS  a file of versions to keep to; none by default, so that torch is the newest there is
+#              and Triton the one that it names            make test CONSTRAINTS=.ci/constraints.txt
 
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST := $(VENV)-oldest
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
-SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f)
+CONSTRAINTS ?=
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(CONSTRAINTS:%=-c %)
+SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(shell find csrc -type f)
 
-.PHONY: demo test test-slow test-oldest ctest ctest-sanitize ctest-neon lint wheel-check check gpu-check clean
+.PHONY: demo test test-slow test-oldest ctest ctest-sanitize ctest-neon lint wheel-check headers-check check gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steer generate --pair demo --problem math:31 --compare --view trace
@@ -62,9 +65,14 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 wheel-check: $(VENV)/.dev
-	PYTHON=$(abspath $(BIN)/python) tests/wheel_smoke.sh
+	PYTHON=$(abspath $(BIN)/python) CONSTRAINTS=$(abspath $(CONSTRAINTS)) \
+	  TORCH_INDEX=$(TORCH_INDEX) tests/wheel_smoke.sh
 
-check: lint test test-slow test-oldest ctest ctest-sanitize ctest-neon wheel-check
+# The bindings against the headers of the oldest torch and of the newest: 200 MB, seconds.
+headers-check: $(VENV)/.dev
+	PYTHON=$(abspath $(BIN)/python) tests/cpp/torch_headers.sh
+
+check: lint test test-slow test-oldest ctest ctest-sanitize ctest-neon wheel-check headers-check
 
 # No .venv and no pip: a machine with a card has its torch, and may have no network. OUT is read from
 # the environment.

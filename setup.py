@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import setup
@@ -22,6 +23,8 @@ from setuptools.command.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).parent
 TORCH_TARGET = "0x020A000000000000"  # the stable ABI as of torch 2.10
+# A free-threaded Python (3.13t, 3.14t) has no limited API: there the wheel is for it alone.
+LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
 DEFAULT_CUDA_ARCHS = "8.0;9.0;10.0+PTX"
 PARTS = ("cpu", "fast", "cuda")
 
@@ -113,7 +116,7 @@ def cpu_extension():
         include_dirs=[str(ROOT / "csrc")],
         depends=headers(),
         extra_compile_args={"cxx": CXX_FLAGS},
-        py_limited_api=True,
+        py_limited_api=LIMITED_API,
     )
 
 
@@ -156,7 +159,7 @@ def cuda_extension():
         libraries=["cudart_static", "dl", "pthread", "rt"],
         depends=headers(),
         extra_compile_args={"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS},
-        py_limited_api=True,
+        py_limited_api=LIMITED_API,
     )
 
 
@@ -187,10 +190,10 @@ def extensions() -> dict:
             "steer-kernels: STEER_BUILD leaves nothing to build: fast is for a build in the source "
             "tree, and cuda needs nvcc, and a torch with CUDA or STEER_FORCE_CUDA=1"
         )
-    return {
-        "ext_modules": modules,
-        "cmdclass": {"build_ext": BuildExtension, "bdist_wheel": Abi3Wheel},
-    }
+    commands = {"build_ext": BuildExtension}
+    if LIMITED_API:
+        commands["bdist_wheel"] = Abi3Wheel
+    return {"ext_modules": modules, "cmdclass": commands}
 
 
 class Abi3Wheel(bdist_wheel):

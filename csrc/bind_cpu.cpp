@@ -259,4 +259,10 @@ PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", "Operators of steer_kernels."
 
 }  // namespace
 
-PyMODINIT_FUNC PyInit__C(void) { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit__C(void) {
+  PyObject* made = PyModule_Create(&module);
+#ifdef Py_GIL_DISABLED  // the one thing that is kept between calls, the instruction set, is atomic
+  if (made != nullptr) PyUnstable_Module_SetGIL(made, Py_MOD_GIL_NOT_USED);
+#endif
+  return made;
+}

@@ -88,4 +88,10 @@ PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C_cuda", "CUDA part of steer_kern
 
 }  // namespace
 
-PyMODINIT_FUNC PyInit__C_cuda(void) { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit__C_cuda(void) {
+  PyObject* made = PyModule_Create(&module);
+#ifdef Py_GIL_DISABLED  // nothing is kept between calls
+  if (made != nullptr) PyUnstable_Module_SetGIL(made, Py_MOD_GIL_NOT_USED);
+#endif
+  return made;
+}

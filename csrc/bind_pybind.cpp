@@ -288,7 +288,8 @@ py::dict build_info() {
 #define TORCH_EXTENSION_NAME _fast
 #endif
 
-PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
+// Nothing is kept between calls but the instruction set, which is atomic.
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, module, py::mod_gil_not_used()) {
   module.doc() = "logit_stats and sample_logits that write into the tensors they are given.";
   find_exchange_table();
   module.def("logit_stats_", &logit_stats_into, py::arg("logits"), py::arg("out"),

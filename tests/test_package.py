@@ -188,3 +188,36 @@ def test_the_wheel_is_abi3_and_complete(tmp_path: Path) -> None:
     assert "steer_kernels/ops/logit_stats.py" in names
     assert any(name.startswith("steer_decode/") for name in names)
     assert not any("/tests/" in name or name.endswith((".cpp", ".cu")) for name in names)
+
+
+# Reads setup.py as on a free-threaded Python, and reports the wheel that it would make.
+FREE_THREADED = """
+import json, runpy, setuptools, sys, sysconfig
+sysconfig.get_config_vars()["Py_GIL_DISABLED"] = 1
+given = {}
+setuptools.setup = given.update
+sys.argv[:] = ["setup.py", "bdist_wheel"]
+runpy.run_path("setup.py")
+distribution = setuptools.Distribution(
+    {**given, "name": "steer-kernels", "version": "0", "script_name": "setup.py"}
+)
+wheel = distribution.get_command_obj("bdist_wheel")
+wheel.ensure_finalized()
+print(json.dumps([list(wheel.get_tag()), [m.py_limited_api for m in given["ext_modules"]]]))
+"""
+
+
+def test_a_free_threaded_python_gets_a_wheel_of_its_own() -> None:
+    """It has no limited API: setuptools and Python.h refuse a build that asks for it."""
+    pytest.importorskip("setuptools.command.bdist_wheel")
+    done = subprocess.run(
+        [sys.executable, "-c", FREE_THREADED],
+        cwd=ROOT, env={**os.environ, "STEER_FORCE_CUDA": "0", "STEER_BUILD": "cpu"},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (python, abi, _platform), limited = json.loads(done.stdout.splitlines()[-1])
+    version = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert python == version
+    assert abi.startswith(version)
+    assert limited == [False]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the wheel, installs it into an empty virtual environment, and uses it there from outside
 # the source tree. PYTHON: the interpreter that builds (it needs torch, setuptools and ninja).
+# CONSTRAINTS, TORCH_INDEX: as in the Makefile.
 set -euo pipefail
 python=${PYTHON:-python3}
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -13,7 +14,8 @@ echo "built $(basename "$wheel"), $(du -k "$wheel" | cut -f1) kB"
 case $wheel in *cp310-abi3*) ;; *) echo "not a cp310-abi3 wheel" >&2; exit 1 ;; esac
 
 "$python" -m venv "$work/venv"
-"$work/venv/bin/python" -m pip --disable-pip-version-check install -q -c "$root/constraints.txt" "$wheel"
+"$work/venv/bin/python" -m pip --disable-pip-version-check install -q \
+  ${CONSTRAINTS:+-c "$CONSTRAINTS"} ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$wheel"
 cd "$work"
 "$work/venv/bin/python" -W error::RuntimeWarning - <<'PY'
 import steer_kernels
