@@ -122,3 +122,9 @@ def test_what_is_given_up_halfway_leaves_the_old_file(tmp_path: Path) -> None:
         give_up()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["f"]
+
+
+def test_lines_end_as_any_system_ends_them(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes("\ufeffa\r\nb\rc\n".encode())
+    assert files.read_text(path) == "a\nb\nc\n"

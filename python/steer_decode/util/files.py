@@ -68,12 +68,13 @@ def read_bytes(path: str | Path, what: str = "") -> bytes:
 
 
 def read_text(path: str | Path, what: str = "") -> str:
-    """The text of a UTF-8 file, without a byte order mark.
+    """The text of a UTF-8 file, without a byte order mark; lines end in "\\n", whatever ended them.
 
     Raises:
         SteerError: as :func:`read_bytes`, or it is not UTF-8.
     """
-    return decoded(read_bytes(path, what), path)
+    text = decoded(read_bytes(path, what), path)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def decoded(data: bytes, path: str | Path) -> str:
