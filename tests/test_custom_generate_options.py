@@ -182,3 +182,27 @@ def test_one_router_serves_several_threads() -> None:
     for thread in threads:
         thread.join()
     assert together == alone
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-38, 1e-39, 1e-45, 5e-324])
+def test_a_temperature_near_zero_is_greedy(temperature: float) -> None:
+    options = {"do_sample": True, "temperature": temperature, "top_k": 0}
+    greedy = door(AlwaysSmall(), ONE, max_new_tokens=LIMIT)
+    assert torch.equal(door(AlwaysSmall(), ONE, max_new_tokens=LIMIT, **options), greedy)
+
+
+@pytest.mark.parametrize("temperature", [1e38, 1e39, 1e300])
+def test_a_temperature_without_bound_draws_alike_what_is_not_masked(temperature: float) -> None:
+    """The head has rows beyond the vocabulary, which are masked and stay so."""
+    pair = make_pair("llama")
+    assert pair.small.config.vocab_size > pair.vocab_size
+    torch.manual_seed(0)
+    options = {"do_sample": True, "temperature": temperature, "top_k": 0, "eos_token_id": 39}
+    ids = door(AlwaysSmall(), ONE, pair, max_new_tokens=120, **options)[0, -120:].tolist()
+    assert len(set(ids)) >= 25
+    assert max(ids) < pair.vocab_size
+
+
+def test_an_infinite_temperature_is_refused() -> None:
+    with pytest.raises(SteerError, match="temperature must be a finite number, got inf"):
+        door(AlwaysSmall(), ONE, do_sample=True, temperature=float("inf"))

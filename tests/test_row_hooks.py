@@ -22,6 +22,7 @@ from steer_decode import (
 )
 from steer_decode.row_hooks import StopText
 from tiny import make_pair, prompt_ids
+from token_kinds import byte_fallback, byte_level
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     GenerationConfig,
@@ -213,3 +214,15 @@ def test_scores_of_a_mended_step_are_those_of_who_wrote_each_token() -> None:
         for kept in (out.scores[i], out.logits[i]):
             torch.testing.assert_close(kept[:, : pair.vocab_size], logits, atol=1e-4, rtol=1e-4)
         ids = out.sequences[:, : ids.shape[1] + 1]
+
+
+@pytest.mark.parametrize("make", [byte_fallback, byte_level])
+@pytest.mark.parametrize("stop", ["。", "答。", "\n\n", "é"])
+def test_a_stop_text_in_bytes_is_found(make: Any, stop: str) -> None:
+    """Wherever within a character the tail begins that is looked at."""
+    tokenizer = make()
+    ids = tokenizer(f"答答答é答答{stop}", add_special_tokens=False)["input_ids"]
+    found = StopText(tokenizer, [stop])
+    ends = [bool(found(torch.tensor([ids[: i + 1]]), None)) for i in range(len(ids))]
+    assert ends[-1]
+    assert sum(ends) == (2 if stop == "é" else 1)

@@ -48,6 +48,8 @@ def check_config(model: PreTrainedModel, config: GenerationConfig) -> None:
             f"routed decoding is greedy or samples, but these options ask for {mode}: leave out "
             "num_beams, penalty_alpha, prompt_lookup_num_tokens and their like"
         )
+    if config.do_sample and config.temperature == float("inf"):
+        raise SteerError("temperature must be a finite number, got inf: give a large one")
     for name in ("output_attentions", "output_hidden_states"):
         if getattr(config, name, None):
             raise SteerError(

@@ -29,6 +29,7 @@ from transformers.generation import (
     PrefixConstrainedLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     SynthIDTextWatermarkLogitsProcessor,
+    TemperatureLogitsWarper,
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 from transformers.generation.streamers import BaseStreamer
@@ -36,7 +37,7 @@ from transformers.generation.streamers import BaseStreamer
 from .errors import SteerError
 from .events import Event, StepClosed, TextDelta
 from .policies import Policy
-from .steps import decode
+from .token_text import START, TokenTexts
 
 # They remember what they were shown, and a step that was taken back cannot be unseen.
 _REMEMBER = {
@@ -44,6 +45,8 @@ _REMEMBER = {
     SynthIDTextWatermarkLogitsProcessor: "watermarking_config of SynthID",
 }
 _END = (MinLengthLogitsProcessor, MinNewTokensLengthLogitsProcessor)
+_REST = 3  # bytes of a character behind its first
+_DIVISIBLE = 1e-30, 1e30  # temperatures by which scores in float32 can be divided
 
 
 def processors_of_row(
@@ -70,6 +73,10 @@ def _of_row(processor: Any, row: int, rows: int, eos_ids: Iterable[int]) -> Any:
                 f"{option} is not supported in routed decoding: {kind.__name__} remembers tokens, "
                 "and a step may be taken back; leave it out"
             )
+    if isinstance(processor, TemperatureLogitsWarper):
+        low, high = _DIVISIBLE
+        within = low <= processor.temperature <= high
+        return processor if within else ExtremeTemperature(processor.temperature)
     own = copy.copy(processor)
     if isinstance(own, RepetitionPenaltyLogitsProcessor):
         if isinstance(own.prompt_ignore_length, Tensor):
@@ -96,6 +103,21 @@ def _of_row(processor: Any, row: int, rows: int, eos_ids: Iterable[int]) -> Any:
 
 def _numbered(allowed: Callable[[int, Tensor], list[int]], batch_id: int) -> Any:
     return lambda _, ids: allowed(batch_id, ids)
+
+
+class ExtremeTemperature(LogitsProcessor):
+    """Scores over a temperature so small or large that float32 would overflow.
+
+    All are lowered by the largest first, which changes no probability: what is left in the limit is
+    that one alone, or every score that is not masked alike.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        self._temperature = temperature
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        lowered = scores.double() - scores.max(dim=-1, keepdim=True).values
+        return (lowered / self._temperature).to(scores.dtype)
 
 
 class RowProcessors(LogitsProcessor):
@@ -153,19 +175,26 @@ class StopText(StoppingCriteria):
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer = tokenizer  # held, as what reads its tokens does not hold it
         self._texts = texts
-        # A token is a byte at least; one more gives the first of them its neighbour.
-        self._tail = max(len(text.encode()) for text in texts) + 1
+        self._of_tokens = TokenTexts.of(tokenizer)
+        # A token is a byte at least; one more gives the first of them its neighbour, and of a
+        # character that the tail begins within there are three more at most.
+        self._tail = max(len(text.encode()) for text in texts) + 1 + _REST
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         done = [self._completes(ids) for ids in input_ids[:, -self._tail :].tolist()]
         return torch.tensor(done, device=input_ids.device)
 
     def _completes(self, ids: list[int]) -> bool:
-        before = decode(self._tokenizer, ids[:-1]).rstrip("\ufffd")
-        now = decode(self._tokenizer, ids)
-        return any(text in now[max(0, len(before) + 1 - len(text)) :] for text in self._texts)
+        # The rest of a character, without its beginning, would break the bytes behind it.
+        while ids and self._of_tokens.continues(ids[0]):
+            ids = ids[1:]
+        text, old, state = "", 0, START
+        for token in ids:
+            piece, state = self._of_tokens.push(state, token)
+            old, text = len(text), text + piece
+        return any(stop in text[max(0, old + 1 - len(stop)) :] for stop in self._texts)
 
 
 def _overrides(policy: Policy, name: str) -> bool:

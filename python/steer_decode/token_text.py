@@ -124,6 +124,11 @@ class TokenTexts:
             return BROKEN * len(state.pending)
         return utf_8_decode(state.pending, "replace", True)[0]
 
+    def continues(self, token: int) -> bool:
+        """Whether ``token`` is a byte of byte fallback within a character, not its first."""
+        raw = self._bytes_of(token) if self.in_runs else None
+        return raw is not None and raw[0] & 0xC0 == 0x80
+
     def alone(self, size: int) -> list[str]:
         """The text of each id below ``size``, decoded alone."""
         if self._backend is None:

@@ -106,8 +106,11 @@ def grading_question(pair: Pair) -> Question:
     """
     tokenizer = pair.large_tokenizer or pair.tokenizer
     if getattr(tokenizer, "chat_template", None) is None:
+        owner = pair.template_owner
+        tokenizer = tokenizer if owner is None else owner
+    if getattr(tokenizer, "chat_template", None) is None:
         raise SteerError(
-            "router 'spec-reason' cannot ask for a digit: the large model has no chat template; "
+            "router 'spec-reason' cannot ask for a digit: neither model has a chat template; "
             "use grade=log-prob"
         )
     messages = [
