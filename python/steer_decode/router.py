@@ -124,7 +124,7 @@ class Router:
                 would not fit in memory. It is raised here, before any model runs.
         """
         sampling = Sampling(temperature, top_p, top_k, min_p)
-        ids = self.pair.encode(prompt, chat, chat_template_kwargs)
+        ids = self.pair.encode(prompt, chat, **_told(chat_template_kwargs))
         return RoutedStream(self, Transcript(ids), max_new_tokens, sampling, seed)
 
     def cohort(self, prompts: Sequence[Prompt], **options: Any) -> list[RoutedOutput]:
@@ -168,7 +168,7 @@ class Router:
         prompts = listed(prompts)
         for i, prompt in enumerate(prompts):
             try:
-                ids = self.pair.encode(prompt, chat, chat_template_kwargs)
+                ids = self.pair.encode(prompt, chat, **_told(chat_template_kwargs))
                 transcripts.append(Transcript(ids))
             except SteerError as error:
                 raise SteerError(f"prompt {i}: {error}") from error
@@ -180,3 +180,8 @@ class Router:
         if len(seeds) != len(prompts):
             raise SteerError(f"seed must be one number or {len(prompts)} of them, got {len(seeds)}")
         return Cohort(self, transcripts, max_new_tokens, sampling, seeds)
+
+
+def _told(chat_template_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """An option of :meth:`Pair.encode`, given only where it is set: a stand-in may have none."""
+    return {} if chat_template_kwargs is None else {"chat_template_kwargs": chat_template_kwargs}
