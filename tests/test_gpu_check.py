@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -161,6 +162,15 @@ def ended(process: int) -> None:
     raise AssertionError(f"process {process} is still there")
 
 
+def hours_pass(monkeypatch: pytest.MonkeyPatch, event: Path, seconds: float) -> None:
+    """The runner's clock jumps as soon as a file is there: limits without waiting for them."""
+
+    def monotonic() -> float:
+        return time.monotonic() + (seconds if event.exists() else 0.0)
+
+    monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=monotonic))
+
+
 class TestRunner:
     def test_none_stops_the_next(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "out"
@@ -194,37 +204,33 @@ class TestRunner:
         assert ran.run()
         assert json.loads((tmp_path / "out" / "summary.json").read_text())["passed"]
 
-    def test_over_its_limit_with_all_its_children(self, tmp_path: Path) -> None:
+    def test_over_its_limit_with_all_its_children(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         out = tmp_path / "out"
-        ran = check(
-            out,
-            stage(
-                "long",
-                "trap '' INT",  # deaf to the first word
-                "(trap '' INT; sleep 600) & echo $! > out/child",
-                "echo half > out/long.json",
-                "echo begun",
-                "sleep 600",
-                seconds=1.0,
-                writes=("long.json",),
-            ),
-            stage("next", "true"),
+        hours_pass(monkeypatch, out / "ready", 70)
+        monkeypatch.setattr(runner, "GRACE", 0.2)
+        long = (
+            "trap '' INT",  # deaf to the first word
+            "(trap '' INT; sleep 600) & echo $! > out/child",
+            "echo half > out/long.json",
+            "echo begun",
+            "touch out/ready; sleep 600",
         )
-        grace, runner.GRACE = runner.GRACE, 0.2
-        try:
-            assert not ran.run()
-        finally:
-            runner.GRACE = grace
+        ran = check(out, stage("long", *long, writes=("long.json",)), stage("next", "true"))
+        assert not ran.run()
         assert outcome(out)["long"] == ("over its limit", "begun")
         assert outcome(out)["next"] == ("ok", "it printed nothing")
         ended(int((out / "child").read_text()))
         assert (out / "long.json").read_text() == "half\n"
 
-    def test_asked_before_it_is_killed(self, tmp_path: Path) -> None:
+    def test_asked_before_it_is_killed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         out = tmp_path / "out"
-        deaf = "trap 'echo kept; exit 0' INT; while :; do sleep 0.05; done"
-        slow = stage("long", deaf, seconds=1.0)
-        assert not check(out, slow).run()
+        hours_pass(monkeypatch, out / "ready", 70)
+        slow = "trap 'echo kept; exit 0' INT; touch out/ready; while :; do sleep 0.05; done"
+        assert not check(out, stage("long", slow)).run()
         assert outcome(out)["long"] == ("over its limit", "kept")
 
     def test_children_that_outlive_a_stage_end_with_it(self, tmp_path: Path) -> None:
@@ -249,21 +255,21 @@ class TestRunner:
             assert found["tests"][1] == "as smoke found wrong results"
 
     def test_the_budget_is_for_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(runner, "LEAST", 0.5)
-        ran = check(tmp_path / "out", stage("a", "sleep 600"), stage("b", "true"), budget=1.0)
-        assert not ran.run()
-        found = outcome(tmp_path / "out")
+        out = tmp_path / "out"
+        hours_pass(monkeypatch, out / "ready", 700)
+        check(out, stage("a", "touch out/ready; sleep 600"), stage("b", "true")).run()
+        found = outcome(out)
         assert found["a"][0] == "over its limit"
-        assert found["b"] == ("no time left", "of 1 s for all stages")
+        assert found["b"] == ("no time left", "of 600 s for all stages")
 
     def test_what_is_reserved_for_a_later_stage_is_left_to_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(runner, "LEAST", 0.5)
-        later = stage("b", "true", reserve=59)
-        check(tmp_path / "out", stage("a", "sleep 600"), later, budget=60).run()
-        found = outcome(tmp_path / "out")
-        assert (found["a"][0], found["b"][0]) == ("over its limit", "ok")
+        out = tmp_path / "out"
+        hours_pass(monkeypatch, out / "ready", 110)
+        first = stage("a", "touch out/ready; sleep 20", seconds=600)
+        check(out, first, stage("b", "true", reserve=500)).run()
+        assert [status for status, _ in outcome(out).values()] == ["over its limit", "ok"]
 
     def test_files_of_an_earlier_check_are_not_taken_for_new(self, tmp_path: Path) -> None:
         out = tmp_path / "out"

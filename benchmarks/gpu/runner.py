@@ -158,6 +158,7 @@ class Check:
 
     def _wait(self, stage: Stage, log: Path, seconds: float) -> int | None:
         """Exit status of the command, or None if its time was up. Leaves no process of it."""
+        end = time.monotonic() + seconds
         kept = {name: value for name, value in os.environ.items() if name not in SWITCHES}
         environment = {**kept, **stage.environment, "PYTHONUNBUFFERED": "1"}
         with log.open("wb") as file:
@@ -174,7 +175,6 @@ class Check:
             except OSError as error:
                 file.write(f"{stage.command[0]}: {error.strerror}\n".encode())
                 return 127
-            end = time.monotonic() + seconds
             try:
                 while (left := end - time.monotonic()) > 0:
                     with contextlib.suppress(subprocess.TimeoutExpired):
