@@ -8,6 +8,7 @@ from functools import cache
 from transformers import PreTrainedModel
 
 from .errors import SteerError
+from .wrapped import unwrapped
 
 NO_ROLL_BACK = (
     "which cannot be rolled back to a watermark: use a model with full or sliding-window attention "
@@ -17,7 +18,7 @@ NO_ROLL_BACK = (
 
 def cache_argument(model: PreTrainedModel) -> str:
     """What ``model.forward`` calls its KV cache: transformers 5.24 renamed it."""
-    return _cache_argument(type(model))  # type: ignore[arg-type]  # classes are hashable
+    return _cache_argument(type(unwrapped(model)))
 
 
 @cache  # reading a signature takes as long as a token of a small model

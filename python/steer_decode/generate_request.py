@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from transformers.generation import EosTokenCriteria
 
 from .errors import SteerError
 from .pair import Pair
+from .wrapped import unwrapped
 
 # What ``generate`` prepares for a loop of its own; the caches of a router are the router's.
 _PREPARED = {
@@ -25,10 +27,13 @@ _PREPARED = {
 
 
 def check_model(pair: Pair, model: PreTrainedModel) -> None:
-    """Refuses any model but the small one of ``pair``."""
-    if model is pair.small:
+    """Refuses any model but the small one of ``pair``.
+
+    Where it is wrapped (PEFT, torch.compile), the one inside is what comes here.
+    """
+    if unwrapped(model) is unwrapped(pair.small):
         return
-    if model is pair.large:
+    if unwrapped(model) is unwrapped(pair.large):
         raise SteerError(
             "custom_generate was given a router by its large model: "
             "call generate of router.pair.small, the large one is in the router"
@@ -72,7 +77,7 @@ def prompt_rows(pair: Pair, input_ids: Tensor, model_kwargs: dict[str, Any]) -> 
             one piece, or one that :meth:`Pair.checked` refuses; the message names the row.
     """
     for name, value in model_kwargs.items():
-        if name not in _PREPARED and value is not None:
+        if name not in _PREPARED and not _says_nothing(name, value):
             raise SteerError(f"{name} is not supported in routed decoding: give input_ids only")
     for name in ("cache", "past_key_values"):
         cache = model_kwargs.get(name)
@@ -96,8 +101,8 @@ def prompt_rows(pair: Pair, input_ids: Tensor, model_kwargs: dict[str, Any]) -> 
                 "on the left (padding_side='left')"
             )
         if positions is not None:
-            own = positions[min(row, len(positions) - 1)].tolist()[start:]
-            if own != list(range(len(own))):
+            planes = positions[..., min(row, positions.shape[-2] - 1), start:]
+            if not bool((planes == torch.arange(len(ids) - start, device=planes.device)).all()):
                 raise SteerError(
                     f"position_ids of row {row} do not count from 0: leave position_ids out"
                 )
@@ -106,6 +111,17 @@ def prompt_rows(pair: Pair, input_ids: Tensor, model_kwargs: dict[str, Any]) -> 
         except SteerError as error:
             raise SteerError(f"row {row}: {error}") from error
     return rows
+
+
+def _says_nothing(name: str, value: Any) -> bool:
+    """Whether an input beside the text is none: ``generate`` adds empty ones for image models."""
+    if isinstance(value, Mapping):
+        return all(_says_nothing(name, each) for each in value.values())
+    if isinstance(value, list | tuple):
+        return not value
+    if isinstance(value, Tensor) and name.endswith("token_type_ids"):  # 0 is text
+        return not bool(value.any())
+    return value is None
 
 
 def call_eos_ids(pair: Pair, criteria: StoppingCriteriaList) -> frozenset[int]:

@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from .errors import OutOfMemoryError, SteerError
 from .model_code import check_no_code
+from .placing import model_class
 
 # Keywords that only tokenizers take: a model would refuse them.
 _OF_TOKENIZERS = {
@@ -152,7 +153,7 @@ def load_model(name: str, source: str | Path, dtype: Any, options: Mapping[str, 
     careless = own.get("ignore_mismatched_sizes", False)
     # Asked to ignore sizes it says which they are; asked to raise, only that there are some.
     more = {**own, "dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    model, found = _read(AutoModelForCausalLM, name, source, more)
+    model, found = _read(model_class(source, own), name, source, more)
     for mismatch in [] if careless else sorted(found["mismatched_keys"]):
         # Before transformers 5 it is the key alone.
         key, *shapes = (mismatch,) if isinstance(mismatch, str) else mismatch

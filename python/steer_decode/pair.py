@@ -19,6 +19,7 @@ from .cache_support import check_cache_support
 from .cost import ModelShape
 from .errors import ContextFullError, SteerError
 from .loading import chosen_dtype, load_model, load_tokenizer
+from .placing import placed
 from .prompt import Messages, Prompt, encode, render, tokenize
 from .rope import boundaries, context_length
 from .serving import Serving
@@ -96,10 +97,12 @@ class Pair:
         """Loads both models by hub id or path.
 
         Args:
-            small, large: anything that ``AutoModelForCausalLM.from_pretrained`` takes.
+            small, large: anything that ``AutoModelForCausalLM.from_pretrained`` takes, or
+                ``AutoModelForImageTextToText`` for texts.
             dtype: of both models; by default the checkpoint's on a GPU and float32 on a CPU.
             torch_dtype: the older name of ``dtype``.
-            device: of both models; by default the GPU where there is one.
+            device: of both models; by default the GPU where there is one. Models that
+                ``device_map`` spreads, and quantized ones, stay where they were loaded.
             kwargs: handed on to ``from_pretrained``: what only tokenizers take (``use_fast``,
                 ``padding_side``, ``chat_template``, ...) to both tokenizers, where files are and
                 how they are fetched (``revision``, ``token``, ...) to all four, the rest to both
@@ -110,12 +113,17 @@ class Pair:
                 that do not fit their configuration, or tokenizers that differ.
             OutOfMemoryError: a model does not fit in memory.
         """
+        if device is not None and kwargs.get("device_map") is not None:
+            raise SteerError(
+                f"device={device!r} and device_map={kwargs['device_map']!r} both say where the "
+                "models go: give one of them"
+            )
         device, dtype = placement(device, chosen_dtype(dtype, torch_dtype))
         tokenizers = [load_tokenizer("small", small, kwargs)]
         tokenizers.append(load_tokenizer("large", large, kwargs))
         check_same_vocabulary(*tokenizers)
         models = [
-            load_model(name, source, dtype, kwargs).to(device)
+            placed(load_model(name, source, dtype, kwargs), device)
             for name, source in (("small", small), ("large", large))
         ]
         return cls(models[0], models[1], tokenizers[0], tokenizers[1])

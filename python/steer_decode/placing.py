@@ -1,0 +1,54 @@
+"""Which class of transformers loads a model, and where the model stays once it is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedModel,
+)
+
+_SOURCE = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "trust_remote_code")
+
+
+def model_class(source: str | Path, options: dict[str, Any]) -> Any:
+    """The auto class for a folder or hub id: of causal models, or of image-text models.
+
+    Args:
+        source: as ``from_pretrained`` takes it. What cannot be read is left to that to say.
+        options: of ``from_pretrained``.
+    """
+    where = {name: options[name] for name in _SOURCE if name in options}
+    where.setdefault("trust_remote_code", False)  # or transformers would ask at a terminal
+    try:
+        kind = type(AutoConfig.from_pretrained(str(source), **where))
+    except Exception:
+        return AutoModelForCausalLM
+    images = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    if images and kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForImageTextToText
+    return AutoModelForCausalLM
+
+
+def placed(model: PreTrainedModel, device: torch.device | str) -> PreTrainedModel:
+    """``model`` on ``device``, unless its weights have places that must not be changed.
+
+    Those of a model with a device map stay where the map says, on several devices perhaps; those of
+    a quantized one stay where they were quantized.
+    """
+    if getattr(model, "hf_device_map", None) or getattr(model, "is_quantized", False):
+        return model
+    moved: PreTrainedModel = model.to(device)  # type: ignore[arg-type]
+    return moved
+
+
+def is_spread(model: torch.nn.Module) -> bool:
+    """Whether the weights of a model lie on more than one device."""
+    return len({weight.device for weight in model.parameters()}) > 1
