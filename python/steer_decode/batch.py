@@ -18,6 +18,7 @@ from .conversation import Conversation
 from .drawing import Drawer
 from .errors import BrokenModelError, OutOfMemoryError, SteerError
 from .events import Event, TextDelta
+from .gradients import without_gradients
 from .judging import ask, grade
 from .lane import Lane, lanes_of
 from .pair import Pair
@@ -77,7 +78,8 @@ class Batch:
         for row, conversation in enumerate(conversations):
             conversation.watermark = partial(_watermark, self.lanes, row, conversation.transcript)
         self._running = [c.run() for c in conversations]
-        self._inference = torch.inference_mode()  # one for all tokens: as a decorator it is slower
+        # One for all tokens: as a decorator it is slower.
+        self._inference = without_gradients(pair.small, pair.large)
         self._asks: dict[int, Ask] = {}
         self._grades: dict[int, Grade] = {}  # drafts that wait for the large model
         self._closed: dict[int, Step] = {}  # steps that wait for their verdict

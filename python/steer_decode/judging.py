@@ -7,9 +7,10 @@ all answers whose drafts wait, not once for each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
 from itertools import groupby
-from typing import NamedTuple
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,8 +18,24 @@ from torch import Tensor
 from steer_kernels import logit_stats
 
 from .asks import Graded
+from .gradients import without_gradients
 from .lane import Lane
 from .policies import Question
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _without_gradients(judge: Callable[Concatenate[Lane, _P], _T]) -> Callable[Concatenate[Lane, _P], _T]:
+    """``judge`` as it is, in the mode that the lane's model asks for."""
+
+    @wraps(judge)
+    def judged(lane: Lane, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with without_gradients(lane.model):
+            return judge(lane, *args, **kwargs)
+
+    return judged
 
 
 class _Draft(NamedTuple):
@@ -35,7 +52,7 @@ class _Draft(NamedTuple):
         return self.n if self.before else self.n + 1
 
 
-@torch.inference_mode()
+@_without_gradients
 def grade(
     lane: Lane, rows: Sequence[int], counts: Sequence[int], vocab_size: int
 ) -> dict[int, Graded | None]:
@@ -116,7 +133,7 @@ def _groups(drafts: Sequence[_Draft], most: int) -> Iterator[list[_Draft]]:
     yield group
 
 
-@torch.inference_mode()
+@_without_gradients
 def ask(
     lane: Lane, rows: Sequence[int], question: Question, vocab_size: int
 ) -> dict[int, Graded | None]:

@@ -20,6 +20,7 @@ from .budget import PART, SHORT, Budget
 from .cache import KVCache
 from .cost import ModelShape, Pass, Usage
 from .forward import Forward
+from .gradients import without_gradients
 from .last_logits import LastLogits
 from .pair import Pair
 from .serving import USUAL, Serving
@@ -125,8 +126,8 @@ class Lane:
         Returns:
             Raw logits of the next token [n, V], in the order of ``rows``, in the model's dtype.
         """
-        if not torch.is_inference_mode_enabled():  # to switch it on takes as long as the rest here
-            with torch.inference_mode():
+        if torch.is_grad_enabled():  # to switch them off takes as long as the rest here
+            with without_gradients(self.model):
                 return self.catch_up(rows)
         behind = []
         for row in rows:

@@ -25,6 +25,7 @@ from steer_kernels import RowFlag, StepState, sample_logits, step_update_
 from .asking import signal_of
 from .asks import Draw
 from .conversation import Conversation
+from .gradients import without_gradients
 from .host_reads import host_reads
 from .lane import Lane
 from .policies import Policy
@@ -76,7 +77,6 @@ class RunAhead:
         self._buffers: dict[int, _Buffers] = {}
         self._graphs: dict[tuple[int, ...], torch.cuda.CUDAGraph] = {}
 
-    @torch.inference_mode()
     def write(
         self, rows: Sequence[int], conversations: Sequence[Conversation]
     ) -> dict[int, Written]:
@@ -86,6 +86,12 @@ class RunAhead:
             rows: of the lane; each asks for a token.
             conversations: of all rows of the lane.
         """
+        with without_gradients(self._lane.model):
+            return self._write(rows, conversations)
+
+    def _write(
+        self, rows: Sequence[int], conversations: Sequence[Conversation]
+    ) -> dict[int, Written]:
         lane = self._lane
         rows = lane.prefill(rows)
         turns = min(self._turns, *(conversations[r].room for r in rows))
