@@ -18,7 +18,8 @@ NO_ROLL_BACK = (
 
 def cache_argument(model: PreTrainedModel) -> str:
     """What ``model.forward`` calls its KV cache: transformers 5.24 renamed it."""
-    return _cache_argument(type(unwrapped(model)))
+    kind: type[PreTrainedModel] = type(unwrapped(model))
+    return _cache_argument(kind)  # type: ignore[arg-type]  # classes are hashable
 
 
 @cache  # reading a signature takes as long as a token of a small model

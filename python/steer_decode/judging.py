@@ -22,12 +22,13 @@ from .gradients import without_gradients
 from .lane import Lane
 from .policies import Question
 
-
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def _without_gradients(judge: Callable[Concatenate[Lane, _P], _T]) -> Callable[Concatenate[Lane, _P], _T]:
+def _without_gradients(
+    judge: Callable[Concatenate[Lane, _P], _T],
+) -> Callable[Concatenate[Lane, _P], _T]:
     """``judge`` as it is, in the mode that the lane's model asks for."""
 
     @wraps(judge)

@@ -45,7 +45,7 @@ def placed(model: PreTrainedModel, device: torch.device | str) -> PreTrainedMode
     """
     if getattr(model, "hf_device_map", None) or getattr(model, "is_quantized", False):
         return model
-    moved: PreTrainedModel = model.to(device)  # type: ignore[arg-type]
+    moved: PreTrainedModel = model.to(device)
     return moved
 
 

@@ -14,6 +14,7 @@ model as it is loaded.
 
 from __future__ import annotations
 
+import inspect
 import time
 import weakref
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from .probe_rope import probe_rope
 from .rope import boundaries
 from .serving import USUAL, Serving
 from .transcript import Transcript
+from .wrapped import unwrapped
 
 TOKENS = 8  # of a text
 SMALL_WINDOW = 64  # sliding windows up to here are crossed by the texts
@@ -293,8 +295,16 @@ def _far(model: PreTrainedModel, shape: ModelShape) -> int:
 
 
 def _from_scratch(model: PreTrainedModel, texts: Tensor) -> Tensor:
-    """Logits [n, l, V] behind every token of ``texts`` [n, l], by one pass without a cache."""
-    out = model(input_ids=texts, attention_mask=torch.ones_like(texts), use_cache=False)
+    """Logits [n, l, V] behind every token of ``texts`` [n, l], by one pass without a cache.
+
+    Positions are given where the model takes them, as ``generate`` does: left to themselves, those
+    of RoBERTa and its kin do not begin at 0.
+    """
+    more = {}
+    if "position_ids" in inspect.signature(unwrapped(model).forward).parameters:
+        more["position_ids"] = torch.arange(texts.shape[1], device=texts.device).expand_as(texts)
+    mask = torch.ones_like(texts)
+    out = model(input_ids=texts, attention_mask=mask, use_cache=False, **more)
     logits: Tensor = out.logits
     if not bool(torch.isfinite(logits).all()):
         raise _NotSound

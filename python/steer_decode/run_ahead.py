@@ -28,6 +28,7 @@ from .conversation import Conversation
 from .gradients import without_gradients
 from .host_reads import host_reads
 from .lane import Lane
+from .placing import is_spread
 from .policies import Policy
 from .sampling import Sampling
 from .span import rounded_up
@@ -73,7 +74,8 @@ class RunAhead:
         self._token_class = token_class.to(self._device)
         self._vocab_size = vocab_size
         self._turns = turns
-        self._captures = self._device.type == "cuda"
+        # A graph is of one device.
+        self._captures = self._device.type == "cuda" and not is_spread(lane.model)
         self._buffers: dict[int, _Buffers] = {}
         self._graphs: dict[tuple[int, ...], torch.cuda.CUDAGraph] = {}
 
