@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import transformers
 from steer_decode import Pair
 from tiny import VOCABULARY, make_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -97,13 +98,18 @@ def stretched(seed: int, kind: str, length: int = 64, factor: float = 4.0) -> Pr
     return causal("qwen2", seed, **rope_config(rope), max_position_embeddings=length)
 
 
+def rope_name() -> str:
+    """What configs of transformers 5, or 4, call the parameters of rotary positions."""
+    return (
+        "rope_parameters"
+        if int(transformers.__version__.partition(".")[0]) >= 5
+        else "rope_scaling"
+    )
+
+
 def rope_config(rope: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a config of transformers 5, or 4."""
-    import transformers
-
-    if int(transformers.__version__.partition(".")[0]) >= 5:
-        return {"rope_parameters": rope}
-    return {"rope_scaling": rope}
+    return {rope_name(): rope}
 
 
 def pair_of(small: PreTrainedModel, large: PreTrainedModel) -> Pair:
