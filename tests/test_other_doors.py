@@ -10,7 +10,7 @@ import pytest
 import torch
 from families import SIZES, greedy, made, pair_of
 from steer_decode import AlwaysSmall, Pair, Router, SteerError
-from steer_decode.loading import placed
+from steer_decode.placing import placed
 from steer_decode.wrapped import unwrapped
 from tiny import make_model, make_tokenizer, prompt_ids, save_pair
 from torch import nn
@@ -22,7 +22,7 @@ TOKENS = 10
 
 def both_doors(pair: Pair) -> tuple[list[int], list[int]]:
     """What the small model writes after ``IDS`` through either door."""
-    pair.__dict__["encode"] = lambda prompt, chat=None: IDS
+    pair.__dict__["encode"] = lambda prompt, *more: IDS
     router = Router(pair, AlwaysSmall())
     front = router.generate("as given", max_new_tokens=TOKENS).token_ids
     return front, greedy(pair.small, IDS, TOKENS, custom_generate=router)

@@ -41,7 +41,7 @@ def greedy(model: PreTrainedModel, ids: list[int], tokens: int) -> list[int]:
 
 def given(pair: Pair, prompts: list[list[int]]) -> None:
     rows = iter(prompts)
-    pair.__dict__["encode"] = lambda prompt, chat=None: next(rows)
+    pair.__dict__["encode"] = lambda prompt, *more: next(rows)
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +144,7 @@ def test_a_text_ends_at_the_scaled_length() -> None:
         assert pair.max_length == 256
         ids = prompt_ids(1, 99)
         expected = greedy(pair.small, ids, 12)
-        pair.__dict__["encode"] = lambda prompt, chat=None, ids=ids: ids
+        pair.__dict__["encode"] = lambda prompt, *more, ids=ids: ids
         assert Router(pair, AlwaysSmall()).generate("x", max_new_tokens=12).token_ids == expected
 
 
