@@ -23,7 +23,7 @@ from steer_decode import (
 from steer_decode.attention import DirectAttention
 from steer_decode.host_reads import host_reads
 from steer_decode.steps import StepBoundary
-from tiny import FAMILIES, make_pair, prompt_text
+from tiny import FAMILIES, make_pair, prompt_ids, prompt_text
 
 PAIRS = {family: make_pair(family, 0) for family in (*FAMILIES, "olmo3")}
 POLICIES = (
@@ -32,6 +32,17 @@ POLICIES = (
     RandomShare(0.5),
     AlwaysLarge(),
 )
+
+
+@pytest.mark.parametrize("family", ["llama", "olmo3"])
+def test_an_answer_shorter_than_the_least_chunk(family: str) -> None:
+    pair = PAIRS[family]
+    for prompt in (2, 5, 13):
+        for limit in (1, 2, 4, 7):
+            ids = prompt_ids(0)[:prompt]
+            expected = Router(pair, RandomShare(0.5)).generate(ids, max_new_tokens=limit)
+            output = Router(pair, RandomShare(0.5), turns=4).generate(ids, max_new_tokens=limit)
+            assert output.token_ids == expected.token_ids
 
 
 def trace_of(output) -> list:  # type: ignore[no-untyped-def]

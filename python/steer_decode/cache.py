@@ -152,7 +152,8 @@ class KVCache(Cache):
             return span.starts[None]
         if length == span.size == 1:
             return span.starts[:, None]
-        line = self._numbers(span.starts.device)
+        # A pass whose shape is rounded up may be longer than the buffers are.
+        line = self._numbers(span.starts.device, length)
         if not span.ragged:
             return line[span.start : span.start + length].expand(span.size, length)
         positions = span.starts[:, None]
@@ -164,10 +165,10 @@ class KVCache(Cache):
             positions[:, -1] = self.reach
         return positions
 
-    def _numbers(self, device: torch.device) -> Tensor:
+    def _numbers(self, device: torch.device, least: int = 0) -> Tensor:
         """0, 1, 2 and so on: a view of them costs less than a new tensor of indices a token."""
-        if self._counted <= max(self.capacity, self.rows):
-            self._counted = 2 * max(self.capacity, self.rows) + 1
+        if self._counted <= max(self.capacity, self.rows, least):
+            self._counted = 2 * max(self.capacity, self.rows, least) + 1
             self._line = torch.arange(self._counted, device=device)
         return self._line
 

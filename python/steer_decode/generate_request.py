@@ -78,6 +78,10 @@ def prompt_rows(pair: Pair, input_ids: Tensor, model_kwargs: dict[str, Any]) -> 
     """
     for name, value in model_kwargs.items():
         if name not in _PREPARED and not _says_nothing(name, value):
+            if (
+                name == "mm_encoder_outputs"
+            ):  # what transformers has made of pixel_values and its kin
+                name = f"{', '.join(value)} input"
             raise SteerError(f"{name} is not supported in routed decoding: give input_ids only")
     for name in ("cache", "past_key_values"):
         cache = model_kwargs.get(name)

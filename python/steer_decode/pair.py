@@ -113,7 +113,8 @@ class Pair:
                 that do not fit their configuration, or tokenizers that differ.
             OutOfMemoryError: a model does not fit in memory.
         """
-        if device is not None and kwargs.get("device_map") is not None:
+        mapped = kwargs.get("device_map") is not None
+        if device is not None and mapped:
             raise SteerError(
                 f"device={device!r} and device_map={kwargs['device_map']!r} both say where the "
                 "models go: give one of them"
@@ -123,7 +124,7 @@ class Pair:
         tokenizers.append(load_tokenizer("large", large, kwargs))
         check_same_vocabulary(*tokenizers)
         models = [
-            placed(load_model(name, source, dtype, kwargs), device)
+            placed(load_model(name, source, dtype, kwargs), None if mapped else device)
             for name, source in (("small", small), ("large", large))
         ]
         return cls(models[0], models[1], tokenizers[0], tokenizers[1])

@@ -37,13 +37,14 @@ def model_class(source: str | Path, options: dict[str, Any]) -> Any:
     return AutoModelForCausalLM
 
 
-def placed(model: PreTrainedModel, device: torch.device | str) -> PreTrainedModel:
-    """``model`` on ``device``, unless its weights have places that must not be changed.
+def placed(model: PreTrainedModel, device: torch.device | str | None) -> PreTrainedModel:
+    """``model`` on ``device``, unless that is None or its weights have places of their own.
 
     Those of a model with a device map stay where the map says, on several devices perhaps; those of
     a quantized one stay where they were quantized.
     """
-    if getattr(model, "hf_device_map", None) or getattr(model, "is_quantized", False):
+    spread = getattr(model, "hf_device_map", None) or getattr(model, "is_quantized", False)
+    if device is None or spread:
         return model
     moved: PreTrainedModel = model.to(device)
     return moved
