@@ -12,9 +12,9 @@ import torch
 
 TILE = 2048  # columns that share one (m, S, T); fixed, because the bits of the sums follow it
 # 128 threads of 16 columns each: two (16-bit) or four (fp32) 128-bit loads in flight per thread.
-LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
-# With cuts. Left to itself, ptxas gives some of these kernels few registers, and spills.
-CUT_LAUNCH = {**LAUNCH, "maxnreg": 128}
+# Registers for four programs on a multiprocessor: ptxas, left to itself, takes more for some of the
+# kernels, and for others so few that it spills; which, depends on its version.
+LAUNCH = {"num_warps": 4, "enable_fp_fusion": False, "maxnreg": 128}
 # One program reads a whole row, again and again: more threads, with half the columns each.
 SELECT_LAUNCH = {"num_warps": 8, "enable_fp_fusion": False, "maxnreg": 192}
 MAX_SPLITS = 128  # bounds the candidates that the last program of a row reads again

@@ -36,6 +36,7 @@ from steer_kernels.triton.topk import (
     store_ordered,
 )
 
+WEIGHTLESS = tl.constexpr(-150.0)  # exp of this, and of all below, is 0 in float32
 MERGE_TILES = tl.constexpr(128)  # tiles merged at a time, in ascending order
 
 # ---- device: loading a tile as fp32 [GROUPS, VEC] --------------------------------------------
@@ -69,6 +70,31 @@ def _load_wide(start, skew, GROUPS: tl.constexpr, VEC: tl.constexpr):
 
 
 @triton.jit
+def _load_two(row, at, apart: tl.constexpr, vocab_size):
+    """The columns `at` and `at + apart`, -inf beyond the vocabulary: [GROUPS, 2]."""
+    low = tl.load(row + at, mask=at < vocab_size, other=float("-inf"))
+    high = tl.load(row + at + apart, mask=at + apart < vocab_size, other=float("-inf"))
+    return tl.join(low, high)
+
+
+@triton.jit
+def _load_ragged(row, first, vocab_size, GROUPS: tl.constexpr, VEC: tl.constexpr):
+    """The columns from `first` on, under a mask, joined as _load_wide joins them.
+
+    So both have one layout, a thread owning whole groups. A load of [GROUPS, VEC] has another, and
+    where the two meet, wide values too would go through shared memory.
+    """
+    at = first + tl.arange(0, GROUPS) * VEC
+    if VEC == 8:
+        even = tl.join(_load_two(row, at, 4, vocab_size), _load_two(row, at + 2, 4, vocab_size))
+        odd = tl.join(_load_two(row, at + 1, 4, vocab_size), _load_two(row, at + 3, 4, vocab_size))
+        x = tl.join(even, odd)
+    else:
+        x = tl.join(_load_two(row, at, 2, vocab_size), _load_two(row, at + 1, 2, vocab_size))
+    return tl.reshape(x, (GROUPS, VEC)).to(tl.float32)
+
+
+@triton.jit
 def _load_tile(row, tile, skew, vocab_size, TILE: tl.constexpr, VEC: tl.constexpr):
     """Columns and values of a tile, -inf beyond the vocabulary. Reads nothing outside the row."""
     GROUPS: tl.constexpr = TILE // VEC
@@ -78,7 +104,7 @@ def _load_tile(row, tile, skew, vocab_size, TILE: tl.constexpr, VEC: tl.constexp
     if below & above:
         x = _load_wide(row + tile * TILE, skew, GROUPS, VEC)
     else:
-        x = tl.load(row + cols, mask=cols < vocab_size, other=float("-inf")).to(tl.float32)
+        x = _load_ragged(row, tile * TILE, vocab_size, GROUPS, VEC)
     return cols, x
 
 
@@ -94,7 +120,7 @@ def _weights(x, top):
     base = tl.where(top == float("-inf"), 0.0, top)
     delta = tl.where(x == base, 0.0, x - base)
     weight = tl.exp(delta)
-    return weight, tl.where(weight > 0.0, delta * weight, 0.0)
+    return weight, tl.maximum(delta, WEIGHTLESS) * weight
 
 
 @triton.jit

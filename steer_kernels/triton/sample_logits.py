@@ -26,7 +26,6 @@ from steer_kernels.reference import Sampled
 from steer_kernels.triton.cuts import NO_COLUMN, draw_from_list, exponent
 from steer_kernels.triton.heuristics import (
     CODE_BITS,
-    CUT_LAUNCH,
     LAUNCH,
     SELECT_LAUNCH,
     TILE,
@@ -55,6 +54,13 @@ from steer_kernels.triton.topk import (
 )
 
 UNDECIDED = tl.constexpr(-1)  # the token of a row that is left to the second launch
+
+
+@triton.jit
+def _store_mass(mass, x, top, inverse_temperature):
+    """A tile of nothing but -inf has no mass, though each element equals its top."""
+    total = _sum(tempered(x, top, inverse_temperature))
+    tl.store(mass, tl.where(top == float("-inf"), 0.0, total))
 
 
 @triton.jit
@@ -156,12 +162,14 @@ def sample_logits_kernel(
         tl.store(moments + tile, top)
         tl.store(moments + tiles + tile, _sum(weight))
         tl.store(moments + 2 * tiles + tile, _sum(slope))
-        if not GREEDY:
-            # A tile of nothing but -inf has no mass, though each element equals its top.
-            mass = _sum(tempered(x, top, inverse_high))
-            tl.store(masses + tile, tl.where(top == float("-inf"), 0.0, mass))
+        # float32 has no registers for both kinds of weights at once, and the list's branches keep
+        # ptxas from computing them so; 16 bits have, but not to hold a tile through those branches.
+        if (not GREEDY) and VEC == 8:
+            _store_mass(masses + tile, x, top, inverse_high)
         if ordered_bits(top) > kth_bits(best):
             best = insert_tile(best, x, cols, tile * TILE, vocab_size, logits.dtype.element_ty)
+        if (not GREEDY) and VEC == 4:
+            _store_mass(masses + tile, x, top, inverse_high)
     tl.store(lists + split * K + tl.arange(0, K), best)
 
     if last_to_finish(arrived + row, splits):
@@ -241,7 +249,7 @@ def sample_logits_triton(
             logits, logits.stride(0), vocab_size, k, length, split.tiles, split.tiles_per_split,
             split.splits, uniforms, *cuts, masses, *workspace, *out, token, logprob,
             TILE=TILE, VEC=vec, K=list_size(length), GREEDY=greedy, CUT=cut,
-            **(CUT_LAUNCH if cut else LAUNCH),
+            **LAUNCH,
         )  # fmt: skip
         if cut:
             select_kernel[(rows,)](
