@@ -1,6 +1,7 @@
 # make demo    set up .venv, build the extension, answer a question with two models
 # make test    the same set-up, then the test suite
 # make test-oldest   the tests that stand on transformers, with the oldest one that is supported
+# make test-tritons  the Triton kernels compiled by each Triton that a CUDA build of torch brings
 # make check   all that CI runs: lint, types, tests (slow ones too, and with the oldest transformers),
 #              C++ tests, the wheel
 # make gpu-check   on a machine with an NVIDIA card and nvcc: build the CUDA extension, check it, measure
@@ -22,7 +23,7 @@ CONSTRAINTS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(CONSTRAINTS:%=-c %)
 SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(shell find csrc -type f)
 
-.PHONY: demo test test-slow test-oldest ctest ctest-sanitize ctest-neon lint wheel-check headers-check check gpu-check clean
+.PHONY: demo test test-slow test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check check gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steer generate --pair demo --problem math:31 --compare --view trace
@@ -43,6 +44,15 @@ test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/python -m pytest -q -n 2 -m "not slow" $(filter-out \
 	  $(LOOP_ALONE:%=tests/test_%.py), tests/test_accounting.py tests/test_bench_decode.py \
 	  $(shell grep -lE "^(from|import) (transformers|tiny)" tests/test_*.py))
+
+# The Triton kernels compiled by the Tritons that CUDA builds of torch bring: no GPU is needed.
+# GATES: of the tests, as for pytest -k                   make test-tritons TRITONS=3.6.0 GATES=fp32
+TRITONS ?= 3.6.0 3.7.1 3.8.0
+GATES ?= compiled_code
+test-tritons: $(TRITONS:%=$(VENV)-triton-%/.installed)
+	for version in $(TRITONS); do \
+	  echo "Triton $$version"; $(VENV)-triton-$$version/bin/python -m pytest -q -n 2 \
+	    -k "compiled_code and ($(GATES))" tests/test_*_triton.py || exit; done
 
 ctest: $(VENV)/.dev
 	cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=RelWithDebInfo
@@ -72,7 +82,7 @@ wheel-check: $(VENV)/.dev
 headers-check: $(VENV)/.dev
 	PYTHON=$(abspath $(BIN)/python) tests/cpp/torch_headers.sh
 
-check: lint test test-slow test-oldest ctest ctest-sanitize ctest-neon wheel-check headers-check
+check: lint test test-slow test-oldest test-tritons ctest ctest-sanitize ctest-neon wheel-check headers-check
 
 # No .venv and no pip: a machine with a card has its torch, and may have no network. OUT is read from
 # the environment.
@@ -93,14 +103,21 @@ $(VENV)/.dev: $(VENV)/.installed
 	@touch $@
 
 # An environment over the first one: what is not installed here, torch above all, is found there.
+define overlay
+$(BIN)/python -m venv --without-pip --clear $(@D)
+$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' \
+  % sysconfig.get_path('purelib'))" > $$($(@D)/bin/python -c \
+  "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth
+$(BIN)/python -m pip --disable-pip-version-check --python $(@D)/bin/python install --quiet
+endef
+
 $(OLDEST)/.installed: $(VENV)/.dev constraints-oldest.txt
-	$(BIN)/python -m venv --without-pip --clear $(OLDEST)
-	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' \
-	  % sysconfig.get_path('purelib'))" > $$($(OLDEST)/bin/python -c \
-	  "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth
-	$(BIN)/python -m pip --disable-pip-version-check --python $(OLDEST)/bin/python install --quiet \
-	  -c constraints-oldest.txt transformers
+	$(overlay) -c constraints-oldest.txt transformers
+	@touch $@
+
+$(VENV)-triton-%/.installed: $(VENV)/.dev
+	$(overlay) --no-deps triton==$*
 	@touch $@
 
 clean:
-	rm -rf build dist $(VENV) $(OLDEST) *.egg-info steer_kernels/*.so
+	rm -rf build dist $(VENV) $(OLDEST) $(VENV)-triton-* *.egg-info steer_kernels/*.so

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import importlib.util
 import math
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from packaging.version import Version
 from tolerances import LOGIT_STATS, assert_close, torch_chain
 from torch import Tensor
 
@@ -56,6 +58,26 @@ def _run_cuda(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> Logi
     storage = torch.empty(0, dtype=logits.dtype).set_(logits.untyped_storage()).cuda()
     view = storage.as_strided(logits.shape, logits.stride(), logits.storage_offset())
     return LogitStats(*(field.cpu() for field in logit_stats(view, k, vocab_size)))
+
+
+def interpreter_fault(
+    version: Callable[[str], str] = importlib.metadata.version,
+) -> str | None:
+    """Why Triton's interpreter cannot run the kernels here, and the way out; None where it can.
+
+    `range` over a tensor: Triton 3.6, which torch 2.10 and 2.11 ask for, makes a number of an array
+    of one element, which numpy 2.4 and newer refuse.
+    """
+    try:
+        triton, numpy = (Version(version(name)) for name in ("triton", "numpy"))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    if triton >= Version("3.7") or numpy < Version("2.4"):
+        return None
+    return (
+        f"the interpreter of Triton {triton} fails with numpy {numpy}: install 'numpy<2.4', or a "
+        "torch whose Triton is 3.7 or newer (2.12 on)"
+    )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from backends import Run, backends, use_backend
+from backends import Run, backends, interpreter_fault, use_backend
 from hypothesis import HealthCheck, settings
 from samplers import SAMPLERS, Sample, use_sampler
 
@@ -26,6 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if HAS_GPU:
         return
     _spare_the_interpreter(items)
+    _name_a_broken_interpreter(items)
     skip = pytest.mark.skip(reason="no CUDA device on this machine")
     for item in items:
         if item.get_closest_marker("gpu"):  # not its keywords: a folder may be called gpu
@@ -36,13 +37,28 @@ def _spare_the_interpreter(items: list[pytest.Item]) -> None:
     """One case of each test runs by default; Triton's interpreter takes seconds for the others."""
     seen = set()
     for item in items:
-        call = getattr(item, "callspec", None)
-        if call is None or not ("triton" in call.params.values() or "_triton" in item.path.name):
+        if not hasattr(item, "callspec") or not _of_triton(item):
             continue
         name = item.path.name, item.originalname  # type: ignore[attr-defined]
         if name in seen or name[1] in _LONG_WHEN_INTERPRETED:
             item.add_marker(pytest.mark.slow)
         seen.add(name)
+
+
+def _of_triton(item: pytest.Item) -> bool:
+    call = getattr(item, "callspec", None)
+    return "_triton" in item.path.name or (call is not None and "triton" in call.params.values())
+
+
+def _name_a_broken_interpreter(items: list[pytest.Item]) -> None:
+    """Skip what it cannot run, and say what to do; what is compiled alone runs nevertheless."""
+    fault = interpreter_fault()
+    if fault is None:
+        return
+    skip = pytest.mark.skip(reason=fault)
+    for item in items:
+        if _of_triton(item) and item.originalname != "test_compiled_code":  # type: ignore[attr-defined]
+            item.add_marker(skip)
 
 
 _LONG_WHEN_INTERPRETED = {"test_ties_of_the_kth_stay_and_ties_of_the_nucleus_go_by_column"}

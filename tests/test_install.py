@@ -16,11 +16,13 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch_releases
+from backends import interpreter_fault
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -236,3 +238,31 @@ def test_the_index_resolves_an_isolated_build(
     monkeypatch.undo()
     got = resolve(asked, "3.12", tmp_path)
     assert {"torch", "numpy", "ninja", "setuptools"} <= set(got)
+
+
+# ---- Triton's interpreter ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("triton", "numpy", "works"),
+    [
+        ("3.6.0", "2.4.0", False),
+        ("3.6.0", "2.5.2", False),
+        ("3.6.0", "2.3.5", True),
+        ("3.7.0", "2.5.2", True),
+        (None, "2.5.2", True),  # no Triton, no test of it
+    ],
+)
+def test_a_broken_interpreter_is_named(triton: str | None, numpy: str, works: bool) -> None:
+    def version(name: str) -> str:
+        found = {"triton": triton, "numpy": numpy}[name]
+        if found is None:
+            raise PackageNotFoundError(name)
+        return found
+
+    fault = interpreter_fault(version)
+    assert (fault is None) == works
+    if fault is not None:
+        assert f"Triton {triton}" in fault
+        assert f"numpy {numpy}" in fault
+        assert "numpy<2.4" in fault
