@@ -191,7 +191,7 @@ def test_a_draft_that_cannot_be_asked_about_is_written_by_the_large_model() -> N
         (lambda: RewardGuided(reward="math:pi"), "'math:pi' is no function, but float"),
         (
             lambda: Router(make_pair("llama", 0), SpecReason(grade="digit")),
-            "has no chat template; use grade=log-prob",
+            "neither model has a chat template; use grade=log-prob",
         ),
         (
             lambda: Router(chat_pair(template="w1"), SpecReason(grade="digit")),

@@ -54,6 +54,7 @@ def linears(model: nn.Module) -> list[nn.Linear]:
 @pytest.mark.parametrize("family", ALL)
 def test_every_linear_layer_of_short_and_long_passes(family: str, products: list) -> None:
     pair = make_pair(family)
+    products.clear()  # of the probe
     lane = lane_of(pair.small)
     text = lane.transcript()
     for count in (0, 1, 16, 90):  # after the prompt

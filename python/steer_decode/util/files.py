@@ -45,7 +45,7 @@ def read_bytes(path: str | Path, what: str = "") -> bytes:
     """All of a file.
 
     Args:
-        path: a file, or a pipe; a device has no end.
+        path: a file, a pipe, or /dev/null, which is empty; another device has no end.
         what: it is to be, as in "trace"; for the message.
 
     Raises:
@@ -55,7 +55,8 @@ def read_bytes(path: str | Path, what: str = "") -> bytes:
     try:
         with open(path, "rb") as file:
             kind = os.fstat(file.fileno()).st_mode
-            if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind)):
+            nothing = stat.S_ISCHR(kind) and os.path.samefile(path, os.devnull)
+            if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind) or nothing):
                 raise SteerError(f"cannot read {name}: it is no file")
             data = file.read(MOST_BYTES + 1)
     except SteerError:
