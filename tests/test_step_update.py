@@ -106,7 +106,7 @@ class Loop:
             self.stop = "max_new_tokens"
 
     def closes(self) -> bool:
-        """The delimiter of this table to the letter; blank lines with blanks in them are the host's."""
+        """The delimiter to the letter: blank lines with blanks in them are the host's."""
         text = TOKENIZER.decode(self.step)
         before = TOKENIZER.decode(self.step[:-1])
         completed = "\n\n" in text[max(0, len(before) - 1) :]
