@@ -70,7 +70,9 @@ def facts(*args: object, status: int = 0) -> dict[str, Any]:
 
 
 class TestDemo:
-    def test_a_verdict_stands_first(self) -> None:
+    @pytest.mark.parametrize("columns", ["80", "100"])
+    def test_a_verdict_stands_first(self, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", columns)
         result = steer("--pair", "demo", "--device", "cpu")
         assert result.exit_code == 0
         text = " ".join(result.stdout.split())

@@ -123,9 +123,10 @@ def _tokens(fit: Fit) -> Table:
 
 def _table(*titles: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for title in titles:
+    for i, title in enumerate(titles):
         style = COLOUR.get(title, "dim")  # type: ignore[call-overload]
-        table.add_column(title, header_style=style, overflow="fold")
+        # What a row is about stays on one line; a narrow terminal folds the rest.
+        table.add_column(title, header_style=style, overflow="fold", no_wrap=i == 0)
     return table
 
 
