@@ -47,7 +47,14 @@ def test_a_probe_leaves_the_model_and_the_seed_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("make", [families.gpt_neo, families.bloom, families.doge])
+@pytest.mark.parametrize(
+    "make",
+    [
+        families.gpt_neo,
+        pytest.param(families.bloom, marks=families.needs_transformers_5),
+        pytest.param(families.doge, marks=families.needs_transformers_5),
+    ],
+)
 def test_families_that_run_row_by_row_or_with_masks_of_their_own(make: Any) -> None:
     pair = families.pair_of(make(0), make(1))
     texts = [prompt_ids(3, 5), prompt_ids(4, 100)]
@@ -107,6 +114,7 @@ def test_logits_that_are_nan_are_told_where_they_are_read() -> None:
     assert probe(model).problems == ()
 
 
+@families.needs_transformers_5
 def test_what_scaled_rope_does_is_found_out() -> None:
     assert probe(families.longrope(0, 64)).serving.scaled == Scaled(64, anew=True)
     assert probe(families.longrope(0, 64, "qwen2")).serving.scaled == Scaled(64)

@@ -8,7 +8,14 @@ from typing import Any
 import families
 import pytest
 import torch
-from families import causal, longrope, pair_of, rope_config, stretched
+from families import (
+    causal,
+    longrope,
+    needs_transformers_5,
+    pair_of,
+    rope_config,
+    stretched,
+)
 from steer_decode import AlwaysLarge, AlwaysSmall, Pair, Policy, RandomShare, Router, Session, Step
 from steer_decode.probe import probe
 from steer_decode.rope import context_length
@@ -56,6 +63,7 @@ LENGTHS = [5, 39, 40, 41, 60]
 
 
 @pytest.mark.parametrize("policy", [AlwaysSmall(), AlwaysLarge()], ids=["small", "large"])
+@needs_transformers_5
 def test_one_model_writes_what_its_generate_writes(pair: Pair, policy: Policy) -> None:
     model = pair.small if policy.name == "small" else pair.large
     prompts = [prompt_ids(i, n) for i, n in enumerate(LENGTHS)]
@@ -70,6 +78,7 @@ def test_one_model_writes_what_its_generate_writes(pair: Pair, policy: Policy) -
     assert [greedy(model, ids, TOKENS) for ids in prompts] == expected
 
 
+@needs_transformers_5
 def test_a_long_prompt_may_be_read_in_parts(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("steer_decode.lane.PART", (32, 32))
     monkeypatch.setattr("steer_decode.lane.SHORT", 16)
@@ -136,6 +145,7 @@ def written_by_both(
 
 @pytest.mark.parametrize("kind", ["redo", "random"])
 @pytest.mark.parametrize("length", [12, 36, 50])
+@needs_transformers_5
 def test_each_token_is_what_its_writer_alone_would_write(
     pair: Pair, kind: str, length: int
 ) -> None:
@@ -144,6 +154,7 @@ def test_each_token_is_what_its_writer_alone_would_write(
     assert ahead.generate("as given", max_new_tokens=TOKENS, seed=1).token_ids == ids
 
 
+@needs_transformers_5
 def test_a_session_grows_over_the_boundary_and_comes_back(pair: Pair) -> None:
     session = Session(Router(pair, AlwaysSmall()))
     for length in (20, 34, 60, 20, 60):
@@ -152,6 +163,7 @@ def test_a_session_grows_over_the_boundary_and_comes_back(pair: Pair) -> None:
         assert session.stream(text, max_new_tokens=10).finish().token_ids == expected
 
 
+@needs_transformers_5
 def test_a_text_ends_at_the_scaled_length() -> None:
     for kind in ("yarn", "linear", "dynamic"):
         pair = pair_of(stretched(0, kind, 64), stretched(1, kind, 64))
