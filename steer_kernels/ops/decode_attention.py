@@ -44,8 +44,8 @@ def decode_attention(
     from position 0, which are merged in order; so a query's result is bitwise the same in any
     batch, beside any other queries of its row, and on any number of threads. There is no gradient.
 
-    On the CPU only: on CUDA the flash and memory-efficient kernels behind torch's
-    `scaled_dot_product_attention` serve this case.
+    On the CPU only: on CUDA torch's `scaled_dot_product_attention` serves this case, with a mask
+    where rows differ in length.
 
     Args:
         query: [B, H, N, D] float32, bfloat16 or float16. Meant for N of a few; memory for N
