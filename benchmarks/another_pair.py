@@ -22,14 +22,14 @@ import numpy as np
 import torch
 from signals_replay import COSTS, Setting, outcomes
 from steer_decode import Pair
-from steer_decode.calibrate import Run
-from steer_decode.calibrate_sides import calibrate_sides
-from steer_decode.curve import area
 from steer_decode.demo import DOMAINS, pair_paths, problems
-from steer_decode.policies.parameters import SHIPPED
-from steer_decode.policies.sides import COST_NAMES, Plan, SidesCalibration
-from steer_decode.report.bootstrap import Bootstrap, interval
-from steer_decode.tasks.demo import demo_tasks
+from steer_decode.evaluation.report.bootstrap import Bootstrap, interval
+from steer_decode.evaluation.tasks.demo import demo_tasks
+from steer_decode.fitting.both_sides import calibrate_sides
+from steer_decode.fitting.mixtures import Run
+from steer_decode.policies.fitted.logistic import SHIPPED
+from steer_decode.policies.fitted.thresholds import COST_NAMES, Plan, SidesCalibration
+from steer_decode.util.curve import area
 from step_bank import StepBank
 from transformers.utils import logging
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from grouped import grouped
-from steer_decode.bench.workload import stats_chain
+from steer_decode.bench.kernels.workload import stats_chain
 from torch import Tensor
 
 import steer_kernels

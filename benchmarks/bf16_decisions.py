@@ -18,7 +18,7 @@ import torch
 from rich.progress import track
 from steer_decode import FirstTokenEntropy, Pair, Policy, Router, SteerOnline, StepStart
 from steer_decode.demo import pair_paths
-from steer_decode.demo.tasks import DOMAINS, problems
+from steer_decode.demo.problems.tasks import DOMAINS, problems
 from transformers.utils import logging
 
 from steer_kernels import LogitStats, logit_stats

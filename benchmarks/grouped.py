@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from steer_decode.bench import peers
-from steer_decode.bench.plan import QUICK, Case, Plan
-from steer_decode.bench.workload import OURS, PEERS, backend, workload
+from steer_decode.bench.kernels import peers
+from steer_decode.bench.kernels.plan import QUICK, Case, Plan
+from steer_decode.bench.kernels.workload import OURS, PEERS, backend, workload
 
 PLAN = QUICK if os.environ.get("STEER_BENCH") == "quick" else Plan()
 no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from steer_decode.ledger import Ledger
+from steer_decode.core.transcript import WRITERS, Writer
+from steer_decode.fitting.ledger import Ledger
 from steer_decode.policies.both_sides import PATIENCE
-from steer_decode.transcript import WRITERS, Writer
 from step_bank import Place, StepBank, Written
 
 COSTS = ("flops_paper", "flops_processed", "bytes_read")

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from backends import Run, backends, interpreter_fault, use_backend
 from hypothesis import HealthCheck, settings
-from samplers import SAMPLERS, Sample, use_sampler
+from support.backends import Run, backends, interpreter_fault, use_backend
+from support.samplers import SAMPLERS, Sample, use_sampler
 
 HAS_GPU = torch.cuda.is_available()
 

@@ -32,7 +32,7 @@ print(steer_kernels.build_info())
 from importlib.resources import files
 
 for name in ("page.html", "page.css", "page.js"):
-    assert (files("steer_decode.report") / name).is_file(), name
+    assert (files("steer_decode.evaluation.report") / name).is_file(), name
 PY
 "$work/venv/bin/steer" generate --pair demo --problem math:31
 "$work/venv/bin/steer" bench kernels --batches 1 --vocabs 1000 --seconds 0.01 --no-compile

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from steer_decode.bench.decode_models import SHAPES, Shape, random_pair
-from steer_decode.pair import Pair
+from steer_decode.bench.decode.models import SHAPES, Shape, random_pair
+from steer_decode.core.sampling import Sampling
+from steer_decode.core.transcript import Transcript
+from steer_decode.decode.router import Router
+from steer_decode.decode.stream import Cohort
+from steer_decode.models.pair import Pair
 from steer_decode.policies import AlwaysSmall
-from steer_decode.router import Router
-from steer_decode.sampling import Sampling
-from steer_decode.streams import Cohort
-from steer_decode.transcript import Transcript
 
 from .files import header, options, write_json, write_whole
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from steer_decode.bench.measure import by_clock
-from steer_decode.bench.plan import CLOCKS, OPS, SAMPLINGS, Case, Plan
-from steer_decode.bench.timer import medians
+from steer_decode.bench.kernels.measure import by_clock
+from steer_decode.bench.kernels.plan import CLOCKS, OPS, SAMPLINGS, Case, Plan
+from steer_decode.bench.kernels.timer import medians
 
 from .files import header, options, write_json, write_whole
 from .smoke import alive

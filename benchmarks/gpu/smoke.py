@@ -12,9 +12,9 @@ import traceback
 from typing import Any
 
 import torch
-from steer_decode.bench.plan import Case
-from steer_decode.bench.timer import captured
-from steer_decode.bench.workload import backend
+from steer_decode.bench.kernels.plan import Case
+from steer_decode.bench.kernels.timer import captured
+from steer_decode.bench.kernels.workload import backend
 
 from .files import header, options, write_json
 from .stages import WRONG

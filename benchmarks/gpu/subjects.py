@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from steer_decode.bench.plan import SAMPLINGS
-from tolerances import LOGIT_STATS, assert_close, torch_chain
+from steer_decode.bench.kernels.plan import SAMPLINGS
+from support.tolerances import LOGIT_STATS, assert_close, torch_chain
 from torch import Tensor
 
 from steer_kernels import (

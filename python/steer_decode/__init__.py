@@ -6,10 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .calibration import Calibration
+    from .core.events import Done, HandOver, RoutedOutput, StepClosed, TextDelta
+    from .core.signals import SIGNALS, Signal, get_signal
+    from .core.trace import Step, Trace
+    from .decode.router import Router
+    from .decode.session import Session
+    from .decode.stream import Cohort, RoutedStream
     from .errors import BrokenModelError, OutOfMemoryError, SteerError
-    from .events import Done, HandOver, RoutedOutput, StepClosed, TextDelta
-    from .pair import Pair
+    from .models.pair import Pair
     from .policies import (
         POLICIES,
         AlwaysLarge,
@@ -30,19 +34,15 @@ if TYPE_CHECKING:
         StepStart,
         parse_policy,
     )
-    from .router import Router
-    from .session import Session
-    from .signals import SIGNALS, Signal, get_signal
-    from .streams import Cohort, RoutedStream
-    from .trace import Step, Trace
+    from .policies.fitted.calibration import Calibration
 
 # Where each public name lives. They are imported when first asked for: torch and transformers take
 # seconds, for which `steer --help` and a mistyped option should not have to wait.
 _HOME = {
-    "calibration": ["Calibration"],
+    "policies.fitted.calibration": ["Calibration"],
     "errors": ["BrokenModelError", "OutOfMemoryError", "SteerError"],
-    "events": ["Done", "HandOver", "RoutedOutput", "StepClosed", "TextDelta"],
-    "pair": ["Pair"],
+    "core.events": ["Done", "HandOver", "RoutedOutput", "StepClosed", "TextDelta"],
+    "models.pair": ["Pair"],
     "policies": [
         "POLICIES",
         "AlwaysLarge",
@@ -63,11 +63,11 @@ _HOME = {
         "StepStart",
         "parse_policy",
     ],
-    "router": ["Router"],
-    "streams": ["Cohort", "RoutedStream"],
-    "session": ["Session"],
-    "signals": ["SIGNALS", "Signal", "get_signal"],
-    "trace": ["Step", "Trace"],
+    "decode.router": ["Router"],
+    "decode.stream": ["Cohort", "RoutedStream"],
+    "decode.session": ["Session"],
+    "core.signals": ["SIGNALS", "Signal", "get_signal"],
+    "core.trace": ["Step", "Trace"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -12,7 +12,7 @@ versions=("$@")
 if [ $# = 0 ]; then
   ends=$("$python" -c '
 import json
-known = list(json.load(open("tests/torch_releases.json"))["torch"])
+known = list(json.load(open("tests/support/torch_releases.json"))["torch"])
 print(known[0], known[-1])')
   read -r -a versions <<<"$ends"
 fi

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..bench.plan import CLOCKS, DTYPES, OPS, QUICK, SAMPLINGS, Case, Plan, known
+from ..bench.kernels.plan import CLOCKS, DTYPES, OPS, QUICK, SAMPLINGS, Case, Plan, known
 from ..errors import SteerError
 from . import say
 from .bench_decode import decode
 from .options import names, numbers
 
 if TYPE_CHECKING:
-    from ..bench.report import JsonFile
+    from ..bench.kernels.report import JsonFile
 
 bench = typer.Typer(rich_markup_mode="markdown")
 bench.command()(decode)
@@ -142,9 +142,9 @@ def kernels(
 
 
 def _run(cases: Sequence[Case], file: JsonFile | None, options: Any) -> list[dict[str, Any]]:
-    from ..bench.measure import measure
+    from ..bench.kernels.measure import measure
     from ..util.interruption import held, telling
-    from .terminal import Bar
+    from .view.terminal import Bar
 
     rows: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
@@ -173,9 +173,9 @@ def _run(cases: Sequence[Case], file: JsonFile | None, options: Any) -> list[dic
 def _show(rows: list[dict[str, Any]], plot: Path | None, device: str) -> None:
     from rich.table import Table
 
-    from ..bench.measure import machine
-    from ..bench.report import NOTE, markdown, tables
-    from .terminal import console
+    from ..bench.kernels.measure import machine
+    from ..bench.kernels.report import NOTE, markdown, tables
+    from .view.terminal import console
 
     title = machine(device)
     screen = console()
@@ -194,7 +194,7 @@ def _show(rows: list[dict[str, Any]], plot: Path | None, device: str) -> None:
     else:
         say.out(markdown(rows, title))
     if plot:
-        from ..bench.plot import draw
+        from ..bench.kernels.plot import draw
 
         draw(rows, plot, title)
         say.note(f"the picture is in {plot}")
@@ -202,8 +202,8 @@ def _show(rows: list[dict[str, Any]], plot: Path | None, device: str) -> None:
 
 def _outputs(json_file: Path | None, plot: Path | None) -> JsonFile | None:
     """Finds out before anything is measured that a file cannot be written."""
-    from ..bench.plot import check_plot
-    from ..bench.report import JsonFile, check_writable
+    from ..bench.kernels.plot import check_plot
+    from ..bench.kernels.report import JsonFile, check_writable
 
     if plot:
         check_plot(plot)

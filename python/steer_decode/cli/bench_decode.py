@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..bench.decode_plan import MEASURES, MODELS, QUICK, Plan
+from ..bench.decode.plan import MEASURES, MODELS, QUICK, Plan
 from ..errors import SteerError
 from . import say
 from .options import names, numbers
 
 if TYPE_CHECKING:
-    from ..bench.decode_plan import Row
+    from ..bench.decode.plan import Row
 
 MISSED = 1  # exit status with --check
 
@@ -69,7 +69,7 @@ def decode(
 
     - `steer bench decode --json decode.json --check`
     """
-    from ..bench.report import JsonFile
+    from ..bench.kernels.report import JsonFile
 
     plan = QUICK if quick else Plan()
     given: dict[str, Any] = {
@@ -94,12 +94,12 @@ def decode(
 
 
 def _run(plan: Plan, file: Any) -> list[Row]:
-    from ..bench.decode import measure
-    from ..bench.decode_report import head, line
-    from ..bench.measure import machine
+    from ..bench.decode.measure import measure
+    from ..bench.decode.report import head, line
+    from ..bench.kernels.measure import machine
     from ..util.interruption import held, telling
-    from .session import quiet
-    from .terminal import Bar, console
+    from .models import quiet
+    from .view.terminal import Bar, console
 
     quiet()
     jobs = plan.jobs()

@@ -10,12 +10,12 @@ import typer
 from ..errors import SteerError
 from . import options as opt
 from . import say
-from .session import Models, check_writable
+from .models import Models, check_writable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..calibration import Calibration
+    from ..policies.fitted.calibration import Calibration
 
 
 def calibrate(
@@ -86,13 +86,13 @@ def calibrate(
 
     - `steer calibrate --small ID --large ID --prompts questions.txt --out pair.json`
     """
-    from .. import calibrate as calibration
-    from ..bench.plot import check_plot
-    from ..sampling import Sampling
-    from ..signals import get_signal
+    from ..bench.kernels.plot import check_plot
+    from ..core.sampling import Sampling
+    from ..core.signals import get_signal
+    from ..fitting import mixtures as calibration
     from .evaluate import DEMO_COHORT
     from .resume import kept_beside, what_answers_depend_on
-    from .terminal import Bar, console
+    from .view.terminal import Bar, console
 
     if router not in ("steer", "both-sides"):
         raise SteerError(f"--router must be steer or both-sides, got {router!r}")
@@ -140,7 +140,7 @@ def calibrate(
     for doubt in _doubts(result):
         say.note(doubt)
     if figure is not None:
-        from ..calibration_plot import draw
+        from ..fitting.plot import draw
 
         draw(result, scores, figure)
         screen.print(f"the mixtures are drawn in {figure}", markup=False, soft_wrap=True)
@@ -157,7 +157,7 @@ def _check_aim(gamma: float | None, large_share: float | None) -> None:
 
 def _said(result: Calibration, prompts: int, out: Path) -> str:
     """What was made; and plainly, if a share was asked for and could not be had."""
-    from ..calibrate import CLOSE
+    from ..fitting.mixtures import CLOSE
 
     settings: dict[str, Any] = dict(result.settings)
     text = f"calibration of {prompts} prompts is in {out}; gamma {settings['gamma']:.4g}"
@@ -172,8 +172,8 @@ def _said(result: Calibration, prompts: int, out: Path) -> str:
 
 def _doubts(result: Calibration) -> list[str]:
     """Where the mixtures say little, and what the router then does."""
-    from ..calibration import LAST_BIN
-    from ..mixture import CLEAR
+    from ..policies.fitted.calibration import LAST_BIN
+    from ..policies.fitted.mixture import CLEAR
 
     found = []
     for writer, fits in result.fits.items():
@@ -202,7 +202,7 @@ def _doubts(result: Calibration) -> list[str]:
 
 def _prompts(path: Path | None, n: int, models: Models) -> list[str]:
     if path is not None:
-        from ..tasks.lines import read_prompts
+        from ..evaluation.tasks.lines import read_prompts
 
         return read_prompts(path)
     if not models.demo:

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..policies.sides import SidesCalibration
-    from .session import Models
+    from ..policies.fitted.thresholds import SidesCalibration
+    from .models import Models
 
 
 def calibrate_both_sides(
     models: Models, prompts: Sequence[str], options: dict[str, Any], cohort: int, out: Path
 ) -> None:
     """Makes the calibration, saves it, and says what was found."""
-    from ..calibrate import Run
-    from ..calibrate_sides import calibrate_sides
-    from ..signals import SIGNALS
+    from ..core.signals import SIGNALS
+    from ..fitting.both_sides import calibrate_sides
+    from ..fitting.mixtures import Run
     from .resume import kept_beside, what_answers_depend_on
-    from .terminal import Bar, console
+    from .view.terminal import Bar, console
 
     loaded = models.load()
     about = {**options, "cohort": cohort, "signals": list(SIGNALS)}

@@ -10,7 +10,7 @@ import typer
 from ..errors import SteerError
 from . import options as opt
 from . import say
-from .session import DEMO, Models, quiet
+from .models import DEMO, Models, quiet
 
 if TYPE_CHECKING:
     from ..preflight import Fit
@@ -62,8 +62,8 @@ def check(
 
         say.out(dump(fit.to_dict(), indent=1))
     else:
-        from ..preflight.view import page
-        from .terminal import console
+        from .view.fit import page
+        from .view.terminal import console
 
         screen = console()
         for part in page(fit):
@@ -104,8 +104,8 @@ def _check_numbers(context: int | None, cohort: int) -> None:
 
 
 def _examine(models: Models, context: int | None, cohort: int, probe: bool) -> Fit:
-    from ..loading import chosen_dtype
-    from ..pair import placement
+    from ..models.loading import chosen_dtype
+    from ..models.pair import placement
     from ..preflight import examine, read_side
 
     device, dtype = placement(models.device, chosen_dtype(models.dtype, None))

@@ -13,11 +13,11 @@ from . import say
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ..evaluate import Evaluation
+    from ..core.transcript import Writer
+    from ..evaluation.evaluate import Evaluation
+    from ..evaluation.results import ResultsFolder
+    from ..evaluation.rows import Row
     from ..policies import Policy
-    from ..results import ResultsFolder
-    from ..rows import Row
-    from ..transcript import Writer
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Runs:
         Raises:
             SteerError: likewise, for any of the sizes.
         """
-        from ..group_sizes import compare, draw, markdown, write
+        from ..evaluation.cohort_sizes import compare, draw, markdown, write
 
         each = {size: replace(self.evaluation, cohort=size) for size in sizes}
         for evaluation in each.values():
@@ -77,7 +77,7 @@ class Runs:
         say.note(f"group-sizes.md, .json{drawn} are in {place}")
 
     def _settings(self, evaluation: Evaluation) -> dict[str, Any]:
-        from ..evaluate import settings
+        from ..evaluation.evaluate import settings
 
         first = evaluation.pair.small
         runtime = {
@@ -89,7 +89,7 @@ class Runs:
         return settings(evaluation, self.names, dtype=str(first.dtype), **runtime)
 
     def _run(self, evaluation: Evaluation, place: Path, kept: Mapping[str, Any]) -> None:
-        from ..results import ResultsFolder
+        from ..evaluation.results import ResultsFolder
 
         folder = ResultsFolder(place, kept, evaluation.problems())
         try:
@@ -100,7 +100,7 @@ class Runs:
 
 
 def _usual(name: str, kept: Mapping[str, Any]) -> Path:
-    from ..results import digest
+    from ..evaluation.results import digest
 
     return Path("results") / f"{name}-{digest(kept)}"
 
@@ -119,10 +119,10 @@ def _warn(evaluation: Evaluation) -> None:
 
 def _run(evaluation: Evaluation, folder: ResultsFolder, workers: int, threads: int) -> None:
     """Answers what the folder has no answer to yet."""
-    from ..evaluate import run
+    from ..evaluation.evaluate import run
     from ..util.interruption import telling
     from ..util.text import one_line
-    from .terminal import Bar
+    from .view.terminal import Bar
 
     jobs = evaluation.jobs()
     done = sum(job in folder.rows for job in jobs)
@@ -142,8 +142,8 @@ def _run(evaluation: Evaluation, folder: ResultsFolder, workers: int, threads: i
 
 
 def _finish(evaluation: Evaluation, folder: ResultsFolder, curve: Sequence[str]) -> None:
-    from ..summary import markdown, summarise, write
-    from .terminal import console
+    from ..evaluation.summary import markdown, summarise, write
+    from .view.terminal import console
 
     rows = [folder.rows[job] for job in evaluation.jobs()]
     summary = summarise(rows, curve=curve, order=list(evaluation.routers))
@@ -187,7 +187,7 @@ def _tables(summary: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
-    from ..summary import cells, columns, scales
+    from ..evaluation.summary import cells, columns, scales
 
     units = scales(summary)
     titles = columns(units)

@@ -13,15 +13,15 @@ import typer
 from ..errors import SteerError
 from . import options as opt
 from . import say
-from .session import Models, make_policy
+from .models import Models, make_policy
 from .tasks import folder_name, read_seeds, read_tasks, words
 
 DEMO_COHORT = 32
 ALL = "all"
 
 if TYPE_CHECKING:
+    from ..evaluation.tasks import Task
     from ..policies import Policy
-    from ..tasks import Task
 
 
 def evaluate(
@@ -149,8 +149,8 @@ def evaluate(
         "min_p": min_p,
         **opt.template_options(chat, template_arg),
     }
-    from ..evaluate import Evaluation
-    from ..sampling import Sampling
+    from ..core.sampling import Sampling
+    from ..evaluation.evaluate import Evaluation
     from .eval_run import Runs
 
     # Refuses what is out of range, before the models load.
@@ -196,7 +196,7 @@ def _routers(
     specs: str, shares: str, models: Models, calibration: Path | None
 ) -> tuple[dict[str, Policy], list[str]]:
     """Policies by the names under which they were asked for, and those of the random curve."""
-    from ..evaluate import CONTROL, with_controls
+    from ..evaluation.evaluate import CONTROL, with_controls
 
     names = words(specs)
     if not names:

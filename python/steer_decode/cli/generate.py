@@ -14,16 +14,16 @@ from ..errors import SteerError
 from ..util.interruption import check, raising
 from . import options as opt
 from . import say
+from .models import Models, check_writable, make_policy
 from .question import Question, read_question
-from .session import Models, check_writable, make_policy
 
 if TYPE_CHECKING:
-    from ..events import Event
-    from ..pair import Pair
+    from ..core.events import Event
+    from ..core.saved import Answer
+    from ..core.transcript import Writer
+    from ..decode.stream import RoutedStream
+    from ..models.pair import Pair
     from ..policies import Policy
-    from ..record import Answer
-    from ..streams import RoutedStream
-    from ..transcript import Writer
     from ..util.progress import Lines
 
 
@@ -133,15 +133,15 @@ class Asking:
     sampling: dict[str, Any]
 
     def stream(self, policy: Policy) -> RoutedStream:
-        from ..router import Router
+        from ..decode.router import Router
 
         return Router(self.pair, policy).stream(self.question.asked, **self.sampling)
 
     def answer(self, stream: RoutedStream) -> Answer:
         """What ``stream`` has written so far, finished or not."""
-        from ..cost import active_parameters
-        from ..record import Answer
-        from ..transcript import WRITERS
+        from ..core.cost import active_parameters
+        from ..core.saved import Answer
+        from ..core.transcript import WRITERS
 
         output = stream.output
         finished = stream.trace.stop_reason not in ("interrupted", "error")
@@ -165,11 +165,11 @@ def _answer(
     trace: Path | None,
     svg: Path | None,
 ) -> None:
-    from .. import render
-    from ..calibration import write_whole
+    from ..core.saved import document
     from ..policies import AlwaysLarge, AlwaysSmall
-    from ..record import document
-    from .terminal import console, lines
+    from ..policies.fitted.calibration import write_whole
+    from .view import answer as render
+    from .view.terminal import console, lines
 
     screen = console()
     if view is View.auto:
@@ -216,7 +216,7 @@ def _answer(
 
 def _count(event: Event, stream: RoutedStream, told: Lines) -> None:
     """Counts the tokens that stay so far."""
-    from ..events import StepClosed, TextDelta
+    from ..core.events import StepClosed, TextDelta
 
     if isinstance(event, TextDelta):
         told.advance()
@@ -230,8 +230,8 @@ def _follow(stream: RoutedStream, policy: Policy, view: View, screen: Any, told:
     Args:
         told: speaks up where nothing is shown for long.
     """
-    from ..events import StepClosed
-    from ..trace_view import TracePrinter, TraceView
+    from ..core.events import StepClosed
+    from .view.trace import TracePrinter, TraceView
 
     printer = TracePrinter(screen, TraceView.of(policy)) if view is View.trace else None
     text = ""

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from ..errors import SteerError
 from ..util.text import short
 from . import say
-from .session import Models, read_text
+from .models import Models, read_text
 
 if TYPE_CHECKING:
     from ..demo import Problem
-    from ..pair import Pair
+    from ..models.pair import Pair
 
 
 _MOST = 9999  # index of a problem by name; to find one, those before it are drawn
@@ -48,7 +48,7 @@ class Question:
         Raises:
             SteerError: ids that the models do not know.
         """
-        from ..steps import decode
+        from ..core.boundary import decode
 
         if self.ids is None:
             return self
@@ -139,7 +139,7 @@ def _ids(text: str) -> tuple[int, ...]:
 
 def demo_problem(spec: str, models: Models) -> Question:
     from ..demo import DOMAINS, problems
-    from ..demo.problem import DIFFICULTIES
+    from ..demo.problems.problem import DIFFICULTIES
 
     if not models.demo:
         raise SteerError(

@@ -9,7 +9,7 @@ import typer
 
 from ..errors import SteerError
 from . import say
-from .session import check_writable
+from .models import check_writable
 
 _WITH_REPLAY = ("replay", "out")
 
@@ -30,10 +30,10 @@ def replay(context: typer.Context, folder: Path, out: Path | None) -> None:
             f"{given[0]} has no meaning with --replay, which runs nothing: it takes everything but "
             "--out from the folder"
         )
-    from ..replay import load, needs_a_run
-    from ..replay_sweep import markdown, sweep, write
-    from ..results import read_rows
-    from .terminal import lines
+    from ..evaluation.replay.cascades import load, needs_a_run
+    from ..evaluation.replay.sweep import markdown, sweep, write
+    from ..evaluation.results import read_rows
+    from .view.terminal import lines
 
     place = out or folder
     check_writable(place / "replay.json")
@@ -45,8 +45,8 @@ def replay(context: typer.Context, folder: Path, out: Path | None) -> None:
     say.out(markdown(found, note))
     drawn = "; pictures need matplotlib: pip install matplotlib"
     if find_spec("matplotlib") is not None:
-        from ..replay_plot import draw
-        from ..summary import summarise
+        from ..evaluation.replay.plot import draw
+        from ..evaluation.summary import summarise
 
         rows, _ = read_rows(folder / "results.jsonl")
         known = set(recorded.names)

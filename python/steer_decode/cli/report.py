@@ -9,7 +9,7 @@ import typer
 
 from ..errors import SteerError
 from . import say
-from .session import check_writable
+from .models import check_writable
 
 
 def report(
@@ -52,8 +52,8 @@ def report(
     check_writable(out)
     if figures is not None:
         check_writable(figures / "routers.json")
-    from ..report import build, check_packages, load
-    from .terminal import lines
+    from ..evaluation.report import build, check_packages, load
+    from .view.terminal import lines
 
     check_packages()
     with lines("making the report"):

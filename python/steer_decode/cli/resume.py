@@ -16,7 +16,7 @@ from ..util.text import one_line
 from . import say
 
 if TYPE_CHECKING:
-    from ..pair import Pair
+    from ..models.pair import Pair
 
 
 def what_answers_depend_on(pair: Pair, prompts: Sequence[str], **more: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .session import check_writable
+from .models import check_writable
 
 
 def show(
@@ -23,9 +23,10 @@ def show(
     - `steer show trace.json --svg docs/trace.svg`
     """
     check_writable(svg)
-    from .. import record, render
-    from ..calibration import write_whole
-    from .terminal import console
+    from ..core import saved as record
+    from ..policies.fitted.calibration import write_whole
+    from .view import answer as render
+    from .view.terminal import console
 
     answer, alone = record.load(trace)
     if svg is not None:

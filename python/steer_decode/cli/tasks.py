@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SteerError
-from .session import DEMO, Models
+from .models import DEMO, Models
 
 if TYPE_CHECKING:
-    from ..tasks import Task
+    from ..evaluation.tasks import Task
 
 DEFAULT_N = 300
 _GYM = "reasoning-gym"
@@ -29,7 +29,7 @@ def sources(spec: str | Sequence[str] | None) -> list[str]:
     A comma inside brackets or quotes separates nothing, nor does one in the name of a file that is
     there.
     """
-    from ..tasks.separated import separated
+    from ..evaluation.tasks.separated import separated
 
     given = [DEMO] if spec is None else [spec] if isinstance(spec, str) else spec
     parts = [part.strip() for text in given for part in separated(text, ",", _is_there)]
@@ -56,7 +56,7 @@ def read_tasks(
     Raises:
         SteerError: an unknown source, or one that this pair cannot be asked.
     """
-    from ..tasks import CHECKERS, check_unique, demo_tasks, gym_tasks, jsonl_tasks
+    from ..evaluation.tasks import CHECKERS, check_unique, demo_tasks, gym_tasks, jsonl_tasks
 
     if n is not None and n < 1:
         raise SteerError(f"--n must be at least 1, got {n}")

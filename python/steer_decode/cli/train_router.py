@@ -12,11 +12,11 @@ import typer
 
 from ..errors import SteerError
 from . import options as opt
-from .session import Models, check_writable
+from .models import Models, check_writable
 
 if TYPE_CHECKING:
-    from ..learning import Task
-    from ..pair import Pair
+    from ..fitting import Task
+    from ..models.pair import Pair
     from ..util.partial import Partial
 
 
@@ -94,7 +94,7 @@ def train_router(
     if not models.demo:
         raise SteerError(
             "train-router checks answers to the demo's problems, whose words no other pair knows: "
-            "leave out --small and --large, or use steer_decode.learning with your own tasks"
+            "leave out --small and --large, or use steer_decode.fitting with your own tasks"
         )
     settings = {"seed": seed, "max_new_tokens": models.max_new_tokens(max_new_tokens)}
     given |= settings
@@ -105,7 +105,7 @@ def train_router(
     tasks, loaded = _tasks(n), models.load()
 
     from .resume import kept_beside, what_answers_depend_on
-    from .terminal import Bar, console
+    from .view.terminal import Bar, console
 
     prompts = [task.prompt for task in tasks]
     about = what_answers_depend_on(loaded, prompts, **{**own, **settings, "kind": kind.value})
@@ -124,7 +124,7 @@ _Work = Callable[["Pair", "list[Task]", Callable[..., None], "Partial"], Any]
 
 
 def _network(kind: Kind, given: dict[str, Any], n: int) -> tuple[_Work, int]:
-    from ..learning import Training, train
+    from ..fitting import Training, train
     from ..policies.rewards import load_reward
 
     if "share" in given:
@@ -142,9 +142,9 @@ def _network(kind: Kind, given: dict[str, Any], n: int) -> tuple[_Work, int]:
 
 
 def _maps(kind: Kind, given: dict[str, Any], n: int) -> tuple[_Work, int]:
-    from ..learning import fit_corea, fit_ecotab
-    from ..policies.corea import OVER
-    from ..signals import get_signal
+    from ..core.signals import get_signal
+    from ..fitting import fit_corea, fit_ecotab
+    from ..policies.query_cascade import OVER
 
     if kind is Kind.corea:
         given.pop("seed")  # Nothing is drawn.
@@ -161,7 +161,7 @@ def _maps(kind: Kind, given: dict[str, Any], n: int) -> tuple[_Work, int]:
 
 def _tasks(n: int) -> list[Task]:
     from ..demo import DOMAINS, grade, problems
-    from ..learning import Task
+    from ..fitting import Task
 
     if n < 1:
         raise SteerError(f"--n must be at least 1, got {n}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .problem import Problem
-from .tasks import DOMAINS, grade, problems
+from .problems.problem import Problem
+from .problems.tasks import DOMAINS, grade, problems
 
 __all__ = ["DOMAINS", "Problem", "grade", "pair_paths", "problems"]
 
@@ -18,6 +18,6 @@ def pair_paths() -> tuple[Path, Path]:
         if not (folder / "model.safetensors").is_file():
             raise FileNotFoundError(
                 f"the demo pair has no weights in {folder}; reinstall the package, or train them "
-                "with: python -m steer_decode.demo.train --model both"
+                "with: python -m steer_decode.demo.training.train --model both"
             )
     return folders

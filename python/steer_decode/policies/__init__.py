@@ -8,16 +8,16 @@ from typing import Any
 from ..errors import SteerError
 from .base import REDO, RESTART, Mend, Policy, Question, Redo, Restart, StepStart, Verdict
 from .both_sides import BothSides
-from .cohort import Percentile, Steer
 from .controls import AlwaysLarge, AlwaysSmall, RandomShare
-from .corea import QueryCascade
 from .ecotab import EcoTab
 from .first_token import FirstTokenEntropy
 from .learned import Learned
+from .query_cascade import QueryCascade
 from .replay import Replay
-from .rsd import RewardGuided
+from .reward_guided import RewardGuided
 from .spec_reason import SpecReason
 from .steer import SteerOnline
+from .steer_cohort import Percentile, Steer
 
 POLICIES: dict[str, type[Policy]] = {
     policy.name: policy

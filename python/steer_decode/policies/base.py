@@ -8,11 +8,11 @@ from typing import ClassVar, Final, Literal, NamedTuple
 
 from steer_kernels import LogitStats
 
-from ..math_tokens import math_tokens
-from ..pair import Pair
-from ..signals import SIGNALS, Signal
-from ..trace import Step, Trace
-from ..transcript import Writer
+from ..core.signals import SIGNALS, Signal
+from ..core.trace import Step, Trace
+from ..core.transcript import Writer
+from ..models.pair import Pair
+from .math_tokens import math_tokens
 
 Redo = Literal["redo"]
 REDO: Final = "redo"

@@ -42,15 +42,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import ClassVar
 
-from .. import checks
+from ..core.signals import Signal, get_signal
+from ..core.trace import Step
+from ..core.transcript import Writer
 from ..errors import SteerError
-from ..pair import Pair
-from ..signals import Signal, get_signal
-from ..trace import Step
-from ..transcript import Writer
+from ..models.pair import Pair
+from ..util import checks
 from .base import REDO, Mend, Policy, Redo, StepStart
-from .parameters import path_setting
-from .sides import COST_NAMES, SidesCalibration, Thresholds
+from .fitted.logistic import path_setting
+from .fitted.thresholds import COST_NAMES, SidesCalibration, Thresholds
 
 OVER: dict[str, Callable[[Sequence[float]], float]] = {
     "min": min,

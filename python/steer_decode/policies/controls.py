@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from typing import ClassVar
 
-from ..checks import fraction
-from ..signals import Signal, get_signal
-from ..transcript import Writer
+from ..core.signals import Signal, get_signal
+from ..core.transcript import Writer
+from ..util.checks import fraction
 from .base import Policy, StepStart
 
 

@@ -23,15 +23,15 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..checks import fraction, loaded
+from ..core.signals import SIGNALS
+from ..core.trace import Step
+from ..core.transcript import Writer
 from ..errors import SteerError
-from ..pair import Pair
-from ..signals import SIGNALS
-from ..trace import Step
-from ..transcript import Writer
+from ..models.pair import Pair
+from ..util.checks import fraction, loaded
 from ..util.files import read_text
 from .base import Policy, Redo
-from .parameters import Parameters, noisy_or, path_setting
+from .fitted.logistic import Parameters, noisy_or, path_setting
 
 _RULE = re.compile(r":?-{2,}:?")  # between the head of a Markdown table and its body
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ..trace import Step
+from ..core.trace import Step
 from .base import StepStart
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from .. import checks
-from ..signals import Signal, get_signal
-from ..transcript import Writer
+from ..core.signals import Signal, get_signal
+from ..core.transcript import Writer
+from ..util import checks
 from .base import Policy, StepStart
 
 

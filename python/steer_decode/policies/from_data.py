@@ -13,13 +13,13 @@ import inspect
 import math
 from collections.abc import Collection, Mapping
 
+from ..core.signals import SIGNALS
 from ..errors import SteerError
-from ..signals import SIGNALS
 from . import POLICIES, Policy
 from .both_sides import OVER as OVER_TOKENS
-from .corea import OVER as OVER_STEPS
+from .fitted.thresholds import COST_NAMES
+from .query_cascade import OVER as OVER_STEPS
 from .rewards import LIKELIHOOD
-from .sides import COST_NAMES
 from .spec_reason import DEFAULTS as GRADES
 
 WORDS: Mapping[str, Collection[str]] = {

@@ -1,6 +1,6 @@
 """Learned routers: a small network over confidence features says who writes the next step.
 
-Two ways to train one, both in ``steer_decode.learning``:
+Two ways to train one, both in ``steer_decode.fitting``:
 
 ``policy-guided``, after "Policy-Guided Stepwise Model Routing" (arXiv 2605.06116). Faithful, as far
 as the abstract tells: a small control policy over confidence features, trained by policy gradient
@@ -34,17 +34,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..checks import fraction, loaded
+from ..core.signals import SIGNALS
+from ..core.transcript import Writer
 from ..errors import SteerError
-from ..pair import Pair
-from ..signals import SIGNALS
-from ..transcript import Writer
+from ..models.pair import Pair
 from ..util import documents
+from ..util.checks import fraction, loaded
 from ..util.files import check_file, reason, replacing
 from ..util.text import short
 from .base import Policy, StepStart
 from .features import FEATURES, read_features
-from .parameters import SHIPPED, path_setting
+from .fitted.logistic import SHIPPED, path_setting
 
 KINDS = ("policy-guided", "roro")
 VERSION = "1"

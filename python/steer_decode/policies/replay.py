@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..core.trace import Step, Trace
+from ..core.transcript import WRITERS, Writer
 from ..errors import SteerError
-from ..trace import Step, Trace
-from ..transcript import WRITERS, Writer
 from ..util import documents
 from .base import Mend, Policy, StepStart
 

@@ -6,8 +6,8 @@ import importlib
 import math
 from collections.abc import Callable
 
+from ..core.trace import Step, Trace
 from ..errors import SteerError
-from ..trace import Step, Trace
 
 Reward = Callable[[str, str], float]
 LIKELIHOOD = "likelihood"

@@ -18,11 +18,11 @@ import math
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from .. import checks
+from ..core.trace import Step
+from ..core.transcript import Writer
 from ..errors import SteerError
-from ..pair import Pair
-from ..trace import Step
-from ..transcript import Writer
+from ..models.pair import Pair
+from ..util import checks
 from .base import REDO, Policy, Question, Redo
 
 DEFAULTS = {"log-prob": -0.5, "digit": 7.0, "expected-digit": 7.0}

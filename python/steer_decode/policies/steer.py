@@ -12,14 +12,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from .. import checks
-from ..calibration import Calibration
+from ..core.signals import Signal, get_signal
+from ..core.trace import Step
+from ..core.transcript import Writer
 from ..errors import SteerError
-from ..pair import Pair
-from ..signals import Signal, get_signal
-from ..trace import Step
-from ..transcript import Writer
+from ..models.pair import Pair
+from ..util import checks
 from .base import REDO, Policy, Redo
+from .fitted.calibration import Calibration
 
 GAMMA = 0.6
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..cost import ModelShape
+from ..core.cost import ModelShape
 
 _LONGEST = 100_000  # tokens; what does not pay until here does not pay
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from ..cost import ModelShape
-from ..loading import load_model
-from ..memory import available_bytes, cache_needs
-from ..probe import Probe, probe
-from ..transcript import WRITERS, Writer
-from ..units import count
+from ..core.cost import ModelShape
+from ..core.transcript import WRITERS, Writer
+from ..engines.hf.memory import available_bytes, cache_needs
+from ..engines.hf.probe import Probe, probe
+from ..models.loading import load_model
+from ..models.vocabulary import Difference, differences
 from ..util.text import short
-from ..vocabulary import Difference, differences
+from ..util.units import count
 from .break_even import BreakEven, break_even
 from .side import Side
 

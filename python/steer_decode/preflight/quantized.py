@@ -14,8 +14,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..experts import Stack
-from ..weights import matrix_bytes, matrix_weights, tensor_bytes
+from ..core.experts import Stack
+from ..core.weights import matrix_bytes, matrix_weights, tensor_bytes
 
 _BITS = ("bits", "nbits", "num_bits", "w_bit", "weight_bits")
 _LEFT = ("modules_to_not_convert", "llm_int8_skip_modules", "skip_modules", "ignore")

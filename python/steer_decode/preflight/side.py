@@ -14,13 +14,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..cache_support import NO_ROLL_BACK, foreign_state, keeps_no_cache
-from ..cost import ModelShape
-from ..loading import load_config, load_tokenizer
-from ..pair import eos_of
-from ..rope import context_length
-from ..transcript import Writer
-from ..weights import AS_HELD, count_parameters, read_weights
+from ..core.cost import ModelShape
+from ..core.transcript import Writer
+from ..core.weights import AS_HELD, count_parameters, read_weights
+from ..engines.hf.cache_support import NO_ROLL_BACK, foreign_state, keeps_no_cache
+from ..engines.hf.rope import context_length
+from ..models.loading import load_config, load_tokenizer
+from ..models.pair import eos_of
 from .quantized import Quantization, Reckoned
 
 MOST_LAYERS = 10_000  # of a config that is not believed; to make so many takes minutes

@@ -1,0 +1,189 @@
+"""What every command does first: find the models, choose the router, check where to write.
+
+Imports of torch and transformers wait until a command runs, so that ``steer --help`` does not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from ..errors import SteerError
+from ..util import files
+from . import say
+
+if TYPE_CHECKING:
+    from ..core.transcript import Writer
+    from ..models.pair import Pair
+    from ..policies import Policy
+
+DEMO = "demo"
+DEMO_TOKENS, TOKENS = 128, 1024
+
+
+@dataclass(frozen=True)
+class Models:
+    """Which pair was asked for on the command line.
+
+    Raises:
+        SteerError: half a pair, two pairs, or an unknown name.
+    """
+
+    pair: str | None
+    small: str | None
+    large: str | None
+    dtype: str | None
+    device: str | None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.small is None) != (self.large is None):
+            given, missing = ("--small", "--large") if self.small else ("--large", "--small")
+            raise SteerError(f"{given} is given without {missing}: a pair needs both")
+        if self.pair is not None and self.small is not None:
+            raise SteerError("give either --pair or --small and --large, not both")
+        if self.pair not in (None, DEMO):
+            raise SteerError(f"unknown pair {self.pair!r}: the one that has a name is {DEMO!r}")
+
+    @property
+    def demo(self) -> bool:
+        return self.small is None
+
+    def names(self) -> dict[Writer, str]:
+        """Both models as they were named."""
+        if self.small is None or self.large is None:
+            return {"small": "demo small", "large": "demo large"}
+        return {"small": self.small, "large": self.large}
+
+    def max_new_tokens(self, given: int | None) -> int:
+        return given if given is not None else DEMO_TOKENS if self.demo else TOKENS
+
+    def sources(self) -> tuple[str, str, dict[str, Any]]:
+        """Folder or hub id of either model, and what ``from_pretrained`` has to be told besides.
+
+        Raises:
+            SteerError: a folder that is not there.
+        """
+        if self.small is None or self.large is None:
+            from ..demo import pair_paths
+
+            try:
+                small, large = map(str, pair_paths())
+            except FileNotFoundError as error:
+                raise SteerError(str(error)) from error
+        else:
+            small, large = _found(self.small), _found(self.large)
+        local = all(os.path.isdir(source) for source in (small, large))
+        # Without a network the hub client would retry for a minute; what is cached loads at once.
+        return small, large, {} if local or _hub_resolves() else {"local_files_only": True}
+
+    def load(self) -> Pair:
+        """Loads both models.
+
+        Raises:
+            SteerError: a model or a device that is not there.
+        """
+        import torch
+
+        from ..models.pair import TEMPLATES_DIFFER, Pair
+        from .view.terminal import lines
+
+        quiet()
+        threads = self.threads or (1 if self.demo else None)
+        if threads:
+            torch.set_num_threads(threads)
+        small, large, more = self.sources()
+        with lines("loading the models"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=re.escape(TEMPLATES_DIFFER))
+            pair = Pair.from_pretrained(small, large, dtype=self.dtype, device=self.device, **more)
+        if pair.templates_differ:
+            say.note(TEMPLATES_DIFFER)
+        return pair
+
+
+def _found(source: str) -> str:
+    path = os.path.expanduser(source)
+    looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1
+    if looks_like_path and not os.path.isdir(path):
+        raise SteerError(f"there is no model folder {source!r}: give a folder or a hub id")
+    return path if os.path.isdir(path) else source
+
+
+def _hub_resolves() -> bool:
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
+        return True  # The proxy resolves names.
+    url = urlparse(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    try:
+        socket.getaddrinfo(url.hostname, url.port or 443)
+    except OSError:
+        return False
+    return True
+
+
+def quiet() -> None:
+    """Keeps notes and loading bars of transformers from the user; errors come through."""
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if sys.stderr.isatty():
+        enable_progress_bars()  # A download of many gigabytes is better seen.
+
+
+def make_policy(
+    spec: str, models: Models, calibration: Path | None = None, **overrides: object
+) -> Policy:
+    """The router of ``NAME:KEY=VALUE:...``; ``overrides`` that are not None win over its settings.
+
+    Raises:
+        SteerError: an unknown router or setting, or a setting that this router cannot take.
+    """
+    from ..policies import POLICIES, parse_policy
+
+    given = {key: value for key, value in overrides.items() if value is not None}
+    text = ":".join([spec, *(f"{key}={value}" for key, value in given.items())])
+    name = spec.partition(":")[0]
+    if calibration is None:
+        return parse_policy(text, **(_shipped(name) if models.demo else {}))
+    if name in POLICIES and name != "steer":
+        raise SteerError(f"router {name!r} takes no calibration: leave out --calibration")
+    if "threshold=" in text.replace("large_threshold=", ""):
+        raise SteerError("give either a calibration or a threshold, not both")
+    return parse_policy(text, calibration=str(calibration))
+
+
+def _shipped(name: str) -> dict[str, str]:
+    """What the package has for the demo pair: a calibration, and parameters of fitted routers."""
+    from ..policies import POLICIES
+
+    demo = Path(__file__).parents[1] / "demo"
+    files = {"calibration": str(demo / "calibration.json")}
+    shipped = getattr(POLICIES.get(name), "shipped", None)
+    return files | ({"path": str(demo / "routers" / shipped)} if shipped else {})
+
+
+def check_writable(path: Path | None) -> None:
+    """Finds out before the work, not after it, whether a file can be written.
+
+    Raises:
+        SteerError: it cannot.
+    """
+    if path is not None:
+        files.check_writable(path)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        SteerError: it cannot be read, or is not UTF-8.
+    """
+    return files.read_text(path)

@@ -1,0 +1,1 @@
+"""Answers, traces and checks for the eye, on a terminal."""

@@ -1,0 +1,79 @@
+"""Signals: from the statistics of a token's logits to one number that tells how sure a model is.
+
+A signal is read from raw logits, before temperature, penalties and masks. The score of a step is
+the mean of its tokens' signals. Each signal keeps its natural unit and direction; policies compare
+*confidences*, for which higher is always surer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from steer_kernels import LogitStats, Packed
+
+from ..errors import SteerError
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A named function from :class:`LogitStats` of B rows to a float tensor [B].
+
+    ``higher_is_surer`` says which way it points: true for the maximum logit, false for entropy.
+    ``column`` is its column of ``sample_logits_packed``, if it is one: what the host has read
+    already needs no tensor.
+    """
+
+    name: str
+    read: Callable[[LogitStats], Tensor]
+    higher_is_surer: bool = True
+    column: Packed | None = None
+
+    def confidence(self, value: float) -> float:
+        """``value`` turned so that higher is surer."""
+        return value if self.higher_is_surer else -value
+
+
+# By name, and no lambdas, so that a router can be pickled.
+def _max_logit(stats: LogitStats) -> Tensor:
+    return stats.max_logit
+
+
+def _max_prob(stats: LogitStats) -> Tensor:
+    return stats.max_prob
+
+
+def _entropy(stats: LogitStats) -> Tensor:
+    return stats.entropy
+
+
+def _margin(stats: LogitStats) -> Tensor:
+    return stats.margin
+
+
+SIGNALS: dict[str, Signal] = {
+    signal.name: signal
+    for signal in (
+        Signal("max-logit", _max_logit, column=Packed.MAX_LOGIT),
+        Signal("max-prob", _max_prob),
+        Signal("entropy", _entropy, False, Packed.ENTROPY),
+        Signal("margin", _margin),
+    )
+}
+
+
+def get_signal(signal: str | Signal | Callable[[LogitStats], Tensor]) -> Signal:
+    """A signal by name, as it is, or from the user's own function (higher is surer).
+
+    Raises:
+        SteerError: the name is unknown; the message lists those that exist.
+    """
+    if isinstance(signal, Signal):
+        return signal
+    if callable(signal):
+        return Signal(getattr(signal, "__name__", "custom"), signal)
+    if not isinstance(signal, str) or signal not in SIGNALS:
+        raise SteerError(f"unknown signal {signal!r}: choose from {', '.join(SIGNALS)}")
+    return SIGNALS[signal]

@@ -1,0 +1,59 @@
+"""The one text that two models write: a list of token ids, and who wrote each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+Writer = Literal["small", "large"]
+WRITERS: tuple[Writer, Writer] = get_args(Writer)
+
+
+def other(writer: Writer) -> Writer:
+    """The model that is not ``writer``."""
+    return "large" if writer == "small" else "small"
+
+
+class Transcript:
+    """Token ids of a prompt and of what was written after it.
+
+    It belongs to no model. Each engine remembers how much of it its model has read; nothing else
+    ties the two models together.
+    """
+
+    def __init__(self, prompt_ids: Sequence[int]) -> None:
+        self.ids: list[int] = list(prompt_ids)
+        self.writers: list[Writer | None] = [None] * len(self.ids)
+        self.prompt_length = len(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def append(self, token: int, writer: Writer) -> None:
+        self.ids.append(token)
+        self.writers.append(writer)
+
+    def restart(self, prompt_ids: Sequence[int]) -> int:
+        """Becomes a new prompt, in place; returns how many leading tokens are as they were.
+
+        So a lane that read the last turn of a conversation has read the start of the next one.
+        """
+        common = min(len(self), len(prompt_ids))
+        kept = next((i for i in range(common) if self.ids[i] != prompt_ids[i]), common)
+        self.ids[kept:] = prompt_ids[kept:]
+        self.writers[kept:] = [None] * (len(prompt_ids) - kept)
+        self.prompt_length = len(prompt_ids)
+        return kept
+
+    def truncate(self, length: int) -> None:
+        """Drops the tokens from position ``length`` on; the prompt cannot be dropped."""
+        if not self.prompt_length <= length <= len(self.ids):
+            raise ValueError(
+                f"length must lie in {self.prompt_length}..{len(self.ids)}, got {length}"
+            )
+        del self.ids[length:]
+        del self.writers[length:]
+
+    def foreign(self, writer: Writer, start: int) -> int:
+        """How many tokens from position ``start`` on ``writer`` did not write itself."""
+        return sum(w != writer for w in self.writers[start:])

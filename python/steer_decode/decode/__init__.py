@@ -1,0 +1,1 @@
+"""The loop: whose turn it is, what is kept, and how answers advance together."""

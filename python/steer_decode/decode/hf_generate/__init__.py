@@ -1,0 +1,1 @@
+"""The side door: ``small.generate(**inputs, custom_generate=router)``."""

@@ -1,0 +1,1 @@
+"""Procedural reasoning problems in three domains."""

@@ -1,0 +1,1 @@
+"""How the demo pair was trained, from tokenizer to weights."""

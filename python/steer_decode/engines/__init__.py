@@ -1,0 +1,1 @@
+"""How a model writes: one folder per engine, behind the contract of ``base``."""

@@ -1,0 +1,130 @@
+"""Forward passes of one model over one KV cache: which attention serves, and what mask it is given.
+
+The cache has begun a pass and knows its span; here the model is called. Three ways lead through it:
+
+- a few new tokens a row on a CPU: `decode_attention`, without a mask (``attention.py``);
+- the same for rows with different numbers of new tokens: *packed*, one after another as if they
+  were one text, so that nothing is padded and the weights are read once;
+- all else: the attention that the model was loaded with, and a mask where rows differ.
+
+In each of them matrix products and norms are ours (``direct_layers.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from .cache import KVCache
+from .cache_layer import Written
+from .cache_support import cache_argument
+from .cpu.attention import DirectAttention, attention_of
+from .cpu.layers import DirectLayers
+from .span import Span, ragged_mask
+
+_MASKED = ("eager", "sdpa")  # attention that takes a 4-D mask
+
+
+class Forward:
+    """The model as a function of token ids and of what its cache holds.
+
+    Args:
+        model: a causal language model that passes ``cache_support.check_cache_support``.
+        windows: of its layers, as in :class:`KVCache`.
+        cache: of which a pass has begun whenever a method is called.
+        direct: whether `decode_attention` may serve.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        windows: Sequence[int | None],
+        cache: KVCache,
+        direct: bool = True,
+    ) -> None:
+        self._call = DirectLayers(model)
+        self._dtype = model.dtype
+        self._cache = cache
+        self._cache_argument = cache_argument(model)
+        self._windows = set(windows)
+        self._attention = attention_of(model)
+        self._direct = DirectAttention(model, self._call, cache, direct)
+
+    @property
+    def direct(self) -> bool:
+        """Whether short passes go to `decode_attention`, as far as is known."""
+        return self._direct.usable
+
+    @direct.setter
+    def direct(self, usable: bool) -> None:
+        self._direct.usable = usable
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether rows of different length can run in one pass: attention takes a 4-D mask."""
+        return self._attention in _MASKED
+
+    def packs(self, longest: int, width: int) -> bool:
+        """Whether :meth:`packed` can be tried with at most ``longest`` new tokens a row.
+
+        ``width`` is the length of the longest row after it.
+        """
+        return self._direct.packs(longest, width)
+
+    def logits(self, ids: Tensor, span: Span, keep: int = 0) -> Tensor:
+        """Logits [n, V] behind the last of ``ids`` [n, N], void if padded.
+
+        ``span`` is the one that the cache has begun. With ``keep``, the logits [n, keep, V] behind
+        so many of the last.
+        """
+        length = ids.shape[1]
+        arguments = self._arguments(ids, max(1, keep))
+        logits = self._direct.logits(arguments) if self._direct.serves(span, length) else None
+        if logits is None:
+            if span.ragged:
+                arguments["attention_mask"] = self._mask(span, length)
+            logits = self._call(**arguments).logits
+        # select: an index of two parts is two operators.
+        return logits[:, -keep:] if keep else logits.select(1, -1)
+
+    def fill(self, ids: Tensor, span: Span) -> None:
+        """Reads ``ids`` [n, N] for their keys and values alone; else as :meth:`logits`.
+
+        What comes after the last layer's is not computed: its attention, its products, the head.
+        """
+        cache = self._cache
+        cache.ends_early, cache.written = True, 0
+        try:
+            self.logits(ids, span)
+        except Written:
+            pass
+        finally:
+            cache.ends_early = False
+
+    def packed(self, ids: Tensor, last: Tensor) -> Tensor | None:
+        """Logits [n, V] behind those of ``ids`` [1, T] that are the ``last`` [n] of their row.
+
+        None where the model's attention did not come to `decode_attention`: nothing counts as read.
+        """
+        logits = self._direct.logits(self._arguments(ids, last))
+        return None if logits is None else logits[0]
+
+    def _arguments(self, ids: Tensor, logits_to_keep: int | Tensor) -> dict[str, Any]:
+        return {
+            "input_ids": ids,
+            "position_ids": self._cache.positions(ids.shape[1]),
+            self._cache_argument: self._cache,
+            "use_cache": True,
+            "logits_to_keep": logits_to_keep,
+        }
+
+    def _mask(self, span: Span, length: int) -> Tensor | dict[str, Tensor]:
+        additive = self._dtype if self._attention == "eager" else None
+        masks = {w: ragged_mask(span, length, w, additive) for w in self._windows}
+        if len(masks) == 1:
+            return next(iter(masks.values()))
+        # Models that mix kinds of layers take a mask for each kind.
+        return {"full_attention" if w is None else "sliding_attention": masks[w] for w in masks}

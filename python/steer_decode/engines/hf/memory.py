@@ -1,0 +1,73 @@
+"""Whether the caches will fit, reckoned before anything runs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import psutil
+import torch
+
+from ...core.cost import ModelShape
+from ...core.transcript import Writer
+from ...errors import OutOfMemoryError
+from ...models.pair import Pair
+
+
+def available_bytes(device: torch.device) -> int:
+    """Bytes that can still be allocated on ``device``."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + reserved)
+    return int(psutil.virtual_memory().available)
+
+
+def cache_needs(
+    shapes: Mapping[Writer, ModelShape],
+    tokens: int,
+    rows: int = 1,
+    held: Mapping[Writer, int] | None = None,
+) -> dict[Writer, int]:
+    """Bytes of the keys and values that each model still needs room for.
+
+    Args:
+        shapes: sizes of the models.
+        tokens, rows, held: as in :func:`check_memory`.
+    """
+    new = {w: max(0, tokens - (held[w] if held else 0)) for w in shapes}
+    return {w: rows * shape.cache_bytes(new[w]) for w, shape in shapes.items()}
+
+
+def check_memory(
+    pair: Pair, tokens: int, rows: int = 1, held: Mapping[Writer, int] | None = None
+) -> None:
+    """Refuses answers whose keys and values cannot fit.
+
+    Args:
+        pair: the two models.
+        tokens: most tokens of one transcript.
+        rows: transcripts at a time.
+        held: tokens of each row whose memory each model's cache has taken already; none by default.
+
+    Raises:
+        OutOfMemoryError: with the bytes that are needed and those that are there.
+    """
+    needs = cache_needs(pair.shapes, tokens, rows, held)
+    sizes = {w: size for w, size in needs.items() if size}
+    needed: dict[torch.device, int] = defaultdict(int)
+    for writer, size in sizes.items():
+        needed[pair.model(writer).device] += size
+    for device, size in needed.items():
+        room = available_bytes(device)
+        if size > room:
+            shares = " and ".join(
+                f"{share:,} bytes for the {w} model"
+                for w, share in sizes.items()
+                if pair.model(w).device == device
+            )
+            raise OutOfMemoryError(
+                f"the KV caches of {tokens} tokens times {rows} "
+                f"{'row' if rows == 1 else 'rows'} need {size:,} bytes on {device} ({shares}), and "
+                f"{room:,} are available: lower max_new_tokens or the number of prompts"
+            )

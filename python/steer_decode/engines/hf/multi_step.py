@@ -1,0 +1,281 @@
+"""Several tokens between two looks of the host: forward, sampling and bookkeeping on the device.
+
+A GPU writes a token in less time than the host needs to read one and to launch the next forward
+pass. Here the host prepares a few turns, and each turn stays on the device: a forward pass over
+buffers of fixed size and place, ``sample_logits``, the signal, and ``step_update_``, which notices
+the end of a step and takes no token beyond it. After the last turn the host reads what was written,
+once. Keys and values of tokens beyond the end are forgotten by moving the watermark back.
+
+On CUDA a turn is captured as a graph, one for each number of rows and width of the cache, both
+rounded up so that few are needed. Elsewhere, and with models whose code reads on the host (which no
+graph can hold), the same code runs turn by turn; it writes the same tokens as a loop that looks at
+each, and tests compare the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from steer_kernels import RowFlag, StepState, sample_logits, step_update_
+
+from ...core.requests import Draw
+from ...core.sampling import Sampling
+from ...decode.answer import Conversation
+from ...decode.guard import signal_of
+from ...policies import Policy
+from .gradients import without_gradients
+from .host_reads import host_reads
+from .lane import Lane
+from .placing import is_spread
+from .span import rounded_up
+
+
+class Written(NamedTuple):
+    """What the turns have written for one row: tokens that it may take, and whether they are sound.
+
+    Fields:
+        draws: at least one, unless the row is not valid.
+        valid: false if the model returned NaN or nothing finite, right after ``draws``.
+    """
+
+    draws: list[Draw]
+    valid: bool
+
+
+class RunAhead:
+    """Turns of one lane.
+
+    Args:
+        lane: the model and its cache.
+        policy: its signal is read at each token.
+        sampling: how tokens are drawn.
+        token_class: [V] uint8, see ``steer_kernels.token_classes``.
+        vocab_size: ids that may be drawn.
+        turns: tokens between two looks of the host.
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        policy: Policy,
+        sampling: Sampling,
+        token_class: Tensor,
+        vocab_size: int,
+        turns: int,
+    ) -> None:
+        self._lane = lane
+        self._policy = policy
+        self._sampling = sampling
+        self._device = lane.model.device
+        self._token_class = token_class.to(self._device)
+        self._vocab_size = vocab_size
+        self._turns = turns
+        # A graph is of one device.
+        self._captures = self._device.type == "cuda" and not is_spread(lane.model)
+        self._buffers: dict[int, _Buffers] = {}
+        self._graphs: dict[tuple[int, ...], torch.cuda.CUDAGraph] = {}
+
+    def write(
+        self, rows: Sequence[int], conversations: Sequence[Conversation]
+    ) -> dict[int, Written]:
+        """Writes up to ``turns`` tokens of the open step of each row; at least one.
+
+        Args:
+            rows: of the lane; each asks for a token.
+            conversations: of all rows of the lane.
+        """
+        with without_gradients(self._lane.model):
+            return self._write(rows, conversations)
+
+    def _write(
+        self, rows: Sequence[int], conversations: Sequence[Conversation]
+    ) -> dict[int, Written]:
+        lane = self._lane
+        rows = lane.prefill(rows)
+        turns = min(self._turns, *(conversations[r].room for r in rows))
+        size = rounded_up(len(rows), 1, lane.cache.rows - lane.cache.first(rows))
+        if size not in self._buffers:
+            self._buffers[size] = _Buffers(size, self._turns, self._device)
+        buffers = self._buffers[size]
+        known = [lane.known_logits(row) for row in rows]
+        buffers.fill(rows, [conversations[row] for row in rows], lane, known)
+        if any(logits is not None for logits in known):
+            # The small model was asked before the step: its first token needs no forward pass.
+            like = next(logits for logits in known if logits is not None)
+            void = torch.zeros_like(like)
+            stacked = [void if logits is None else logits for logits in known]
+            stacked += [void] * (size - len(rows))
+            self._take(buffers, torch.stack(stacked))
+            buffers.active.copy_(buffers.running)
+        ahead = turns - 1 if all(logits is not None for logits in known) else turns
+        width = lane.cache.reserve(max(lane.watermark(row) for row in rows) + turns)
+        for _ in range(ahead):
+            self._turn(rows, buffers, width)
+        lane.count_turns(rows, ahead)
+        return dict(zip(rows, buffers.read(len(rows)), strict=True))
+
+    def _turn(self, rows: Sequence[int], buffers: _Buffers, width: int) -> None:
+        cache = self._lane.cache
+        key = (buffers.size, width, cache.first(rows), cache.capacity)
+        if self._captures and key not in self._graphs:
+            # Buffers that have grown lie elsewhere: graphs of the old ones are of no use.
+            self._graphs = {k: g for k, g in self._graphs.items() if k[-1] == cache.capacity}
+            graph = self._capture(rows, buffers, width)
+            self._captures = graph is not None
+            if graph is not None:
+                self._graphs[key] = graph
+        if self._captures:
+            self._graphs[key].replay()
+        else:
+            self._forward(rows, buffers, width)
+
+    def _capture(
+        self, rows: Sequence[int], buffers: _Buffers, width: int
+    ) -> torch.cuda.CUDAGraph | None:
+        """Records a turn; None where it reads on the host.
+
+        Trial runs come first, as capture asks; what they change is put back.
+        """
+        before = [tensor.clone() for tensor in buffers.tensors()]
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            self._forward(rows, buffers, width)  # what is made once is made here
+            reads = host_reads(lambda: self._forward(rows, buffers, width))
+        torch.cuda.current_stream().wait_stream(side)
+        graph = None
+        if not reads:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._forward(rows, buffers, width)
+        for tensor, old in zip(buffers.tensors(), before, strict=True):
+            tensor.copy_(old)
+        return graph
+
+    def _forward(self, rows: Sequence[int], buffers: _Buffers, width: int) -> None:
+        """One turn: reads the last token of every row and takes the next one. No host read."""
+        span = self._lane.cache.begin_fixed(
+            rows, buffers.places, buffers.starts, buffers.counts, width
+        )
+        logits = self._lane.forward.logits(buffers.ids, span)
+        self._take(buffers, logits)
+        buffers.starts.add_(buffers.counts)
+        buffers.active.copy_(buffers.running)
+
+    def _take(self, buffers: _Buffers, logits: Tensor) -> None:
+        """Draws from ``logits`` [n, V] and lets the active rows take their token."""
+        sampling, state = self._sampling, buffers.state
+        taken = (state.length - buffers.length)[:, None]
+        uniform = buffers.uniform.gather(1, taken)[:, 0]
+        sampled = sample_logits(
+            logits,
+            uniform,
+            sampling.temperature,
+            sampling.top_k,
+            sampling.top_p,
+            sampling.min_p,
+            vocab_size=self._vocab_size,
+        )
+        score = signal_of(self._policy, sampled.stats).float()
+        open_step = (state.flag & RowFlag.STEP_CLOSED) == 0
+        buffers.active &= open_step & buffers.valid
+        buffers.valid &= sampled.valid | ~buffers.active
+        active = buffers.active & sampled.valid
+        # A row that takes nothing writes its score where nobody reads it, or over its last one.
+        at = torch.where(active[:, None], taken, buffers.scores.shape[1] - 1)
+        buffers.scores.scatter_(1, at, score[:, None])
+        step_update_(state, sampled.token, score, self._token_class, active)
+        buffers.ids.copy_(torch.where(active, sampled.token, buffers.ids[:, 0])[:, None])
+
+
+class _Buffers:
+    """Tensors of fixed place for ``size`` rows, some of which may be idle."""
+
+    def __init__(self, size: int, turns: int, device: torch.device) -> None:
+        self.size = size
+        self._device = device
+        self.ids = torch.zeros(size, 1, dtype=torch.int64, device=device)  # what a turn reads
+        self.places = self.ids[:, 0].clone()
+        self.starts = self.places.clone()
+        self.counts = self.places.clone()  # 1 for a row that runs, 0 for an idle one
+        self.length = self.places.clone()  # of the state, before the first turn
+        self.active = torch.zeros(size, dtype=torch.bool, device=device)
+        self.running = torch.zeros(size, dtype=torch.bool, device=device)
+        self.valid = torch.ones(size, dtype=torch.bool, device=device)
+        self.uniform = torch.zeros(size, turns + 1, dtype=torch.float64, device=device)
+        self.scores = torch.zeros(size, turns + 2, dtype=torch.float32, device=device)
+        # Of the open step only its last token matters; the limits of an answer are the host's.
+        self.state = StepState.of_prompts([[]] * size, turns + 2, device)
+
+    def tensors(self) -> list[Tensor]:
+        mutable = [self.ids, self.starts, self.active, self.valid, self.scores]
+        return [*mutable, *self.state]
+
+    def fill(
+        self,
+        rows: Sequence[int],
+        conversations: Sequence[Conversation],
+        lane: Lane,
+        known: Sequence[Tensor | None],
+    ) -> None:
+        """Sets everything for a new call; rows with known logits take their first token at once."""
+        idle = [0] * (self.size - len(rows))
+        first = lane.cache.first(rows)
+        steps = [c.step_ids for c in conversations]
+        integers = [
+            [c.transcript.ids[-1] for c in conversations] + idle,
+            list(range(first, first + self.size)),
+            [lane.watermark(row) for row in rows] + idle,
+            [1] * len(rows) + idle,
+            [int(bool(ids)) for ids in steps] + idle,
+            [int(logits is not None) for logits in known] + idle,
+            [ids[-1] if ids else 0 for ids in steps] + idle,
+            [RowFlag.SAID if c.said_something else 0 for c in conversations] + idle,
+        ]
+        ids, places, starts, counts, length, ready, last, flag = torch.tensor(
+            integers, dtype=torch.int64
+        ).to(self._device)
+        self.ids.copy_(ids[:, None])
+        self.places.copy_(places)
+        self.starts.copy_(starts)
+        self.counts.copy_(counts)
+        self.length.copy_(length)
+        self.running.copy_(counts)
+        self.active.copy_(ready if bool(any(k is not None for k in known)) else counts)
+        self.valid.fill_(True)
+        turns = self.uniform.shape[1]
+        numbers = [c.uniforms(turns) for c in conversations]
+        self.uniform[: len(rows)] = torch.tensor(numbers, dtype=torch.float64).to(self._device)
+        state = self.state
+        state.transcript[:, 0] = last
+        state.length.copy_(length)
+        state.step_start.zero_()
+        state.score_sum.zero_()
+        state.score_count.zero_()
+        state.flag.copy_(flag)
+        state.limit.fill_(state.transcript.shape[1])
+
+    def read(self, rows: int) -> list[Written]:
+        """What was written, in one read."""
+        width = self.state.transcript.shape[1]
+        packed = torch.cat(
+            [
+                self.length[:, None].double(),
+                self.state.length[:, None].double(),
+                self.valid[:, None].double(),
+                self.state.transcript.double(),  # ids are far below 2^53
+                self.scores.double(),
+            ],
+            dim=1,
+        )
+        written = []
+        for begin, end, valid, *values in packed[:rows].tolist():
+            tokens = [int(t) for t in values[int(begin) : int(end)]]
+            scores = values[width : width + len(tokens)]
+            draws = [Draw(t, s) for t, s in zip(tokens, scores, strict=True)]
+            written.append(Written(draws, bool(valid)))
+        return written

@@ -1,0 +1,1 @@
+"""Accuracy against cost: routers over problems, results that survive, reports."""

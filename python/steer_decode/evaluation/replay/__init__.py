@@ -1,0 +1,1 @@
+"""Query cascades over recorded answers: what they would have reached, at every threshold."""

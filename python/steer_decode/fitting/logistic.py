@@ -1,0 +1,121 @@
+"""Fits of the logistic routers: COREA's confidence of an answer, EcoTab's two risks of a step."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from ..core.signals import SIGNALS, get_signal
+from ..core.trace import Trace
+from ..core.transcript import Writer
+from ..models.pair import Pair
+from ..policies import AlwaysSmall, RandomShare, Replay
+from ..policies.ecotab import split_entropy, table_tokens
+from ..policies.fitted.logistic import Parameters, fit_noisy_or
+from ..policies.query_cascade import confidence_of
+from ..util.partial import Partial
+from .questions import Task, answers
+
+
+def fit_corea(
+    pair: Pair,
+    tasks: Sequence[Task],
+    *,
+    signal: str = "max-prob",
+    over: str = "min",
+    max_new_tokens: int = 128,
+    progress: Callable[[], None] = lambda: None,
+    kept: Partial | None = None,
+) -> Parameters:
+    """The map from the small model's confidence in its whole answer to the chance that it is right.
+
+    Args:
+        signal, over: see :class:`~steer_decode.policies.QueryCascade`.
+        progress: called after each answer.
+        kept: keeps answers over an interruption.
+
+    Raises:
+        SteerError: too few answers, or all right or all wrong.
+    """
+    policy = AlwaysSmall()
+    policy.signal = get_signal(signal)
+    inputs, labels = [], []
+    for task, output in answers(pair, policy, tasks, max_new_tokens, kept=kept):
+        progress()
+        if output.trace.stop_reason == "eos":  # The cascade judges no other.
+            inputs.append([confidence_of(output.trace.kept, policy.signal, over)])
+            labels.append(task.right(output.text))
+    (fitted,) = fit_noisy_or(inputs, labels)
+    settings = {"signal": signal, "over": over, "answers": len(labels), "right": sum(labels)}
+    return Parameters("corea", pair.fingerprint, {"answer": fitted}, settings)
+
+
+class _Explorer(RandomShare):
+    """Either model at even odds; the table tokens of each step are marked."""
+
+    signal = SIGNALS["entropy"]
+
+    def __init__(self) -> None:
+        super().__init__(0.5, self.signal)
+
+    def counted(self, texts: Sequence[str], prompt: str) -> list[bool]:
+        return table_tokens(texts, prompt)
+
+
+def fit_ecotab(
+    pair: Pair,
+    tasks: Sequence[Task],
+    *,
+    seed: int = 0,
+    max_new_tokens: int = 128,
+    progress: Callable[[], None] = lambda: None,
+    kept: Partial | None = None,
+) -> Parameters:
+    """The maps from the entropies of a step to the risk that the small model's next step fails.
+
+    Labels come from suffix replacement. From a random place of an answer that both models wrote at
+    even odds, the large model goes on alone; and once more, but with the next step by the small
+    model. The step has failed where only the first comes out right.
+
+    Raises:
+        SteerError: too few labels, or only one kind of them.
+    """
+    draw = random.Random(seed)
+    inputs: list[tuple[float, float]] = []
+    labels: list[bool] = []
+    for start in range(0, len(tasks), 48):
+        cut: list[tuple[Task, Trace, int]] = []
+        some = tasks[start : start + 48]
+        for task, output in answers(pair, _Explorer(), some, max_new_tokens, kept=kept):
+            progress()
+            steps = output.trace.kept
+            if len(steps) > 1:
+                cut.append((task, output.trace, draw.randrange(len(steps) - 1)))
+        rescued = _replayed(pair, cut, "large", max_new_tokens, kept)
+        risked = _replayed(pair, cut, "small", max_new_tokens, kept)
+        for (_, trace, i), safe, right in zip(cut, rescued, risked, strict=True):
+            if safe:  # Else the answer was lost before the step.
+                inputs.append(split_entropy(trace.kept[i]))
+                labels.append(not right)
+    table, text = fit_noisy_or(inputs, labels)
+    settings = {"labels": len(labels), "failed": sum(labels), "seed": seed}
+    return Parameters("ecotab", pair.fingerprint, {"table": table, "text": text}, settings)
+
+
+def _replayed(
+    pair: Pair,
+    cut: Sequence[tuple[Task, Trace, int]],
+    after: Writer,
+    max_new_tokens: int,
+    kept: Partial | None,
+) -> list[bool]:
+    """Whether each is right when ``after`` writes the step behind the cut, the large the rest."""
+    writers = {
+        tuple(trace.prompt_ids): [*(s.writer for s in trace.kept[: i + 1]), after, "large"]
+        for _, trace, i in cut
+    }
+    tasks = [task for task, _, _ in cut]
+    if not tasks:
+        return []
+    outputs = answers(pair, Replay(writers), tasks, max_new_tokens, kept=kept)
+    return [task.right(output.text) for task, output in outputs]

@@ -1,0 +1,357 @@
+"""A small and a large model that share a vocabulary, checked before anything is written."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..core.boundary import StepBoundary
+from ..core.cost import ModelShape
+from ..core.token_text import TokenTexts
+from ..core.transcript import WRITERS, Writer
+from ..engines.hf.cache_support import check_cache_support
+from ..engines.hf.placing import placed
+from ..engines.hf.rope import boundaries, context_length
+from ..engines.hf.serving import Serving
+from ..errors import ContextFullError, SteerError
+from .loading import chosen_dtype, load_model, load_tokenizer
+from .prompt import Messages, Prompt, encode, render, tokenize
+from .vocabulary import differences
+
+TEMPLATES_DIFFER = (
+    "the chat templates of the two models differ: the small model's is used; "
+    "Pair.from_pretrained(..., chat_template=TEXT) sets another for both"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two causal language models and the one tokenizer that serves both.
+
+    Raises:
+        SteerError: the tokenizers differ, a model's cache cannot be rolled back, or it is in
+            float64 or not in memory, or it cannot be served exactly (see ``probe.py``).
+    """
+
+    small: PreTrainedModel
+    large: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    large_tokenizer: PreTrainedTokenizerBase | None = None
+
+    def __post_init__(self) -> None:
+        if self.large_tokenizer is not None:
+            check_same_vocabulary(self.tokenizer, self.large_tokenizer)
+        for name in WRITERS:
+            if not hasattr(self.model(name), "config"):
+                raise SteerError(
+                    f"the {name} model must be a model of transformers, got {self.model(name)!r}: "
+                    "Pair.from_pretrained loads two by hub id or folder"
+                )
+            check_cache_support(self.model(name), name)
+            if any(weight.is_meta for weight in self.model(name).parameters()):
+                raise SteerError(
+                    f"the {name} model has weights that are not in memory (device meta): load all "
+                    "of it, without offloading"
+                )
+            if self.model(name).dtype == torch.float64:
+                raise SteerError(
+                    f"the {name} model is in float64: load it in float32, bfloat16 or float16"
+                )
+            self.model(name).eval()
+        _ = self.serving
+        _ = self.eos_ids  # which refuses what is no token id
+        if self.templates_differ:
+            warnings.warn(TEMPLATES_DIFFER, stacklevel=3)
+
+    @property
+    def templates_differ(self) -> bool:
+        """Whether either model has a chat template of its own; the small one's is then used."""
+        templates = [getattr(t, "chat_template", None) for t in self._tokenizers]
+        return None not in templates and any(t != templates[0] for t in templates)
+
+    @property
+    def _tokenizers(self) -> list[PreTrainedTokenizerBase]:
+        return [t for t in (self.tokenizer, self.large_tokenizer) if t is not None]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        small: str | Path,
+        large: str | Path,
+        *,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        **kwargs: Any,
+    ) -> Pair:
+        """Loads both models by hub id or path.
+
+        Args:
+            small, large: anything that ``AutoModelForCausalLM.from_pretrained`` takes, or
+                ``AutoModelForImageTextToText`` for texts.
+            dtype: of both models; by default the checkpoint's on a GPU and float32 on a CPU.
+            torch_dtype: the older name of ``dtype``.
+            device: of both models; by default the GPU where there is one. Models that
+                ``device_map`` spreads, and quantized ones, stay where they were loaded.
+            kwargs: handed on to ``from_pretrained``: what only tokenizers take (``use_fast``,
+                ``padding_side``, ``chat_template``, ...) to both tokenizers, where files are and
+                how they are fetched (``revision``, ``token``, ...) to all four, the rest to both
+                models. One that they do not know is refused.
+
+        Raises:
+            SteerError: an id or path that cannot be loaded, a device that is not there, weights
+                that do not fit their configuration, or tokenizers that differ.
+            OutOfMemoryError: a model does not fit in memory.
+        """
+        mapped = kwargs.get("device_map") is not None
+        if device is not None and mapped:
+            raise SteerError(
+                f"device={device!r} and device_map={kwargs['device_map']!r} both say where the "
+                "models go: give one of them"
+            )
+        device, dtype = placement(device, chosen_dtype(dtype, torch_dtype))
+        tokenizers = [load_tokenizer("small", small, kwargs)]
+        tokenizers.append(load_tokenizer("large", large, kwargs))
+        check_same_vocabulary(*tokenizers)
+        models = [
+            placed(load_model(name, source, dtype, kwargs), None if mapped else device)
+            for name, source in (("small", small), ("large", large))
+        ]
+        return cls(models[0], models[1], tokenizers[0], tokenizers[1])
+
+    def model(self, writer: Writer) -> PreTrainedModel:
+        return self.small if writer == "small" else self.large
+
+    @cached_property
+    def shapes(self) -> dict[Writer, ModelShape]:
+        return {name: ModelShape.of(self.model(name)) for name in WRITERS}
+
+    @property
+    def serving(self) -> dict[Writer, Serving]:
+        """How each model is served, as its probe has found.
+
+        A model is tried when its first pair is made, and again where it has changed since.
+
+        Raises:
+            SteerError: a model cannot be served exactly; the message says why.
+        """
+        from ..engines.hf.probe import probe  # which imports the loop
+
+        found: dict[Writer, Serving] = {}
+        for name in WRITERS:
+            model = self.model(name)
+            result = probe(model)
+            if result.problems:
+                raise SteerError(
+                    f"the {name} model {model.config.name_or_path or type(model).__name__!r} "
+                    f"{'; it '.join(result.problems)}: use another model"
+                )
+            found[name] = result.serving
+        return found
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids that both models and the tokenizer know; padding rows of the heads lie beyond.
+
+        As now: a token that is added later, to a row that was padding, is one of them.
+        """
+        rows = [self.model(n).get_input_embeddings().weight.shape[0] for n in WRITERS]
+        return min(*rows, TokenTexts.of(self.tokenizer).size)
+
+    @cached_property
+    def max_length(self) -> int:
+        """Longest transcript, prompt included, that both models have positions for."""
+        limits = [2**31]
+        for name in WRITERS:
+            config = self.model(name).config.get_text_config(decoder=True)
+            limits.append(context_length(config) or 2**31)
+            if boundaries(config) and (limit := self.serving[name].limit) is not None:
+                limits.append(limit)
+        return min(limits)
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Ids that end an answer: those of both generation configs and of the tokenizer, as now.
+
+        Raises:
+            SteerError: one of them is no token id.
+        """
+        if self._ends is not None:
+            return self._ends
+        ids: set[int] = set()
+        for name, source in (
+            ("the small model's generation config", self.small.generation_config),
+            ("the large model's generation config", self.large.generation_config),
+            ("the tokenizer", self.tokenizer),
+        ):
+            ids.update(eos_of(name, source))
+        return frozenset(ids)
+
+    def ending_at(self, eos_ids: Iterable[int]) -> Pair:
+        """The same pair, whose answers end at ``eos_ids`` and nowhere else."""
+        _ = self.shapes  # what takes long to find out is found out once, for all copies
+        pair = copy.copy(self)
+        object.__setattr__(pair, "_ends", frozenset(eos_ids))
+        return pair
+
+    _ends: frozenset[int] | None = field(init=False, default=None, repr=False)
+
+    @property
+    def template_owner(self) -> PreTrainedTokenizerBase | None:
+        """The tokenizer whose chat template is used: the small model's, or that of either."""
+        owners = (t for t in self._tokenizers if getattr(t, "chat_template", None) is not None)
+        return next(owners, None)
+
+    @cached_property
+    def boundary(self) -> StepBoundary:
+        """Where a step closes by default."""
+        return StepBoundary(self.tokenizer, self.vocab_size)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names this pair in a calibration: architecture, sizes and a sample of the weights.
+
+        Paths and dtypes do not enter it: scores of the same weights in bf16 are the same scores.
+        """
+        digest = hashlib.sha256()
+        for name in WRITERS:
+            model = self.model(name)
+            sizes = {"type": model.config.model_type, "parameters": self.shapes[name].parameters}
+            digest.update(json.dumps(sizes, sort_keys=True).encode())
+            for weight in model.parameters():
+                sample = weight.detach().flatten()[:: max(1, weight.numel() // 16)][:16]
+                digest.update(sample.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def encode(
+        self,
+        prompt: Prompt,
+        chat: bool | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """Prompt ids of a text, of chat messages, or of the ids themselves.
+
+        Args:
+            prompt: a text; messages ``[{"role": ..., "content": ...}, ...]``; or token ids, in a
+                list or a tensor [n].
+            chat: put a text through the chat template as one user message; by default where there
+                is a template, and the text does not begin with BOS or as the template's own text
+                does, which has been rendered before and gets no second BOS.
+            chat_template_kwargs: what else the template is told, as ``{"enable_thinking": False}``.
+
+        Raises:
+            SteerError: the prompt is empty, too long, no Unicode text, holds ids that the models do
+                not know, or needs a template that is missing; or arguments that no template reads.
+        """
+        return encode(self, prompt, chat, chat_template_kwargs)
+
+    def render(
+        self, messages: Messages, chat_template_kwargs: Mapping[str, Any] | None = None
+    ) -> str:
+        """The text of chat messages, up to where the answer begins.
+
+        Raises:
+            SteerError: there is no message, or no chat template, or it cannot read them.
+        """
+        return render(self, messages, chat_template_kwargs)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Ids of a rendered text, whose special tokens are written out.
+
+        Raises:
+            SteerError: half of a surrogate pair in it.
+        """
+        return tokenize(self, text)
+
+    def checked(self, ids: list[int]) -> list[int]:
+        """``ids`` as a prompt.
+
+        Raises:
+            SteerError: there are none, too many, or one that the models do not know.
+        """
+        if not ids:
+            raise SteerError("prompt has no tokens: give the question that is to be answered")
+        if len(ids) >= self.max_length:
+            raise ContextFullError(
+                f"prompt is {len(ids)} tokens long, but the context of this pair holds "
+                f"{self.max_length}, answer included: shorten the prompt"
+            )
+        size = self.vocab_size
+        foreign = [i for i in ids if not 0 <= i < size]
+        if foreign:
+            raise SteerError(
+                f"prompt holds token id {foreign[0]}, but the models know ids below {size} only: "
+                "leave that token out of the prompt"
+            )
+        return ids
+
+
+def eos_of(name: str, source: Any) -> list[int]:
+    """The ids that end an answer by a generation config, a config or a tokenizer, called ``name``.
+
+    Raises:
+        SteerError: one of them is no token id.
+    """
+    eos = getattr(source, "eos_token_id", None)
+    if eos is None:
+        return []
+    if isinstance(eos, torch.Tensor):
+        eos = eos.tolist()
+    found = eos if isinstance(eos, list | tuple) else [eos]
+    if not all(isinstance(i, int) and not isinstance(i, bool) for i in found):
+        raise SteerError(
+            f"eos_token_id of {name} must be a token id or a list of them, got {eos!r}: mend it"
+        )
+    return list(found)
+
+
+def check_same_vocabulary(small: PreTrainedTokenizerBase, large: PreTrainedTokenizerBase) -> None:
+    """Compares two tokenizers by content, id by id.
+
+    Raises:
+        SteerError: they differ; the message names the first id that does.
+    """
+    found = differences(small, large)
+    if not found:
+        return
+    first = found[0]
+    words = [repr(word) if word is not None else "nothing" for word in first[1:]]
+    sizes = len(small.get_vocab()), len(large.get_vocab())
+    raise SteerError(
+        f"the tokenizers differ: id {first.id} is {words[0]} in the small model's ({sizes[0]} "
+        f"tokens) and {words[1]} in the large model's ({sizes[1]} tokens); token ids travel "
+        "between the models, so choose two models of one family"
+    )
+
+
+def placement(device: Any, dtype: Any) -> tuple[torch.device, Any]:
+    """Where models are loaded, and in which dtype; of what is None, the default.
+
+    Raises:
+        SteerError: tensors cannot be made on ``device``.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    _check_device(device)
+    place = torch.device(device)
+    if dtype is None:
+        dtype = "auto" if place.type == "cuda" else torch.float32
+    return place, dtype
+
+
+def _check_device(device: Any) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise SteerError(f"device {device!r} cannot be used ({reason}): try cpu or cuda") from error

@@ -1,0 +1,130 @@
+"""A calibration: what the scores of a pair look like, saved so that a single answer can be judged.
+
+STEER fits its mixture to a cohort of traces. A single question has no cohort, so the online router
+takes the mixtures of a calibration run, one for each source (who wrote the step) and step-index
+bin, for scores drift down with the index. That is this project's online mode, not the paper's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ...core.signals import SIGNALS
+from ...core.transcript import WRITERS, Writer
+from ...errors import SteerError
+from ...models.pair import Pair
+from ...util import documents
+from ...util.files import write_whole as write_whole
+from .mixture import TwoGaussians
+
+VERSION = 1
+LAST_BIN = 4
+
+
+def index_bin(index: int) -> int:
+    """Step-index bin: 0, 1, 2, 3, and 4 for all later ones."""
+    return min(index, LAST_BIN)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Mixtures of the step scores of one pair under one signal.
+
+    Attributes:
+        pair: fingerprint of the pair.
+        signal: name of the signal whose confidences were fitted.
+        fits: for each source, mixtures by step-index bin; -1 is that of all steps together, the
+            stand-in where a bin could not be fitted. None is a source without any.
+        counts: how many steps were fitted, likewise.
+        settings: how the scores were gathered, for the reader.
+    """
+
+    pair: str
+    signal: str
+    fits: Mapping[Writer, Mapping[int, TwoGaussians]]
+    counts: Mapping[Writer, Mapping[int, int]]
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    def posterior(self, writer: Writer, index: int, confidence: float) -> float | None:
+        """Probability that a step is a confident one; None where no mixture could be fitted."""
+        fits = self.fits[writer]
+        mixture = fits.get(index_bin(index), fits.get(-1))
+        return None if mixture is None else mixture.posterior(confidence)
+
+    def check(self, pair: Pair, source: str = "") -> None:
+        """Refuses a calibration that was made for another pair.
+
+        Raises:
+            SteerError: the fingerprints differ.
+        """
+        if self.pair != pair.fingerprint:
+            where = f"calibration {source!r}" if source else "the calibration"
+            raise SteerError(
+                f"{where} was made for another pair ({self.pair}, this one is "
+                f"{pair.fingerprint}): make one with `steer calibrate`"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Writes JSON through a temporary file and a rename."""
+        record = {
+            "version": VERSION,
+            "pair": self.pair,
+            "signal": self.signal,
+            "settings": dict(self.settings),
+            "counts": {w: {str(b): n for b, n in self.counts[w].items()} for w in WRITERS},
+            "fits": {w: {str(b): asdict(m) for b, m in self.fits[w].items()} for w in WRITERS},
+        }
+        write_whole(Path(path), json.dumps(record, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            SteerError: no such file, or not a calibration.
+        """
+        return documents.read(
+            path, "calibration", _made, "is not a calibration", "make one with `steer calibrate`"
+        )
+
+
+_NUMBER = documents.number()
+_VARIANCE = documents.number(1e-30)
+_WEIGHT = documents.number(1e-300, 1 - 1e-12)  # whose logarithm, and that of the rest, are finite
+_BIN = documents.one_of([str(key) for key in (-1, *range(LAST_BIN + 1))])
+_MIXTURE = documents.record(
+    {
+        "weight_c": _WEIGHT,
+        "mean_u": _NUMBER,
+        "var_u": _VARIANCE,
+        "mean_c": _NUMBER,
+        "var_c": _VARIANCE,
+    }
+)
+
+
+def _by_bin(check: documents.Check) -> documents.Check:
+    each = documents.mapped(check, key=lambda name: int(_BIN(name)))
+    return documents.record(dict.fromkeys(WRITERS, each), others="dropped")
+
+
+_RECORD = documents.record(
+    {
+        "pair": documents.text,
+        "signal": documents.one_of(SIGNALS),
+        "fits": _by_bin(lambda value: TwoGaussians(**_MIXTURE(value))),
+        "counts": _by_bin(documents.whole()),
+        "settings": documents.record({}, {"gamma": documents.number(0, 1)}, others="kept"),
+    },
+    others="dropped",
+)
+
+
+_FILE = documents.versioned(VERSION, _RECORD)
+
+
+def _made(value: object) -> Calibration:
+    return Calibration(**_FILE(value))

@@ -1,0 +1,164 @@
+"""Routers of a cohort: the steps of many answers are judged together, index by index.
+
+`Steer` is STEER as published (arXiv 2511.06190, sections 3 and 4). Faithful: rounds in lock step;
+the score of a step is the mean maximum logit of its writer, over the tokens of mathematical
+expressions if asked; at every step index two Gaussians are fitted by EM to the scores of the
+unfinished answers, apart for steps of either model; the posterior of the confident one against
+gamma; the small model writes step 0, and an unconfident one is thrown away and written again by the
+large model, the only discard. Ours, where the paper is silent: a fit that degenerates gives way to
+the last good one of the same writer, and without any the step counts as unconfident; a step without
+a token that counts has no score and goes to the large model; the option ``monotone``. Not of the
+paper but of a port of its code, and off: ``give_up``, which leaves a question that the large model
+is not sure of either to the small one.
+
+`Percentile` is the router of the paper's ablation: the lowest share of each round, no mixture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+from ..core.signals import Signal, get_signal
+from ..core.trace import Step, Trace
+from ..core.transcript import WRITERS, Writer
+from ..errors import SteerError
+from ..util.checks import fraction, one_of
+from .base import REDO, Policy, Redo, StepStart
+from .fitted import mixture
+from .fitted.mixture import TwoGaussians
+
+
+class CohortPolicy(Policy):
+    """Judges each round apart for either writer; a subclass says which steps are confident."""
+
+    in_rounds = True
+
+    def __init__(self, signal: str | Signal, tokens: str) -> None:
+        self.signal = get_signal(signal)
+        self.tokens = one_of("tokens", tokens, ("all", "math"))
+
+    def after_round(self, steps: Sequence[Step]) -> Sequence[Writer | Redo]:
+        confident = [False] * len(steps)
+        for writer in WRITERS:
+            mine = [
+                i for i, s in enumerate(steps) if s.writer == writer and not math.isnan(s.score)
+            ]
+            judged = self.confident(writer, [steps[i] for i in mine]) if mine else []
+            for i, sure in zip(mine, judged, strict=True):
+                confident[i] = sure
+        return [_verdict(step, sure) for step, sure in zip(steps, confident, strict=True)]
+
+    def after_step(self, step: Step) -> Writer | Redo:
+        return self.after_round([step])[0]
+
+    def confident(self, writer: Writer, steps: Sequence[Step]) -> list[bool]:
+        """Which of ``steps``, all written by ``writer`` and with a score, are confident."""
+        raise NotImplementedError
+
+
+def _verdict(step: Step, confident: bool) -> Writer | Redo:
+    if confident:
+        return "small"
+    return REDO if step.index == 0 and step.writer == "small" else "large"
+
+
+class Steer(CohortPolicy):
+    """STEER as published: a mixture at every step index, over the cohort.
+
+    Args:
+        gamma: least posterior of a confident step, in [0, 1].
+        signal: whose mean over a step is its score; the paper's is the maximum logit.
+        tokens: that the score is taken over: "all", or "math" as the paper does on mathematics.
+        monotone: judges by the posterior only between the two means, above and below which the
+            verdict is clear. With unequal variances the posterior falls again far above the
+            confident mean, and the surest steps would go to the large model.
+        give_up: where a step of the large model is unconfident with at least this posterior (the
+            port takes 0.9), the question is too difficult for both, and the small model writes all
+            the rest; 0 never gives up, as the paper.
+    """
+
+    name: ClassVar[str] = "steer-cohort"
+
+    def __init__(
+        self,
+        gamma: float = 0.6,
+        signal: str | Signal = "max-logit",
+        tokens: str = "all",
+        monotone: bool = False,
+        give_up: float = 0.0,
+    ) -> None:
+        super().__init__(signal, tokens)
+        self.gamma = fraction("gamma", gamma)
+        self.give_up = fraction("give_up", give_up)
+        if not isinstance(monotone, int | float) or monotone not in (0, 1):
+            raise SteerError(f"monotone must be True or False, got {monotone!r}")
+        self.monotone = bool(monotone)
+        self._last_good: dict[Writer, TwoGaussians] = {}
+
+    def start(self) -> Steer:
+        return Steer(self.gamma, self.signal, self.tokens, self.monotone, self.give_up)
+
+    def before_step(self, start: StepStart) -> Writer:
+        if self.give_up and start.trace is not None and self._too_difficult(start.trace):
+            return "small"
+        return start.writer
+
+    def _too_difficult(self, trace: Trace) -> bool:
+        judged = [s.posterior for s in trace.steps if s.writer == "large"]
+        return any(p is not None and 1 - p >= self.give_up for p in judged)
+
+    def confident(self, writer: Writer, steps: Sequence[Step]) -> list[bool]:
+        scores = [self.signal.confidence(step.score) for step in steps]
+        unfinished = [x for x, step in zip(scores, steps, strict=True) if not step.ended]
+        fitted = mixture.fit(unfinished)
+        if fitted is not None:
+            self._last_good[writer] = fitted
+        best = self._last_good.get(writer)
+        if best is None:
+            return [False] * len(steps)
+        for step, score in zip(steps, scores, strict=True):
+            step.posterior = best.posterior(score, self.monotone)
+        return [step.posterior >= self.gamma for step in steps]  # type: ignore[operator]
+
+    def __str__(self) -> str:
+        more = "".join(
+            f":{key}={value}"
+            for key, value, usual in (
+                ("signal", self.signal.name, "max-logit"),
+                ("tokens", self.tokens, "all"),
+                ("monotone", str(self.monotone).lower(), "false"),
+                ("give_up", f"{self.give_up:g}", "0"),
+            )
+            if value != usual
+        )
+        return f"{self.name}:gamma={self.gamma:g}{more}"
+
+
+class Percentile(CohortPolicy):
+    """The least confident share of each round goes to the large model (the paper's ablation).
+
+    Args:
+        share: of the steps of either writer at one index, in [0, 1].
+        signal: whose mean over a step is its score.
+        tokens: as for :class:`Steer`.
+    """
+
+    name: ClassVar[str] = "percentile"
+
+    def __init__(
+        self, share: float = 0.3, signal: str | Signal = "max-logit", tokens: str = "all"
+    ) -> None:
+        super().__init__(signal, tokens)
+        self.share = fraction("share", share)
+
+    def confident(self, writer: Writer, steps: Sequence[Step]) -> list[bool]:
+        scores = [self.signal.confidence(step.score) for step in steps]
+        # Ties go by order, so that the share is met to within one step.
+        ranked = sorted(range(len(steps)), key=lambda i: scores[i])
+        routed = set(ranked[: round(self.share * len(steps))])
+        return [i not in routed for i in range(len(steps))]
+
+    def __str__(self) -> str:
+        return f"{self.name}:share={self.share:g}:signal={self.signal.name}"

@@ -1,0 +1,154 @@
+"""sample_logits on every backend: masks, NaN, infinities, extreme temperatures, and any case.
+
+Any uniform gives a token in range.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.backends import DTYPES, INF, NAN, random_logits
+from support.samplers import CUTS, Sample, middles, probabilities
+
+from steer_kernels import SampledLogits, reference
+
+
+@pytest.mark.parametrize("cuts", CUTS, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_tokens_are_in_range_and_never_masked(
+    sample: Sample, cuts: tuple, dtype: torch.dtype
+) -> None:
+    nearly_one = torch.tensor([0.0, 1e-45, 0.5, 1 - 2**-24, 0.25, 0.75])
+    for columns, vocab in ((100, 97), (5000, 4099)):
+        logits = random_logits(2, columns, dtype)
+        logits[:, ::3] = -INF
+        logits[:, vocab - 3 : vocab] = -INF
+        logits[:, vocab:] = 100.0
+        for i in range(3):
+            out = sample(logits, nearly_one[2 * i : 2 * i + 2], *cuts, vocab_size=vocab)
+            assert (out.token < vocab).all()
+            assert (out.token >= 0).all()
+            assert logits.gather(1, out.token[:, None]).isfinite().all()
+            assert out.logprob.isfinite().all()
+
+
+@pytest.mark.parametrize("cuts", [*CUTS, (0.0, 0, 1.0, 0.0)], ids=str)
+def test_invalid_rows_and_infinities(sample: Sample, cuts: tuple) -> None:
+    logits = random_logits(5, 300)
+    logits[0, 100] = NAN
+    logits[1] = -INF
+    logits[2, 250] = INF
+    logits[3, [10, 20]] = INF
+    uniform = torch.tensor([0.3, 0.3, 0.3, 0.9, 0.3])
+    out = sample(logits, uniform, *cuts)
+    assert out.valid.tolist() == [False, False, True, True, True]
+    assert out.token[:3].tolist() == [0, 0, 250]
+    assert out.logprob[:2].isnan().all()
+    assert out.logprob[2] == 0
+    alone = sample(logits[4:], uniform[4:], *cuts)
+    assert out.token[4] == alone.token[0]
+    assert out.logprob[4] == alone.logprob[0]
+    one_kept = cuts[1] == 1 or cuts[2] < 0.5 or cuts[0] == 0  # a tie with the first of top_k stays
+    if not one_kept or cuts[1] == 1:
+        assert out.token[3] == 20
+        torch.testing.assert_close(out.logprob[3], torch.tensor(0.5).log())
+
+
+def test_more_infinities_than_a_list_holds_whatever_its_values(sample: Sample) -> None:
+    logits = random_logits(1, 200).expand(12, -1).clone()
+    infinite = torch.arange(3, 200, 17)
+    logits[:, infinite] = INF
+    uniform = (torch.arange(12) + 0.5) / 12
+    for min_p in (1e-3, 1.0):
+        out = sample(logits, uniform, 0.5, min_p=min_p, k=4)
+        assert torch.equal(out.token, infinite)
+        torch.testing.assert_close(out.logprob, torch.full((12,), -math.log(12)))
+
+
+def test_min_p_keeps_what_it_does_among_large_logits(sample: Sample) -> None:
+    """The spacing of float32 at 1e4 is 1e-3: the edge of what is kept must not move by it."""
+    row = random_logits(1, 900)[0] + 1e4
+    for temperature, min_p in ((1.0, 0.1), (1.5, 0.003), (0.7, 1e-5)):
+        cuts = (temperature, 0, 1.0, min_p)
+        tokens, uniform = middles(probabilities(row, cuts), 1e-3)
+        out = sample(row.expand(len(tokens), -1)[:9], uniform[:9], *cuts, k=2)
+        assert torch.equal(out.token, tokens[:9])
+
+
+def test_extreme_temperatures(sample: Sample) -> None:
+    logits = random_logits(2, 400)
+    uniform = torch.tensor([0.1, 0.9])
+    cold = sample(logits, uniform, 1e-30)
+    assert torch.equal(cold.token, cold.topk_ids[:, 0])
+    uniform_of_tokens = torch.tensor([100.5, 300.5]) / 400
+    for heat in (1e30, 1e37, 1e300):
+        assert sample(logits, uniform_of_tokens, heat).token.tolist() == [100, 300]
+    for tiny in (5e-324, 1e-40):
+        assert torch.equal(sample(logits, uniform, tiny).token, cold.token)
+
+
+@pytest.mark.parametrize("temperature", [1e30, 1e37, 1e300])
+def test_heat_gives_no_weight_to_masked_columns(sample: Sample, temperature: float) -> None:
+    logits = torch.full((1, 4100), -6e4)
+    logits[:, ::2] = -INF
+    for cuts in ({}, {"top_p": 0.5}, {"min_p": 0.5}, {"top_k": 4099, "top_p": 1e-9}):
+        out = sample(logits, torch.tensor([0.9]), temperature, **cuts)
+        assert logits[0, out.token[0]] == -6e4, cuts
+        assert out.logprob.isfinite().all(), cuts
+
+
+def test_min_p_keeps_all_that_a_high_temperature_makes_equal(sample: Sample) -> None:
+    logits = random_logits(1, 300) * 1e30
+    out = sample(logits, torch.tensor([250.5 / 300]), 1e36, min_p=0.9)
+    assert int(out.token) == 250
+
+
+SPECIAL = st.sampled_from([0.0, -0.0, INF, -INF, NAN, 1.0, -1e4, 88.0, -88.0])
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    shape=st.tuples(st.integers(0, 4), st.integers(1, 300)),
+    layout=st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 2)),
+    masks=st.lists(st.tuples(SPECIAL, st.sampled_from([0.01, 0.3, 0.99])), max_size=3),
+    cuts=st.tuples(
+        st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+        st.sampled_from([0, 1, 7, 64, 65, 100, 1000]),
+        st.sampled_from([1.0, 0.999, 0.9, 0.3]),
+        st.sampled_from([0.0, 0.001, 0.2, 1.0]),
+    ),
+    seed=st.integers(0, 1000),
+)
+def test_any_case(sample: Sample, shape, layout, masks, cuts, seed) -> None:
+    (rows, columns), (padding, offset, dtype) = shape, layout
+    generator = torch.Generator().manual_seed(seed)
+    buffer = torch.randn(offset + rows * (columns + padding) + 1, generator=generator) * 3
+    for value, share in masks:
+        buffer[torch.rand(buffer.shape, generator=generator) < share] = value
+    buffer = buffer.to(DTYPES[dtype])
+    logits = buffer.as_strided((rows, columns), (columns + padding, 1), offset)
+    uniform = torch.rand(rows, generator=generator, dtype=torch.float64)
+    k = min(4, columns)
+    out = sample(logits, uniform, *cuts, k=k)
+    truth = SampledLogits(*reference.sample_logits(logits, uniform, *cuts, k=k))
+    assert torch.equal(out.valid, truth.valid)
+    for row in range(rows):
+        if not truth.valid[row]:
+            assert out.token[row] == 0
+            assert out.logprob[row].isnan()
+        elif out.token[row] != truth.token[row]:  # only at the very edge of a share
+            x = logits[row, : int(max(out.token[row], truth.token[row])) + 1].double()
+            d = torch.where(x == x.max(), 0.0, (x - truth.max_logit[row]) / cuts[0])
+            assert abs(int(out.token[row]) - int(truth.token[row])) > 0
+            share = probabilities(logits[row], cuts).cumsum(-1)
+            assert (share - uniform[row]).abs().min() < 2e-6, d
+        else:
+            torch.testing.assert_close(out.logprob[row], truth.logprob[row], atol=4e-6, rtol=4e-6)

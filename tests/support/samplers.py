@@ -1,0 +1,83 @@
+"""The backends of sample_logits as one callable each, and what its tests go through."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from support.backends import INF
+from torch import Tensor
+
+import steer_kernels
+from steer_kernels import SampledLogits, reference, sample_logits
+from steer_kernels.ops import sample_logits as op_module
+
+CUTS = [
+    (1.0, 0, 1.0, 0.0),
+    (0.7, 0, 1.0, 0.0),
+    (1.6, 0, 1.0, 0.0),
+    (1.0, 5, 1.0, 0.0),
+    (0.8, 1, 1.0, 0.0),
+    (1.3, 64, 1.0, 0.0),
+    (1.3, 90, 0.95, 0.0),  # past the list: the row is sorted
+    (1.0, 0, 0.9, 0.0),
+    (2.5, 0, 0.99, 0.0),  # past the list
+    (1.0, 0, 1e-6, 0.0),
+    (1.0, 0, 1.0, 0.1),
+    (3.0, 0, 1.0, 0.01),
+    (0.9, 30, 0.8, 0.05),
+]
+PLAIN = CUTS[:3]
+
+Sample = Callable[..., SampledLogits]
+
+
+def _reference(*args: object, **kwargs: object) -> SampledLogits:
+    return SampledLogits(*op_module._cpu_fallback(*args, **kwargs))
+
+
+def _cuda(logits: Tensor, uniform: Tensor, *args: object, **kwargs: object) -> SampledLogits:
+    out = sample_logits(logits.cuda(), uniform.cuda(), *args, **kwargs)
+    return SampledLogits(*(field.cpu() for field in out))
+
+
+def triton_sample(
+    logits: Tensor, uniform: Tensor, *args: object, **kwargs: object
+) -> SampledLogits:
+    if importlib.util.find_spec("triton") is None or torch.cuda.is_available():
+        pytest.skip("needs triton, and no GPU: with one the kernel runs as 'cuda'")
+    if logits.numel() > 10_000:
+        pytest.skip("too large for Triton's interpreter")
+    return SampledLogits(*op_module._cuda(logits, uniform, *args, **kwargs))
+
+
+SAMPLERS = ["reference", *(f"cpu-{isa}" for isa in steer_kernels.supported_cpu_isas())]
+SAMPLERS += ["triton", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@contextmanager
+def use_sampler(name: str) -> Iterator[Sample]:
+    """A callable like `sample_logits` for CPU tensors."""
+    others = {"reference": _reference, "triton": triton_sample, "cuda": _cuda}
+    if name in others:
+        yield others[name]
+        return
+    steer_kernels.set_cpu_isa(name.removeprefix("cpu-"))
+    yield sample_logits
+    steer_kernels.set_cpu_isa(None)
+
+
+def probabilities(row: Tensor, cuts: tuple) -> Tensor:
+    """Float64 probabilities [V] of the distribution that `cuts` make of one row."""
+    x = row.double()[None]
+    d = (x - x.max()) / cuts[0]
+    return d.where(reference.kept(x, *cuts), -INF).softmax(-1)[0]
+
+
+def middles(p: Tensor, least: float = 1e-4) -> tuple[Tensor, Tensor]:
+    """Tokens with a share of at least `least`, and the uniform in the middle of each share."""
+    tokens = (p > least).nonzero()[:, 0]
+    return tokens, (p.cumsum(-1) - p / 2)[tokens]
