@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from rich.progress import track
-from steer_decode import FirstTokenEntropy, Pair, Policy, Router, SteerOnline, StepStart
+from steer_decode import FirstTokenEntropy, Pair, Policy, Router, Steer, StepStart
 from steer_decode.demo import pair_paths
 from steer_decode.demo.problems.tasks import DOMAINS, problems
 from transformers.utils import logging
@@ -65,7 +65,7 @@ def main() -> None:
     torch.set_num_threads(1)
     pair = Pair.from_pretrained(*pair_paths(), dtype=torch.bfloat16)
     # Thresholds in the midst of the scores, where decisions are closest.
-    policies = [SteerOnline(threshold=15.5, large_threshold=20.0), FirstTokenEntropy()]
+    policies = [Steer(threshold=15.5, large_threshold=20.0), FirstTokenEntropy()]
     asked = [problem for domain in DOMAINS for problem in problems(domain, n)]
     for policy in policies:
         counts = [

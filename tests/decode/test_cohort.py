@@ -14,8 +14,8 @@ from steer_decode import (
     Policy,
     RandomShare,
     Router,
+    Steer,
     SteerError,
-    SteerOnline,
     TextDelta,
 )
 from steer_decode.core.transcript import WRITERS, Transcript
@@ -26,7 +26,7 @@ from support.tiny import FAMILIES, make_pair, prompt_ids, prompt_text
 FAMILIES = (*FAMILIES, "olmo3")
 PAIRS = {family: make_pair(family, 0) for family in FAMILIES}
 POLICIES = (
-    SteerOnline(threshold=9.0),
+    Steer(threshold=9.0),
     FirstTokenEntropy(threshold=0.7),
     RandomShare(0.5),
     AlwaysSmall(),
@@ -54,7 +54,7 @@ def test_a_row_is_answered_as_if_it_were_alone(family: str, policy: Policy) -> N
 
 
 def test_sampled_rows_have_their_own_seeds() -> None:
-    router = Router(PAIRS["llama"], SteerOnline(threshold=9.0))
+    router = Router(PAIRS["llama"], Steer(threshold=9.0))
     prompts = [prompt_text(1)] * 3
     options = {"max_new_tokens": 30, "temperature": 1.0, "top_p": 0.9}
     together = router.cohort(prompts, seed=5, **options)
@@ -93,7 +93,7 @@ def test_a_row_writes_in_the_turn_in_which_its_logits_were_looked_at() -> None:
 
 
 def test_every_row_streams_and_is_done_once() -> None:
-    router = Router(PAIRS["qwen3"], SteerOnline(threshold=9.0))
+    router = Router(PAIRS["qwen3"], Steer(threshold=9.0))
     cohort = router.stream_cohort([prompt_text(i) for i in range(4)], max_new_tokens=25)
     texts, done = [""] * 4, [0] * 4
     kept: list[list[str]] = [[] for _ in range(4)]

@@ -16,8 +16,8 @@ from steer_decode import (
     RandomShare,
     Router,
     Session,
+    Steer,
     SteerError,
-    SteerOnline,
     Step,
     StepStart,
     get_signal,
@@ -144,7 +144,7 @@ def test_a_signal_that_raises_is_named(turns: int) -> None:
     stops=st.lists(st.integers(0, 60), min_size=1, max_size=4),
     turns=st.sampled_from([1, 3]),
     policy=st.sampled_from(
-        [SteerOnline(threshold=9.0), FirstTokenEntropy(threshold=0.7), RandomShare(0.5)]
+        [Steer(threshold=9.0), FirstTokenEntropy(threshold=0.7), RandomShare(0.5)]
     ),
     closes=st.booleans(),
 )

@@ -19,8 +19,8 @@ from steer_decode import (
     Policy,
     RandomShare,
     Router,
+    Steer,
     SteerError,
-    SteerOnline,
     StepClosed,
     TextDelta,
 )
@@ -61,7 +61,7 @@ def test_hand_over_prefills_exactly_what_the_other_model_wrote() -> None:
     assert out.cost.hand_overs >= 2
 
 
-@pytest.mark.parametrize("policy", [SteerOnline(threshold=1e9), FirstTokenEntropy(1.0)])
+@pytest.mark.parametrize("policy", [Steer(threshold=1e9), FirstTokenEntropy(1.0)])
 def test_no_model_reads_a_token_twice(policy: Policy) -> None:
     pair = make_pair("llama", 1)
     with counted_forwards(pair) as counts:
@@ -74,7 +74,7 @@ def test_no_model_reads_a_token_twice(policy: Policy) -> None:
 
 def test_trace_accounts_for_every_token_and_text() -> None:
     pair = make_pair("qwen3", 2)
-    out = run(pair, SteerOnline(threshold=usual_max_logit(pair, 2)), 2)
+    out = run(pair, Steer(threshold=usual_max_logit(pair, 2)), 2)
     kept = [i for step in out.trace.kept for i in step.token_ids]
     assert kept == out.token_ids
     assert [s.index for s in out.trace.kept] == list(range(len(out.trace.kept)))
@@ -88,7 +88,7 @@ def test_trace_accounts_for_every_token_and_text() -> None:
 
 def test_stream_tells_the_same_story_as_generate() -> None:
     pair = make_pair("qwen2", 5)
-    policy = SteerOnline(threshold=usual_max_logit(pair, 5))
+    policy = Steer(threshold=usual_max_logit(pair, 5))
     with given_ids(pair, prompt_ids(5)):
         events = list(Router(pair, policy).stream("as given", max_new_tokens=LIMIT))
     out = events[-1].output  # type: ignore[union-attr]

@@ -17,7 +17,7 @@ from steer_decode import (
     Pair,
     Policy,
     RandomShare,
-    SteerOnline,
+    Steer,
     Step,
 )
 from steer_decode.core.transcript import Writer
@@ -97,9 +97,9 @@ def routers(family: str, seed: int) -> tuple[Pair, dict[str, tuple[Policy, ref.B
     return pair, {
         "small": (AlwaysSmall(), lambda i, w, z: "small", keep),
         "large": (AlwaysLarge(), lambda i, w, z: "large", keep),
-        "threshold": (SteerOnline(threshold=level), stay, steer_reference(level)),
+        "threshold": (Steer(threshold=level), stay, steer_reference(level)),
         "posterior": (
-            SteerOnline(calibration, gamma=0.6),
+            Steer(calibration, gamma=0.6),
             stay,
             posterior_reference(mixtures, 0.6),
         ),

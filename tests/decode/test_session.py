@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from steer_decode import FirstTokenEntropy, Pair, RandomShare, Router, SteerError, SteerOnline
+from steer_decode import FirstTokenEntropy, Pair, RandomShare, Router, Steer, SteerError
 from steer_decode.core.boundary import decode
 from steer_decode.core.sampling import Sampling
 from steer_decode.core.transcript import WRITERS, Transcript
@@ -68,7 +68,7 @@ def whole(turn: Turn) -> list[int]:
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "mistral"])
 @pytest.mark.parametrize(
-    "policy", [RandomShare(0.5), SteerOnline(threshold=8.0), FirstTokenEntropy(1.0)], ids=str
+    "policy", [RandomShare(0.5), Steer(threshold=8.0), FirstTokenEntropy(1.0)], ids=str
 )
 def test_each_turn_reads_only_what_is_new(family: str, policy: Any) -> None:
     talk = Talk(chat_pair(family), policy)
@@ -169,7 +169,7 @@ def test_the_router_may_be_exchanged_between_turns() -> None:
 
 @pytest.mark.parametrize("events", [0, 1, 7, 12])
 def test_a_stream_cancelled_in_the_middle_of_a_step(events: int) -> None:
-    talk = Talk(chat_pair(), SteerOnline(threshold=99.0))
+    talk = Talk(chat_pair(), Steer(threshold=99.0))
     talk.ask(QUESTIONS[0])
     turn = talk.begin(QUESTIONS[1])
     for _ in range(events):

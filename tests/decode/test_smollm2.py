@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from steer_decode import Pair, Policy, RandomShare, Router, Session, SpecReason, SteerOnline
+from steer_decode import Pair, Policy, RandomShare, Router, Session, SpecReason, Steer
 from steer_decode.core.boundary import decode
 
 pytestmark = pytest.mark.slow
@@ -38,7 +38,7 @@ def alone(pair: Pair) -> list[int]:
 
 @pytest.mark.parametrize(
     "policy",
-    [RandomShare(0.5), SteerOnline(threshold=24.0)],
+    [RandomShare(0.5), Steer(threshold=24.0)],
     ids=lambda policy: policy.name,
 )
 def test_one_model_in_both_roles_writes_what_it_writes_alone(

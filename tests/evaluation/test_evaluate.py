@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from steer_decode import AlwaysLarge, AlwaysSmall, Pair, RandomShare, Steer, SteerError
+from steer_decode import AlwaysLarge, AlwaysSmall, Pair, RandomShare, SteerCohort, SteerError
 from steer_decode.cli import app
 from steer_decode.demo import pair_paths
 from steer_decode.evaluation.evaluate import Evaluation, run, settings, with_controls
@@ -130,7 +130,9 @@ class TestRun:
 
     def test_a_cohort_that_is_judged_together_is_run_whole(self, pair: Pair) -> None:
         tasks = demo_tasks(["math"], 12)
-        evaluation = Evaluation(pair, {"s": Steer()}, tasks, {"max_new_tokens": 20}, cohort=12)
+        evaluation = Evaluation(
+            pair, {"s": SteerCohort()}, tasks, {"max_new_tokens": 20}, cohort=12
+        )
         evaluation.check()
         keys = evaluation.jobs()
         assert evaluation.groups(keys[:3]) == [keys]

@@ -11,7 +11,7 @@ from steer_decode import (
     Percentile,
     Policy,
     Router,
-    Steer,
+    SteerCohort,
     SteerError,
     Step,
     StepStart,
@@ -36,7 +36,7 @@ def two_humps(n: int, seed: int = 0) -> list[float]:
 
 def test_the_posterior_of_the_round_decides() -> None:
     scores = two_humps(40)
-    policy = Steer(gamma=0.6).start()
+    policy = SteerCohort(gamma=0.6).start()
     steps = [step(3, "small", x) for x in scores]
     verdicts = policy.after_round(steps)
     mixture = fit(scores)
@@ -54,13 +54,13 @@ def test_the_posterior_of_the_round_decides() -> None:
 def test_either_writer_has_a_mixture_of_its_own() -> None:
     small, large = two_humps(30), [x + 100 for x in two_humps(30, 1)]
     steps = [step(2, "small", x) for x in small] + [step(2, "large", x) for x in large]
-    verdicts = Steer().start().after_round(steps)
+    verdicts = SteerCohort().start().after_round(steps)
     # Judged together, every step of the large model would look confident.
     assert set(verdicts[:30]) == set(verdicts[30:]) == {"small", "large"}
 
 
 def test_only_an_unconfident_first_step_is_written_again() -> None:
-    policy = Steer().start()
+    policy = SteerCohort().start()
     first = policy.after_round([step(0, "small", x) for x in two_humps(30)])
     assert set(first) == {"redo", "small"}
     again = policy.after_round([step(0, "large", x) for x in two_humps(30)])
@@ -73,7 +73,7 @@ def test_answers_that_have_ended_are_not_fitted() -> None:
     scores = two_humps(30)
     ended = [step(0, "small", 1e6, ended=True) for _ in range(20)]
     running = [step(0, "small", x) for x in scores]
-    policy = Steer().start()
+    policy = SteerCohort().start()
     policy.after_round(running + ended)
     mixture = fit(scores)
     assert mixture is not None
@@ -81,7 +81,7 @@ def test_answers_that_have_ended_are_not_fitted() -> None:
 
 
 def test_a_degenerate_round_uses_the_last_good_fit_of_its_writer() -> None:
-    policy = Steer().start()
+    policy = SteerCohort().start()
     assert policy.after_round([step(1, "small", 15.0)] * 12) == ["large"] * 12  # none yet
     policy.after_round([step(2, "small", x) for x in two_humps(30)])
     assert policy.after_round([step(3, "small", 20.0), step(3, "small", 10.0)]) == [
@@ -100,7 +100,7 @@ def test_giving_up_is_off_and_leaves_the_rest_to_the_small_model() -> None:
     doubtful.posterior, sure.posterior = 0.08, 0.2
     small = step(0, "small", 10.0)
     small.posterior = 0.01
-    assert Steer().before_step(start(small, doubtful)) == "large"
+    assert SteerCohort().before_step(start(small, doubtful)) == "large"
     policy = parse_policy("steer-cohort:give_up=0.9").start()
     assert str(policy) == "steer-cohort:gamma=0.6:give_up=0.9"
     assert policy.before_step(start(small, sure)) == "large"
@@ -110,7 +110,7 @@ def test_giving_up_is_off_and_leaves_the_rest_to_the_small_model() -> None:
 
 
 def test_who_has_given_up_stays_with_the_small_model() -> None:
-    router = Router(make_pair("llama", 0), Steer(gamma=0.9, give_up=0.5))
+    router = Router(make_pair("llama", 0), SteerCohort(gamma=0.9, give_up=0.5))
     outputs = router.cohort([prompt_text(i, 3 + i) for i in range(16)], max_new_tokens=60)
     given_up = 0
     for output in outputs:
@@ -132,7 +132,7 @@ def test_a_step_without_a_token_that_counts_goes_to_the_large_model() -> None:
     assert math.isnan(bare.score)
     assert bare.to_dict()["score"] is None
     verdicts = (
-        Steer(tokens="math")
+        SteerCohort(tokens="math")
         .start()
         .after_round([bare] + [step(2, "small", x) for x in two_humps(30)])
     )
@@ -179,7 +179,7 @@ def test_a_cohort_runs_with_them(name: str) -> None:
         assert all(s.index == 0 and s.writer == "small" for s in output.trace.steps if s.discarded)
 
 
-@pytest.mark.parametrize("policy", [Steer(), Percentile()], ids=lambda p: p.name)
+@pytest.mark.parametrize("policy", [SteerCohort(), Percentile()], ids=lambda p: p.name)
 def test_one_answer_alone_cannot_be_judged_in_rounds(policy: Policy) -> None:
     router = Router(make_pair("llama", 0), policy)
     with pytest.raises(SteerError, match=r"judges the answers of a cohort together.*Router.cohort"):
@@ -207,9 +207,9 @@ def test_math_tokens(texts: list[str], counts: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Steer(gamma=1.5), r"gamma must lie in \[0, 1\], got 1.5"),
-        (lambda: Steer(give_up=-1), r"give_up must lie in \[0, 1\], got -1"),
-        (lambda: Steer(tokens="words"), "tokens must be one of all, math, got 'words'"),
+        (lambda: SteerCohort(gamma=1.5), r"gamma must lie in \[0, 1\], got 1.5"),
+        (lambda: SteerCohort(give_up=-1), r"give_up must lie in \[0, 1\], got -1"),
+        (lambda: SteerCohort(tokens="words"), "tokens must be one of all, math, got 'words'"),
         (lambda: Percentile(-0.1), r"share must lie in \[0, 1\], got -0.1"),
     ],
 )

@@ -12,8 +12,8 @@ from steer_decode import (
     Pair,
     RandomShare,
     Router,
+    Steer,
     SteerError,
-    SteerOnline,
     Step,
     StepStart,
     get_signal,
@@ -61,7 +61,7 @@ def test_a_policy_prints_as_its_specification(text: str) -> None:
 
 def test_a_threshold_stands_in_for_a_default_calibration() -> None:
     policy = parse_policy("steer:threshold=12", calibration="never read")
-    assert isinstance(policy, SteerOnline)
+    assert isinstance(policy, Steer)
     assert policy.calibration is None
 
 
@@ -100,9 +100,9 @@ def step(index: int, writer: str, score: float) -> Step:
     return Step(index, writer, values=[score - 1, score + 1], token_ids=[5, 6])  # type: ignore[arg-type]
 
 
-def steer_with(mixtures: dict[int, TwoGaussians], gamma: float = 0.6) -> SteerOnline:
+def steer_with(mixtures: dict[int, TwoGaussians], gamma: float = 0.6) -> Steer:
     fits = {"small": mixtures, "large": {}}
-    return SteerOnline(Calibration("x", "max-logit", fits, {"small": {}, "large": {}}), gamma)  # type: ignore[arg-type]
+    return Steer(Calibration("x", "max-logit", fits, {"small": {}, "large": {}}), gamma)  # type: ignore[arg-type]
 
 
 def test_steer_routes_by_the_posterior_of_the_bin() -> None:
@@ -121,12 +121,12 @@ def test_steer_without_a_fit_asks_the_large_model() -> None:
 
 
 def test_only_a_first_step_of_the_small_model_is_taken_back() -> None:
-    policy = SteerOnline(threshold=5.0, large_threshold=8.0)
+    policy = Steer(threshold=5.0, large_threshold=8.0)
     assert policy.after_step(step(0, "small", 4.9)) == "redo"
     assert policy.after_step(step(0, "large", 7.9)) == "large"
     assert policy.after_step(step(1, "small", 4.9)) == "large"
     assert policy.after_step(step(1, "small", 5.1)) == "small"
-    entropy = SteerOnline(threshold=0.5, signal="entropy")
+    entropy = Steer(threshold=0.5, signal="entropy")
     assert entropy.after_step(step(1, "small", 0.4)) == "small"
     assert entropy.after_step(step(1, "small", 0.6)) == "large"
 
@@ -142,9 +142,9 @@ def test_calibration_round_trip_and_refusals(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
     loaded = Calibration.load(path)
     assert loaded == made
-    Router(pair, SteerOnline(str(path))).generate(prompts[0], max_new_tokens=20)
+    Router(pair, Steer(str(path))).generate(prompts[0], max_new_tokens=20)
     with pytest.raises(SteerError, match=r"calibration '.*c\.json' was made for another pair"):
-        Router(make_pair("qwen2", 2), SteerOnline(str(path)))
+        Router(make_pair("qwen2", 2), Steer(str(path)))
     path.write_text('{"version": 9}')
     with pytest.raises(SteerError, match=r"is not a calibration .*version 9, expected 1"):
         Calibration.load(path)
@@ -157,7 +157,7 @@ def test_a_target_share_is_reached_with_routing_on() -> None:
     made, scores = calibrate(run, large_share=0.4)
     assert abs(made.settings["achieved_share"] - 0.4) <= 0.03  # type: ignore[operator]
     # Loaded without a gamma, the router takes the one that was found, and meets the share again.
-    policy = SteerOnline(made)
+    policy = Steer(made)
     assert policy.gamma == made.settings["gamma"]
     outputs = Router(pair, policy).cohort(prompts, max_new_tokens=120)
     tokens = [(len(s.token_ids), s.writer == "large") for o in outputs for s in o.trace.kept]

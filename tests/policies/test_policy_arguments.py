@@ -22,7 +22,7 @@ from steer_decode.policies import (
     RewardGuided,
     SpecReason,
     Steer,
-    SteerOnline,
+    SteerCohort,
 )
 from steer_decode.policies.fitted.logistic import SHIPPED
 
@@ -61,7 +61,7 @@ def test_a_threshold_is_a_number(router: type[Policy], wrong: Any) -> None:
 
 
 def test_numbers_of_numpy_and_infinite_thresholds_are_taken() -> None:
-    assert Steer(gamma=np.float32(0.5)).gamma == 0.5  # type: ignore[arg-type]
+    assert SteerCohort(gamma=np.float32(0.5)).gamma == 0.5  # type: ignore[arg-type]
     assert type(FirstTokenEntropy(np.int64(1)).threshold) is float  # type: ignore[arg-type]
     assert str(SpecReason(-math.inf)) == "spec-reason:threshold=-inf:grade=log-prob"
 
@@ -71,7 +71,7 @@ def test_files_are_named_by_text_or_path() -> None:
         return str(file), file
 
     made = [
-        [SteerOnline(f) for f in pairs(CALIBRATION)],
+        [Steer(f) for f in pairs(CALIBRATION)],
         [EcoTab(path=f) for f in pairs(SHIPPED / "ecotab.json")],
         [QueryCascade(path=f) for f in pairs(SHIPPED / "corea.json")],
         [Learned(f) for f in pairs(SHIPPED / "roro.safetensors")],

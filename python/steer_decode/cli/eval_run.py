@@ -170,10 +170,10 @@ def _finish(evaluation: Evaluation, folder: ResultsFolder, curve: Sequence[str])
 
 def _say_unjudged(name: str, policy: Policy, rows: Sequence[Row]) -> None:
     """Says so where a router of mixtures had none: its steps then went to the large model."""
-    from ..policies import Steer, SteerOnline
+    from ..policies import Steer, SteerCohort
 
-    fits = isinstance(policy, Steer) or (
-        isinstance(policy, SteerOnline) and policy.calibration is not None
+    fits = isinstance(policy, SteerCohort) or (
+        isinstance(policy, Steer) and policy.calibration is not None
     )
     unjudged = sum(row.without_posterior for row in rows)
     if fits and unjudged:

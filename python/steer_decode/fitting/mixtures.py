@@ -20,7 +20,7 @@ from ..core.transcript import WRITERS, Writer
 from ..decode.router import Router
 from ..errors import SteerError
 from ..models.pair import Pair
-from ..policies import Policy, RandomShare, SteerOnline
+from ..policies import Policy, RandomShare, Steer
 from ..policies.fitted import mixture
 from ..policies.fitted.calibration import Calibration, index_bin
 from ..policies.fitted.mixture import TwoGaussians
@@ -120,7 +120,7 @@ def calibrate(
         gamma, share, seen = _bisect(run, made, large_share)
         best = _with(made, gamma=gamma, large_share=large_share, achieved_share=round(share, 4))
         refitted = _fitted(run, seen)
-        _, shifted = _gather(run, SteerOnline(refitted, gamma))
+        _, shifted = _gather(run, Steer(refitted, gamma))
         if abs(shifted - large_share) <= CLOSE:
             figures = {"gamma": gamma, "large_share": large_share}
             return _with(refitted, **figures, achieved_share=round(shifted, 4)), seen
@@ -134,7 +134,7 @@ def _bisect(run: Run, made: Calibration, target: float) -> tuple[float, float, S
     found: list[tuple[float, float, Scores]] = []
     for _ in range(_HALVINGS):
         gamma = (low + high) / 2
-        scores, share = _gather(run, SteerOnline(made, gamma))
+        scores, share = _gather(run, Steer(made, gamma))
         found.append((gamma, share, scores))
         if abs(share - target) <= CLOSE / 2:
             break

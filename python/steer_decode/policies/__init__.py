@@ -16,16 +16,16 @@ from .query_cascade import QueryCascade
 from .replay import Replay
 from .reward_guided import RewardGuided
 from .spec_reason import SpecReason
-from .steer import SteerOnline
-from .steer_cohort import Percentile, Steer
+from .steer import Steer
+from .steer_cohort import Percentile, SteerCohort
 
 POLICIES: dict[str, type[Policy]] = {
     policy.name: policy
     for policy in (
         AlwaysSmall,
         AlwaysLarge,
+        SteerCohort,
         Steer,
-        SteerOnline,
         Percentile,
         FirstTokenEntropy,
         BothSides,
@@ -67,7 +67,7 @@ __all__ = [
     "RewardGuided",
     "SpecReason",
     "Steer",
-    "SteerOnline",
+    "SteerCohort",
     "StepStart",
     "Verdict",
     "parse_policy",

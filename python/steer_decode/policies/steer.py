@@ -24,7 +24,7 @@ from .fitted.calibration import Calibration
 GAMMA = 0.6
 
 
-class SteerOnline(Policy):
+class Steer(Policy):
     """Small model after a confident step, large model after an unconfident one.
 
     Args:

@@ -1,7 +1,7 @@
 """Routers of a cohort: the steps of many answers are judged together, index by index.
 
-`Steer` is STEER as published (arXiv 2511.06190, sections 3 and 4). Faithful: rounds in lock step;
-the score of a step is the mean maximum logit of its writer, over the tokens of mathematical
+`SteerCohort` is STEER as published (arXiv 2511.06190, sections 3 and 4). Faithful: rounds in lock
+step; the score of a step is the mean maximum logit of its writer, over the tokens of mathematical
 expressions if asked; at every step index two Gaussians are fitted by EM to the scores of the
 unfinished answers, apart for steps of either model; the posterior of the confident one against
 gamma; the small model writes step 0, and an unconfident one is thrown away and written again by the
@@ -64,7 +64,7 @@ def _verdict(step: Step, confident: bool) -> Writer | Redo:
     return REDO if step.index == 0 and step.writer == "small" else "large"
 
 
-class Steer(CohortPolicy):
+class SteerCohort(CohortPolicy):
     """STEER as published: a mixture at every step index, over the cohort.
 
     Args:
@@ -97,8 +97,8 @@ class Steer(CohortPolicy):
         self.monotone = bool(monotone)
         self._last_good: dict[Writer, TwoGaussians] = {}
 
-    def start(self) -> Steer:
-        return Steer(self.gamma, self.signal, self.tokens, self.monotone, self.give_up)
+    def start(self) -> SteerCohort:
+        return SteerCohort(self.gamma, self.signal, self.tokens, self.monotone, self.give_up)
 
     def before_step(self, start: StepStart) -> Writer:
         if self.give_up and start.trace is not None and self._too_difficult(start.trace):
@@ -142,7 +142,7 @@ class Percentile(CohortPolicy):
     Args:
         share: of the steps of either writer at one index, in [0, 1].
         signal: whose mean over a step is its score.
-        tokens: as for :class:`Steer`.
+        tokens: as for :class:`SteerCohort`.
     """
 
     name: ClassVar[str] = "percentile"

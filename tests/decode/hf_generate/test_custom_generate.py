@@ -16,7 +16,7 @@ from steer_decode import (
     Policy,
     RandomShare,
     Router,
-    SteerOnline,
+    Steer,
 )
 from steer_decode.decode.hf_generate.custom_generate import RoutedGenerateOutput
 from support.side_door import LIMIT, ONE, PAIR, THREE, WORDS, door, even_pair, plain
@@ -85,7 +85,7 @@ def test_defaults_of_generate_hold() -> None:
 
 @pytest.mark.parametrize(
     "policy",
-    [SteerOnline(threshold=9.0), FirstTokenEntropy(0.7), RandomShare(0.5)],
+    [Steer(threshold=9.0), FirstTokenEntropy(0.7), RandomShare(0.5)],
     ids=lambda p: p.name,
 )
 def test_a_routed_answer_is_that_of_the_front_door(policy: Policy) -> None:
@@ -130,7 +130,7 @@ def test_confidence_is_read_before_the_processors() -> None:
     pair = make_pair("llama", 0)
     promote = Promote(VOCABULARY.index(".\n\n"))
     out = door(
-        SteerOnline(threshold=9.0),
+        Steer(threshold=9.0),
         ONE,
         pair,
         logits_processor=LogitsProcessorList([promote]),
@@ -232,9 +232,7 @@ def test_scores_and_logits_are_those_of_generate() -> None:
 
 def test_scores_after_a_step_taken_back_are_those_of_what_stayed() -> None:
     pair = make_pair("llama", 0)
-    out = door(
-        SteerOnline(threshold=1e9), ONE, pair, return_dict_in_generate=True, output_logits=True
-    )
+    out = door(Steer(threshold=1e9), ONE, pair, return_dict_in_generate=True, output_logits=True)
     assert out.scores is None
     assert out.steer[0].cost.discarded_tokens > 0
     assert out.logits[0].shape == (1, pair.small.config.vocab_size)

@@ -14,8 +14,8 @@ from steer_decode import (
     FirstTokenEntropy,
     Pair,
     Router,
+    Steer,
     SteerError,
-    SteerOnline,
 )
 from steer_decode.core.boundary import StepBoundary
 from steer_decode.decode.hf_generate.request import pad_id
@@ -167,7 +167,7 @@ def test_misspelt_arguments_are_refused_by_generate() -> None:
 
 def test_one_router_serves_several_threads() -> None:
     pair = make_pair("llama", 0)
-    router = Router(pair, SteerOnline(threshold=9.0))
+    router = Router(pair, Steer(threshold=9.0))
     inputs = [batch(8 + i) for i in range(4)]
     options = {"custom_generate": router, "max_new_tokens": 20}
     alone = [pair.small.generate(**i, **options).tolist() for i in inputs]

@@ -15,8 +15,8 @@ from steer_decode import (
     Policy,
     QueryCascade,
     RewardGuided,
+    Steer,
     SteerError,
-    SteerOnline,
     Step,
 )
 from steer_decode.decode.hf_generate.hooks import StopText
@@ -65,8 +65,8 @@ class Watch(StoppingCriteria):
 @pytest.mark.parametrize(
     ("policy", "at_once"),
     [
-        (SteerOnline(threshold=9.0), False),
-        (SteerOnline(threshold=1e9), False),
+        (Steer(threshold=9.0), False),
+        (Steer(threshold=1e9), False),
         (RewardGuided(0.9), False),
         (QueryCascade(1e9), False),
         (BothSides(sure=1.0), False),
@@ -89,7 +89,7 @@ def test_text_is_streamed_to_another_thread() -> None:
     pair = make_pair("llama", 0)
     streamer = TextIteratorStreamer(pair.tokenizer, skip_prompt=True, timeout=600)
     results: list[Any] = []
-    policy = SteerOnline(threshold=9.0)
+    policy = Steer(threshold=9.0)
     thread = threading.Thread(
         target=lambda: results.append(
             door(policy, ONE, pair, steer_streamer=streamer, return_dict_in_generate=True)
@@ -170,7 +170,7 @@ class AtLength(StoppingCriteria):
 
 def test_stopping_criteria_see_the_pads_and_end_an_answer() -> None:
     criteria = StoppingCriteriaList([AtLength(17)])
-    out = door(SteerOnline(threshold=9.0), THREE, stopping_criteria=criteria, min_new_tokens=9)
+    out = door(Steer(threshold=9.0), THREE, stopping_criteria=criteria, min_new_tokens=9)
     assert out.shape == (3, 17)
     assert door(AlwaysSmall(), ONE, max_time=0.0).shape[1] == 13
 
@@ -179,7 +179,7 @@ def test_an_end_of_the_call_closes_the_step_it_stands_in() -> None:
     pair = make_pair("llama", 0)
     first = door(AlwaysSmall(), ONE, pair)[0, 12 + 2]
     out = door(
-        SteerOnline(threshold=1e9), ONE, pair, eos_token_id=int(first), return_dict_in_generate=True
+        Steer(threshold=1e9), ONE, pair, eos_token_id=int(first), return_dict_in_generate=True
     )
     steps = out.steer[0].trace.steps
     assert steps[0].token_ids[-1] == first

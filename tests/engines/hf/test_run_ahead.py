@@ -16,8 +16,8 @@ from steer_decode import (
     RandomShare,
     Router,
     Session,
+    Steer,
     SteerError,
-    SteerOnline,
 )
 from steer_decode.core.boundary import StepBoundary
 from steer_decode.engines.hf import multi_step as run_ahead
@@ -27,7 +27,7 @@ from support.tiny import FAMILIES, make_pair, prompt_ids, prompt_text
 
 PAIRS = {family: make_pair(family, 0) for family in (*FAMILIES, "olmo3")}
 POLICIES = (
-    SteerOnline(threshold=9.0),
+    Steer(threshold=9.0),
     FirstTokenEntropy(threshold=0.7),
     RandomShare(0.5),
     AlwaysLarge(),
@@ -76,7 +76,7 @@ def test_what_is_written_does_not_depend_on_turns(
 
 @pytest.mark.parametrize("family", PAIRS)
 def test_every_family(family: str) -> None:
-    policy = SteerOnline(threshold=9.0)
+    policy = Steer(threshold=9.0)
     prompts = [prompt_text(i, 3 + 7 * i) for i in range(3)]
     expected = Router(PAIRS[family], policy).cohort(prompts, max_new_tokens=40)
     outputs = Router(PAIRS[family], policy, turns=4).cohort(prompts, max_new_tokens=40)
@@ -149,7 +149,7 @@ def test_turns_must_be_positive() -> None:
 def test_captured_turns_on_a_gpu(family: str) -> None:
     pair = make_pair(family, 0)
     prompts = [prompt_text(i, 3 + 7 * i) for i in range(3)]
-    policy = SteerOnline(threshold=9.0)
+    policy = Steer(threshold=9.0)
     pair.small.cuda()
     pair.large.cuda()
     expected = Router(pair, policy, turns=1).cohort(prompts, max_new_tokens=40)
@@ -209,7 +209,7 @@ def test_a_model_that_reads_on_the_host_runs_uncaptured(
         for model in (pair.small, pair.large):
             model.config._experts_implementation = "eager"  # all that transformers 4 has
     prompts = [prompt_text(i, 3 + 7 * i) for i in range(3)]
-    policy = SteerOnline(threshold=9.0)
+    policy = Steer(threshold=9.0)
     expected = Router(pair, policy).cohort(prompts, max_new_tokens=20)
     outputs = Router(pair, policy, turns=4).cohort(prompts, max_new_tokens=20)
     assert [trace_of(o) for o in outputs] == [trace_of(o) for o in expected]
