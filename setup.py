@@ -112,7 +112,7 @@ def cpu_extension():
 
     return CppExtension(
         "steer_kernels._C",
-        sources("csrc/bind_cpu.cpp", "csrc/cpu/*.cpp"),
+        sources("csrc/bind/cpu.cpp", "csrc/cpu/*.cpp"),
         include_dirs=[str(ROOT / "csrc")],
         depends=headers(),
         extra_compile_args={"cxx": CXX_FLAGS},
@@ -126,7 +126,7 @@ def fast_extension():
 
     return CppExtension(
         "steer_kernels._fast",
-        sources("csrc/bind_pybind.cpp", "csrc/cpu/*.cpp"),
+        sources("csrc/bind/fast.cpp", "csrc/cpu/*.cpp"),
         include_dirs=[str(ROOT / "csrc")],
         depends=headers(),
         extra_compile_args={"cxx": [f for f in CXX_FLAGS if "TORCH_TARGET_VERSION" not in f]},
@@ -153,7 +153,7 @@ def cuda_extension():
     libraries = [home / name for name in ("lib64", "lib", "targets/x86_64-linux/lib")]
     return cpp_extension.CppExtension(
         "steer_kernels._C_cuda",
-        sources("csrc/bind_cuda.cpp", "csrc/cuda/*.cu"),
+        sources("csrc/bind/cuda.cpp", "csrc/cuda/*.cu"),
         include_dirs=[str(ROOT / "csrc"), str(home / "include")],
         library_dirs=[str(path) for path in libraries if path.is_dir()],
         libraries=["cudart_static", "dl", "pthread", "rt"],

@@ -11,7 +11,7 @@ outputs instead:
 These take CPU tensors only, no subclasses of `torch.Tensor`, and are not traced: code for
 `torch.compile`, autograd or CUDA calls the operators. The memory of a tensor is read as it lies, so
 one that torch negates lazily (`z.conj().imag`) has to be made real first, by `resolve_neg`. Results
-are the same bit for bit. The native part (csrc/bind_pybind.cpp) comes with an editable install and
+are the same bit for bit. The native part (csrc/bind/fast.cpp) comes with an editable install and
 is not in the wheel, whose one binary serves every Python; without it the same functions call the
 operators and copy.
 """

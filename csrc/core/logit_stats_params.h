@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-namespace steer {
+#include "core/dtype.h"
 
-enum class DType { kFloat32, kBFloat16, kFloat16 };
+namespace steer {
 
 struct LogitStatsParams {
   const void* logits = nullptr;  // [rows, vocab], last dimension contiguous

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "core/logit_stats_params.h"  // DType
+#include "core/dtype.h"
 
 namespace steer {
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles csrc/bind_*.cpp, without code, against the headers of the torches that are named; of the
+# Compiles csrc/bind/*.cpp, without code, against the headers of the torches that are named; of the
 # oldest that setup.py promises and the newest that the tests know, where none is.
 # PYTHON: an interpreter with pip and the headers of Python.
 #
@@ -38,11 +38,11 @@ PY
     mv "$kept.part" "$kept"
   fi
   include=$kept/torch/include
-  for source in csrc/bind_*.cpp; do
+  for source in csrc/bind/*.cpp; do
     target=(-DTORCH_TARGET_VERSION=0x020A000000000000)  # as in setup.py, which leaves it out of _fast
-    case $source in *bind_pybind.cpp) target=() ;; esac
+    case $source in */fast.cpp) target=() ;; esac
     c++ -fsyntax-only -std=c++17 -fvisibility=hidden -Wall -Wextra -Wno-missing-field-initializers \
       "${target[@]}" -I csrc -isystem "$include" -isystem "$python_include" "$source"
   done
-  echo "torch $version: $(ls csrc/bind_*.cpp | wc -l) bindings compile against its headers"
+  echo "torch $version: $(ls csrc/bind/*.cpp | wc -l) bindings compile against its headers"
 done

@@ -1,13 +1,6 @@
 // Arguments and outputs of logit_stats and sample_logits as the bindings see them: checked tensors
-// in, plain pointers out. Also reached through torch.ops, past the checks in Python, so everything
-// is checked here.
+// in, plain pointers out.
 #pragma once
-
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
 #include <cmath>
@@ -15,33 +8,13 @@
 #include <optional>
 #include <vector>
 
-#include "bind_inplace.h"  // readable
+#include "bind/allocate.h"
+#include "bind/tensors.h"
 #include "core/logit_stats_params.h"
 #include "core/sample_logits_params.h"
 #include "core/topk_queue.h"
 
-// The first says why a call of libtorch failed, and exists in the headers of torch 2.13 and newer.
-#ifdef STABLE_TORCH_ERROR_CODE_CHECK
-#define STEER_CHECK_CALL(call) STABLE_TORCH_ERROR_CODE_CHECK(call)
-#else
-#define STEER_CHECK_CALL(call) TORCH_ERROR_CODE_CHECK(call)
-#endif
-
 namespace steer {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-inline DType checked_dtype(const Tensor& logits) {
-  switch (logits.scalar_type()) {
-    case ScalarType::Float: return DType::kFloat32;
-    case ScalarType::BFloat16: return DType::kBFloat16;
-    case ScalarType::Half: return DType::kFloat16;
-    default:
-      STD_TORCH_CHECK(false, "logits must be float32, bfloat16 or float16, got scalar type ",
-                      torch::headeronly::toString(logits.scalar_type()));
-  }
-}
 
 inline LogitStatsParams checked_params(const Tensor& logits, int64_t k,
                                        std::optional<int64_t> vocab_size) {
@@ -59,32 +32,14 @@ inline LogitStatsParams checked_params(const Tensor& logits, int64_t k,
   STD_TORCH_CHECK(k >= 1 && k <= k_limit, "k must be in 1..", k_limit, ", got ", k);
 
   LogitStatsParams params;
-  params.dtype = checked_dtype(logits);
+  params.dtype = floating_dtype("logits", logits.scalar_type(),
+                                "float32, bfloat16 or float16, got scalar type ");
   params.logits = readable("logits", logits);
   params.rows = logits.size(0);
   params.row_stride = logits.stride(0);
   params.vocab = vocab;
   params.k = static_cast<int>(k);
   return params;
-}
-
-// A CPU tensor, made past the dispatcher: with six to eight of them a call, `new_empty` takes twice
-// as long, and a call is a few microseconds.
-inline Tensor allocate(int64_t dims, const int64_t* sizes, const int64_t* strides,
-                       ScalarType dtype) {
-  const int32_t code =
-      torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
-  AtenTensorHandle handle = nullptr;
-  STEER_CHECK_CALL(aoti_torch_empty_strided(
-      dims, sizes, strides, code, aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
-}
-
-// Contiguous, [rows] or [rows, columns].
-inline Tensor allocate(int64_t rows, std::optional<int64_t> columns, ScalarType dtype) {
-  const int64_t sizes[2] = {rows, columns.value_or(1)};
-  const int64_t strides[2] = {columns.value_or(1), 1};
-  return allocate(columns.has_value() ? 2 : 1, sizes, strides, dtype);
 }
 
 // The six outputs, allocated and entered into the parameters.

@@ -13,7 +13,8 @@
 
 #include <optional>
 
-#include "bind_inplace.h"
+#include "bind/kv_append.h"
+#include "bind/step_update.h"
 #include "cuda/build_info.h"
 #include "cuda/kv_append.h"
 #include "cuda/step_update.h"

@@ -1,16 +1,14 @@
 // The module steer_kernels._fast: logit_stats and sample_logits that write into tensors they are given.
 //
-// Beside the operators of bind_cpu.cpp, for loops that call one of them for every token: no
-// dispatcher and no allocation of outputs, which take a sixth of a call at one row. Tensors are
-// looked into through DLPack's C exchange table, which torch publishes on its tensor type since 2.10:
-// a struct of pointers and sizes is filled without a copy, a capsule or a look at ATen's headers, so
-// this file compiles in seconds and calls torch for the threads only.
+// Beside the operators of bind/cpu.cpp, for loops of one's own that call one of them for every token:
+// no dispatcher and no allocation of outputs, which take a sixth of a call at one row. Tensors are
+// looked into through DLPack (bind/dlpack.h), so this file compiles in seconds and calls torch for the
+// threads only.
 //
 // pybind11 has no limited Python API. Editable installs build this file (setup.py), and so does
 // torch.utils.cpp_extension.load together with csrc/cpu/*.cpp, for work on a kernel; a wheel leaves it
 // out, and steer_kernels/fast.py then calls the operators. It has its own copy of the CPU kernels, and
 // with it its own choice of the instruction set.
-#include <ATen/dlpack.h>  // plain C
 #include <pybind11/pybind11.h>
 #include <torch/csrc/stable/c/shim.h>
 #include <torch/headeronly/version.h>
@@ -23,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "bind/dlpack.h"
 #include "core/memory_overlap.h"
 #include "cpu/isa.h"
 #include "cpu/logit_stats.h"
@@ -32,61 +31,7 @@ namespace py = pybind11;
 
 namespace {
 
-// The type torch.Tensor and its exchange table; found when the module loads, kept for good.
-PyTypeObject* tensor_type = nullptr;
-const DLPackExchangeAPI* exchange = nullptr;
-
-void find_exchange_table() {
-  py::object type = py::module_::import("torch").attr("Tensor");
-  py::object capsule = type.attr("__dlpack_c_exchange_api__");
-  void* table = PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api");
-  if (table == nullptr) throw py::error_already_set();
-  exchange = static_cast<const DLPackExchangeAPI*>(table);
-  if (exchange->header.version.major != DLPACK_MAJOR_VERSION ||
-      exchange->dltensor_from_py_object_no_sync == nullptr)
-    throw std::runtime_error("this torch publishes another version of DLPack's exchange table");
-  tensor_type = reinterpret_cast<PyTypeObject*>(type.release().ptr());
-}
-
-std::string text(int64_t number) { return std::to_string(number); }
-
-std::string shape_of(const DLTensor& tensor) {
-  std::string shape = "[";
-  for (int i = 0; i < tensor.ndim; ++i) shape += (i == 0 ? "" : ", ") + text(tensor.shape[i]);
-  return shape + "]";
-}
-
-bool is_type(const DLTensor& tensor, int code, int bits) {
-  return tensor.dtype.code == code && tensor.dtype.bits == bits && tensor.dtype.lanes == 1;
-}
-
-template <class T>
-T* data_of(const DLTensor& tensor) {
-  return reinterpret_cast<T*>(static_cast<char*>(tensor.data) + tensor.byte_offset);
-}
-
-// What a CPU tensor holds, without a copy; valid as long as the caller holds the tensor.
-DLTensor look_into(PyObject* object, const char* name) {
-  if (Py_TYPE(object) != tensor_type)
-    throw py::type_error(std::string(name) + " must be a torch.Tensor and no subclass, got " +
-                         Py_TYPE(object)->tp_name);
-  DLTensor tensor;
-  if (exchange->dltensor_from_py_object_no_sync(object, &tensor) != 0) {
-    py::error_already_set reason;
-    const std::string what = reason.what();  // torch adds a trace of C++ frames below
-    throw py::value_error(std::string(name) + " cannot be used where it lies: " +
-                          what.substr(0, what.find('\n')));
-  }
-  if (tensor.device.device_type != kDLCPU)
-    throw py::value_error(std::string(name) + " must be on the CPU, got DLPack device type " +
-                          text(tensor.device.device_type) +
-                          "; the operators of steer_kernels take CUDA tensors");
-  bool elements = true;
-  for (int i = 0; i < tensor.ndim; ++i) elements = elements && tensor.shape[i] != 0;
-  if (elements && tensor.data == nullptr)  // torch._efficientzerotensor, storage that was freed
-    throw py::value_error(std::string(name) + " has no memory");
-  return tensor;
-}
+using steer::data_of, steer::is_type, steer::look_into, steer::output, steer::shape_of, steer::text;
 
 steer::DType dtype_of_logits(const DLTensor& logits) {
   if (is_type(logits, kDLFloat, 32)) return steer::DType::kFloat32;
@@ -94,28 +39,6 @@ steer::DType dtype_of_logits(const DLTensor& logits) {
   if (is_type(logits, kDLFloat, 16)) return steer::DType::kFloat16;
   throw py::type_error("logits must be float32, bfloat16 or float16, got DLPack type code " +
                        text(logits.dtype.code) + " with " + text(logits.dtype.bits) + " bits");
-}
-
-// An output: contiguous, of this type and shape; `columns` is 0 for one dimension.
-template <class T>
-T* output(PyObject* object, const char* name, int code, int64_t rows, int64_t columns) {
-  const DLTensor tensor = look_into(object, name);
-  if (!is_type(tensor, code, 8 * sizeof(T)))
-    throw py::type_error(std::string(name) + " has the wrong dtype (DLPack type code " +
-                         text(tensor.dtype.code) + " with " + text(tensor.dtype.bits) +
-                         " bits); steer_kernels.fast has functions that make the outputs");
-  const int dimensions = columns == 0 ? 1 : 2;
-  if (tensor.ndim != dimensions || tensor.shape[0] != rows ||
-      (columns != 0 && tensor.shape[1] != columns))
-    throw py::value_error(std::string(name) + " must have shape [" + text(rows) +
-                          (columns == 0 ? "" : ", " + text(columns)) + "], got " +
-                          shape_of(tensor));
-  int64_t step = 1;
-  for (int i = dimensions - 1; i >= 0; step *= tensor.shape[i--])
-    if (tensor.strides != nullptr && tensor.shape[i] > 1 && tensor.strides[i] != step)
-      throw py::value_error(std::string(name) + " must be contiguous, got stride " +
-                            text(tensor.strides[i]) + " in dimension " + text(i));
-  return data_of<T>(tensor);
 }
 
 int64_t columns_of_topk(PyObject* topk_ids) {
@@ -291,7 +214,7 @@ py::dict build_info() {
 // Nothing is kept between calls but the instruction set, which is atomic.
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module, py::mod_gil_not_used()) {
   module.doc() = "logit_stats and sample_logits that write into the tensors they are given.";
-  find_exchange_table();
+  steer::find_exchange_table();
   module.def("logit_stats_", &logit_stats_into, py::arg("logits"), py::arg("out"),
              py::arg("vocab_size") = py::none());
   module.def("sample_logits_", &sample_logits_into, py::arg("logits"), py::arg("uniform"),

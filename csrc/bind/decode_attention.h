@@ -1,26 +1,15 @@
-// From torch tensors to the parameters of decode_attention.
-//
-// Also reached through torch.ops, past the checks in Python, so every shape, dtype, device and
-// stride is checked here; what `starts` holds is the kernel's affair.
+// From torch tensors to the parameters of decode_attention; what `starts` holds is the kernel's affair.
 #pragma once
 
 #include <cmath>
+#include <cstdint>
+#include <optional>
+#include <tuple>
 
-#include "bind_inplace.h"  // View4d, check_vector
+#include "bind/tensors.h"
 #include "core/decode_attention_params.h"
 
 namespace steer {
-
-inline DType attention_dtype(const View4d& query) {
-  switch (query.dtype) {
-    case ScalarType::Float: return DType::kFloat32;
-    case ScalarType::BFloat16: return DType::kBFloat16;
-    case ScalarType::Half: return DType::kFloat16;
-    default:
-      STD_TORCH_CHECK(false, "query must be Float, BFloat16 or Half, got ",
-                      torch::headeronly::toString(query.dtype));
-  }
-}
 
 inline void check_like(const char* name, const View4d& given, const char* like_name,
                        const View4d& like, int dim) {
@@ -41,7 +30,7 @@ inline DecodeAttentionParams decode_attention_params(const Tensor& query, const 
   const char* shape = "[batch, key heads, width, head size]";
   const View4d k("keys", keys, shape), v("values", values, shape);
   DecodeAttentionParams params;
-  params.dtype = attention_dtype(q);
+  params.dtype = floating_dtype("query", q.dtype);
   const DeviceOf device(query);
   for (const auto& [name, tensor, view] :
        {std::tuple<const char*, const Tensor&, const View4d&>{"keys", keys, k},

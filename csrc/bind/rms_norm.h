@@ -1,9 +1,7 @@
 // From torch tensors to the parameters of rms_norm.
-//
-// Also reached through torch.ops, past the checks in Python, so everything is checked here.
 #pragma once
 
-#include "bind_decode_linear.h"  // linear_dtype
+#include "bind/tensors.h"
 #include "core/rms_norm_params.h"
 
 namespace steer {
@@ -11,7 +9,7 @@ namespace steer {
 // Everything but the output. `x` has its last dimension contiguous, and rows at one distance.
 inline RmsNormParams rms_norm_params(const Tensor& x, const Tensor& weight, double epsilon) {
   RmsNormParams params;
-  params.dtype = linear_dtype(x);
+  params.dtype = floating_dtype("x", x.scalar_type());
   DeviceOf(x).check("weight", weight, "x");
   STD_TORCH_CHECK(weight.scalar_type() == x.scalar_type(), "weight must have the dtype of x, ",
                   torch::headeronly::toString(x.scalar_type()), ", got ",

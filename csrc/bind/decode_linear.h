@@ -1,31 +1,18 @@
 // From torch tensors to the parameters of decode_linear.
-//
-// Also reached through torch.ops, past the checks in Python, so everything is checked here.
 #pragma once
 
 #include <optional>
 
-#include "bind_inplace.h"  // DeviceOf
+#include "bind/tensors.h"
 #include "core/decode_linear_params.h"
 
 namespace steer {
-
-inline DType linear_dtype(const Tensor& x) {
-  switch (x.scalar_type()) {
-    case ScalarType::Float: return DType::kFloat32;
-    case ScalarType::BFloat16: return DType::kBFloat16;
-    case ScalarType::Half: return DType::kFloat16;
-    default:
-      STD_TORCH_CHECK(false, "x must be Float, BFloat16 or Half, got ",
-                      torch::headeronly::toString(x.scalar_type()));
-  }
-}
 
 // Everything but the output. `x` has its last dimension contiguous, and rows at one distance.
 inline DecodeLinearParams decode_linear_params(const Tensor& x, const Tensor& weight,
                                                const std::optional<Tensor>& bias) {
   DecodeLinearParams params;
-  params.dtype = linear_dtype(x);
+  params.dtype = floating_dtype("x", x.scalar_type());
   const DeviceOf device(x);
   const auto check_like = [&](const char* name, const Tensor& tensor) {
     device.check(name, tensor, "x");
@@ -59,11 +46,6 @@ inline DecodeLinearParams decode_linear_params(const Tensor& x, const Tensor& we
     params.bias_stride = bias->stride(0);
   }
   return params;
-}
-
-// Whether the rows of `x` lie at one distance, each of them contiguous.
-inline bool has_plain_rows(const Tensor& x) {
-  return x.is_contiguous() || (x.dim() == 2 && x.stride(1) == 1);
 }
 
 }  // namespace steer

@@ -19,13 +19,16 @@
 #include <tuple>
 #include <vector>
 
-#include "bind_decode_attention.h"
-#include "bind_decode_linear.h"
-#include "bind_inplace.h"
-#include "bind_logits.h"
-#include "bind_rms_norm.h"
+#include "bind/allocate.h"
+#include "bind/decode_attention.h"
+#include "bind/decode_linear.h"
+#include "bind/kv_append.h"
+#include "bind/logits.h"
+#include "bind/rms_norm.h"
+#include "bind/step_update.h"
 #include "cpu/decode_attention.h"
 #include "cpu/decode_linear.h"
+#include "cpu/isa.h"
 #include "cpu/kv_append.h"
 #include "cpu/logit_stats.h"
 #include "cpu/rms_norm.h"
@@ -125,23 +128,10 @@ Tensor decode_attention(const Tensor& query, const Tensor& keys, const Tensor& v
   return out;
 }
 
-// A new tensor of x's sizes, but for the last dimension.
-Tensor allocate_like(const Tensor& x, int64_t last) {
-  const int64_t dims = x.dim();
-  std::vector<int64_t> sizes(dims), strides(dims);
-  int64_t stride = 1;
-  for (int64_t dim = dims - 1; dim >= 0; --dim) {
-    sizes[dim] = dim == dims - 1 ? last : x.size(dim);
-    strides[dim] = stride;
-    stride *= std::max<int64_t>(1, sizes[dim]);
-  }
-  return steer::allocate(dims, sizes.data(), strides.data(), x.scalar_type());
-}
-
 Tensor decode_linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
   const Tensor rows = steer::has_plain_rows(x) ? x : torch::stable::contiguous(x);
   steer::DecodeLinearParams params = steer::decode_linear_params(rows, weight, bias);
-  Tensor out = allocate_like(x, params.out_features);
+  Tensor out = steer::allocate_like(x, params.out_features);
   params.out = out.mutable_data_ptr();
   steer::decode_linear_cpu(params, torch_parallel_for);
   return out;
@@ -150,7 +140,7 @@ Tensor decode_linear(const Tensor& x, const Tensor& weight, const std::optional<
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double epsilon) {
   const Tensor rows = steer::has_plain_rows(x) ? x : torch::stable::contiguous(x);
   steer::RmsNormParams params = steer::rms_norm_params(rows, weight, epsilon);
-  Tensor out = allocate_like(x, params.size);
+  Tensor out = steer::allocate_like(x, params.size);
   params.out = out.mutable_data_ptr();
   steer::rms_norm_cpu(params, torch_parallel_for);
   return out;
