@@ -1,9 +1,13 @@
-// A unit test in a few lines: TEST(name) { CHECK(...); } and one RUN_ALL_TESTS() in main.
+// A unit test in a few lines: TEST(name) { CHECK(...); } and one run_all_tests() in main. And two
+// parallel loops to run a kernel in.
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <vector>
+
+#include "cpu/parallel.h"
 
 struct TestCase {
   const char* name;
@@ -60,6 +64,15 @@ struct TestRegistration {
       ++failures();                                                                        \
     }                                                                                      \
   } while (false)
+
+// Item by item from the last one: neither the order nor the split may matter.
+inline void backwards(int64_t count, int64_t /*grain*/, const steer::RangeBody& body) {
+  for (int64_t i = count; i-- > 0;) body(i, i + 1);
+}
+
+inline void at_once(int64_t count, int64_t /*grain*/, const steer::RangeBody& body) {
+  body(0, count);
+}
 
 inline int run_all_tests() {
   for (const TestCase& test : test_cases()) {

@@ -9,18 +9,13 @@
 #include "check.h"
 #include "core/float16.h"
 #include "cpu/decode_attention.h"
+#include "cpu/isa.h"
 
 using namespace steer;
 
 namespace {
 
 constexpr int64_t kBatch = 2, kHeads = 6, kKvHeads = 2, kQueries = 2;
-
-void backwards(int64_t count, int64_t, const RangeBody& body) {
-  for (int64_t i = count; i-- > 0;) body(i, i + 1);
-}
-
-void at_once(int64_t count, int64_t, const RangeBody& body) { body(0, count); }
 
 // Buffers end with the last key that is read, so that a sanitizer sees a step beyond it.
 template <class T>

@@ -58,13 +58,9 @@ struct Problem {
   }
 };
 
-void serially(int64_t count, int64_t, const RangeBody& body) {
-  for (int64_t i = count; i-- > 0;) body(i, i + 1);  // backwards: the order does not matter
-}
-
 std::string refusal(const Problem& problem) {
   try {
-    kv_append_cpu(problem.params, serially);
+    kv_append_cpu(problem.params, backwards);
   } catch (const std::invalid_argument& error) {
     return error.what();
   }
@@ -77,7 +73,7 @@ TEST(every_byte_by_the_formula) {
   for (int64_t gap : {0, 3}) {
     Problem problem(gap);
     const std::vector<char> keys = problem.expected(0), values = problem.expected(1);
-    kv_append_cpu(problem.params, serially);
+    kv_append_cpu(problem.params, backwards);
     CHECK(problem.cache[0] == keys);
     CHECK(problem.cache[1] == values);
   }
@@ -137,7 +133,7 @@ TEST(one_row_may_be_appended_to_twice) {
   problem.params.rows = problem.rows.data();
   problem.params.starts = problem.starts.data();
   const std::vector<char> keys = problem.expected(0);
-  kv_append_cpu(problem.params, serially);
+  kv_append_cpu(problem.params, backwards);
   CHECK(problem.cache[0] == keys);
 }
 

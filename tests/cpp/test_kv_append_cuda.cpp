@@ -31,7 +31,6 @@ int64_t below(int64_t bound) { return static_cast<int64_t>(random_bits() % bound
 
 uint32_t word() { return static_cast<uint32_t>(random_bits()); }
 
-void serially(int64_t count, int64_t, const RangeBody& body) { body(0, count); }
 
 template <typename Unit>
 void run_threads(const KvAppendParams& params, const KvLaunch& plan) {
@@ -109,7 +108,7 @@ struct Problem {
 
 void check_same(Problem& problem) {
   const std::vector<uint4> clean[2] = {problem.sides[0].cache, problem.sides[1].cache};
-  kv_append_cpu(problem.params, serially);
+  kv_append_cpu(problem.params, at_once);
   const std::vector<char> expected[2] = {problem.memory(0), problem.memory(1)};
   for (int s : {0, 1})
     std::copy(clean[s].begin(), clean[s].end(), problem.sides[s].cache.begin());

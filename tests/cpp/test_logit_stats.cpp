@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "check.h"
+#include "cpu/isa.h"
 #include "cpu/logit_stats.h"
 
 using namespace steer;

@@ -11,12 +11,6 @@ using namespace steer;
 
 namespace {
 
-void backwards(int64_t count, int64_t, const RangeBody& body) {
-  for (int64_t i = count; i-- > 0;) body(i, i + 1);
-}
-
-void at_once(int64_t count, int64_t, const RangeBody& body) { body(0, count); }
-
 // Buffers end with the last element, so that a sanitizer sees a step beyond it.
 template <class T>
 void check_formula(DType dtype, double tolerance) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "check.h"
+#include "cpu/isa.h"
 #include "cpu/sample_logits.h"
 
 using namespace steer;
