@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "core/inline.h"
+
 namespace steer {
 
 struct BFloat16 {
@@ -17,21 +19,21 @@ struct Half {
   uint16_t bits;
 };
 
-inline float float_from_bits(uint32_t bits) {
+STEER_INLINE float float_from_bits(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof(value));
   return value;
 }
 
-inline float to_float(float value) { return value; }
+STEER_INLINE float to_float(float value) { return value; }
 
 // bfloat16 is the upper half of a float.
-inline float to_float(BFloat16 value) {
+STEER_INLINE float to_float(BFloat16 value) {
   return float_from_bits(static_cast<uint32_t>(value.bits) << 16);
 }
 
 // binary16: 1 sign bit, 5 exponent bits (bias 15), 10 fraction bits.
-inline float to_float(Half value) {
+STEER_INLINE float to_float(Half value) {
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
   const uint32_t exponent = (value.bits >> 10) & 0x1Fu;
   const uint32_t fraction = value.bits & 0x3FFu;

@@ -19,20 +19,13 @@
 #include <string>
 #include <vector>
 
+#include "cpu/kernels.h"
+
 namespace steer {
 namespace {
 
 constexpr int64_t kGrainBytes = 256 * 1024;  // about 10 us of reading
 constexpr int64_t kMostStart = INT64_MAX / 4;
-
-DecodeAttentionKernels kernels_of(Isa isa) {
-#if STEER_X86_KERNELS
-  if (isa == Isa::kAvx512) return decode_attention_kernels_avx512();
-  if (isa == Isa::kAvx2) return decode_attention_kernels_avx2();
-#endif
-  (void)isa;
-  return decode_attention_kernels_portable();
-}
 
 // A copy of the starts: what is checked has to be what is used by every task of the call.
 std::vector<int64_t> checked_starts(const DecodeAttentionParams& params) {
@@ -94,7 +87,7 @@ DecodeAttentionWorkspace::DecodeAttentionWorkspace(const DecodeAttentionParams& 
 }
 
 void decode_attention_cpu(const DecodeAttentionParams& given, const ParallelFor& parallel_for) {
-  const DecodeAttentionKernels kernels = kernels_of(current_isa());
+  const DecodeAttentionKernels& kernels = current_kernels().decode_attention;
   const std::vector<int64_t> starts = checked_starts(given);
   DecodeAttentionParams params = given;
   params.starts = starts.data();

@@ -1,4 +1,4 @@
-// decode_attention on the CPU: entry point, and what the driver shares with the per-ISA kernels.
+// decode_attention on the CPU: entry point, and what the driver shares with the tiles.
 #pragma once
 
 #include <algorithm>
@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "core/decode_attention_params.h"
-#include "cpu/isa.h"
 #include "cpu/parallel.h"
 
 namespace steer {
@@ -52,7 +51,7 @@ struct DecodeAttentionWorkspace {
   }
 };
 
-// What is compiled once per instruction set, each in its own translation unit.
+// What is compiled once per instruction set (kernels.h).
 struct DecodeAttentionKernels {
   int64_t lanes;
   // Fills the scratch of tasks [begin, end).
@@ -62,11 +61,6 @@ struct DecodeAttentionKernels {
   void (*merge)(const DecodeAttentionParams&, const DecodeAttentionWorkspace&, int64_t begin,
                 int64_t end);
 };
-DecodeAttentionKernels decode_attention_kernels_portable();
-#if STEER_X86_KERNELS
-DecodeAttentionKernels decode_attention_kernels_avx2();
-DecodeAttentionKernels decode_attention_kernels_avx512();
-#endif
 
 // Fills the output. Shapes and strides must already be checked. Throws std::invalid_argument for a
 // value of `starts` out of its range or a bad STEER_CPU_ISA, and that before any work.

@@ -1,7 +1,7 @@
 // decode_attention: what its passes read. Scratch of a thread, rows as floats, the place of a task,
 // and what is to be fetched ahead.
 //
-// Included once by each per-ISA file before decode_attention_tile.h, in the same namespace.
+// Included once by tiles.h, before decode_attention_tile.h, in the same namespace.
 #pragma once
 
 constexpr int64_t kPart = 32;

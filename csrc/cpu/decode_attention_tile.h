@@ -14,7 +14,7 @@
 // Every sum runs in an order that is fixed by the positions of the keys, so a query gets bitwise
 // the same result whichever other queries are there.
 //
-// Included once by each per-ISA file, inside an anonymous namespace and after `Vec`, `Exponential`,
+// Included once by tiles.h, inside an anonymous namespace and after `Vec`, `Exponential`,
 // `sum_each` and decode_attention_rows.h. No lambdas here: GCC does not apply a target pragma to
 // them.
 #pragma once

@@ -13,35 +13,22 @@
 #include <algorithm>
 #include <memory>
 
+#include "cpu/kernels.h"
+
 namespace steer {
 namespace {
 
 constexpr int64_t kGrainBytes = 256 * 1024;  // about 10 us of reading
 constexpr int64_t kPageBytes = 4096;
 
-DecodeLinearKernels kernels_of(Isa isa, DType dtype) {
-#if STEER_X86_KERNELS
-  if (isa == Isa::kAvx512) {
-    static const bool dots = __builtin_cpu_supports("avx512bf16") != 0;
-    return dots && dtype == DType::kBFloat16 ? decode_linear_kernels_avx512bf16()
-                                             : decode_linear_kernels_avx512();
-  }
-  if (isa == Isa::kAvx2) return decode_linear_kernels_avx2();
-#endif
-#if STEER_NEON_KERNELS
-  if (isa == Isa::kNeon) return decode_linear_kernels_neon();
-#endif
-  (void)isa;
-  (void)dtype;
-  return decode_linear_kernels_portable();
-}
-
 int64_t rounded_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 }  // namespace
 
 void decode_linear_cpu(const DecodeLinearParams& params, const ParallelFor& parallel_for) {
-  const DecodeLinearKernels kernels = kernels_of(current_isa(), params.dtype);
+  const Kernels& all = current_kernels();
+  const DecodeLinearKernels& kernels =
+      params.dtype == DType::kBFloat16 ? all.decode_linear_bfloat16 : all.decode_linear;
   if (params.tokens == 0 || params.out_features == 0) return;
   LinearInput x{params.x, params.x_stride};
   int64_t width = rounded_up(params.in_features, kLineBytes / params.element_bytes());

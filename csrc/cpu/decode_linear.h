@@ -1,10 +1,9 @@
-// decode_linear on the CPU: entry point, and what the driver shares with the per-ISA kernels.
+// decode_linear on the CPU: entry point, and what the driver shares with the tiles.
 #pragma once
 
 #include <cstdint>
 
 #include "core/decode_linear_params.h"
-#include "cpu/isa.h"
 #include "cpu/parallel.h"
 
 namespace steer {
@@ -17,7 +16,7 @@ struct LinearInput {
   int64_t stride;  // in elements
 };
 
-// What is compiled once per instruction set, each in its own translation unit.
+// What is compiled once per instruction set (kernels.h).
 struct DecodeLinearKernels {
   int64_t token_bytes;  // of an element of a staged token; of a float, or of a bfloat16
   // Copies the tokens of params.x to where the memory is zeros already.
@@ -25,15 +24,6 @@ struct DecodeLinearKernels {
   // Outputs [begin, end) of all tokens.
   void (*multiply)(const DecodeLinearParams&, LinearInput, int64_t begin, int64_t end);
 };
-DecodeLinearKernels decode_linear_kernels_portable();
-#if STEER_X86_KERNELS
-DecodeLinearKernels decode_linear_kernels_avx2();
-DecodeLinearKernels decode_linear_kernels_avx512();
-DecodeLinearKernels decode_linear_kernels_avx512bf16();  // for bfloat16 only
-#endif
-#if STEER_NEON_KERNELS
-DecodeLinearKernels decode_linear_kernels_neon();
-#endif
 
 // Fills the output. Shapes and strides must already be checked. Throws std::invalid_argument for a
 // bad STEER_CPU_ISA.

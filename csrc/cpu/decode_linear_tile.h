@@ -1,6 +1,6 @@
 // decode_linear: the inner loops.
 //
-// Included once by each per-ISA file, in its namespace, after a simd_*.h. No lambdas here: GCC does
+// Included once by tiles.h, in its namespace, after a simd_*.h. No lambdas here: GCC does
 // not apply a target pragma to them.
 //
 // A tile is a few rows of weights times a few tokens. Its sums stay in registers while a block of

@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "cpu/kernels.h"
+
 #if STEER_X86_KERNELS
 #include <cpuid.h>
 #endif
@@ -14,9 +16,8 @@
 namespace steer {
 namespace {
 
-constexpr int kUnset = -1;
 constexpr Isa kIsas[] = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kNeon};
-std::atomic<int> selected{kUnset};
+std::atomic<const Kernels*> selected{nullptr};
 
 #if STEER_X86_KERNELS
 bool has_f16c() {  // __builtin_cpu_supports knows this name in recent compilers only
@@ -66,6 +67,20 @@ Isa default_isa() {
   return supported_isas().back();
 }
 
+// Of a set that is supported.
+const Kernels& kernels_of(Isa isa) {
+#if STEER_X86_KERNELS
+  if (isa == Isa::kAvx512)
+    return __builtin_cpu_supports("avx512bf16") ? kernels_avx512bf16() : kernels_avx512();
+  if (isa == Isa::kAvx2) return kernels_avx2();
+#endif
+#if STEER_NEON_KERNELS
+  if (isa == Isa::kNeon) return kernels_neon();
+#endif
+  (void)isa;
+  return kernels_portable();
+}
+
 }  // namespace
 
 const char* isa_name(Isa isa) {
@@ -84,18 +99,20 @@ std::vector<Isa> supported_isas() {
   return isas;
 }
 
-Isa current_isa() {
-  int isa = selected.load(std::memory_order_relaxed);
-  if (isa == kUnset) {  // racing threads compute and store the same value
-    isa = static_cast<int>(default_isa());
-    selected.store(isa, std::memory_order_relaxed);
+const Kernels& current_kernels() {
+  const Kernels* kernels = selected.load(std::memory_order_acquire);
+  if (kernels == nullptr) {  // racing threads find and store the same table
+    kernels = &kernels_of(default_isa());
+    selected.store(kernels, std::memory_order_release);
   }
-  return static_cast<Isa>(isa);
+  return *kernels;
 }
 
+Isa current_isa() { return current_kernels().isa; }
+
 void set_isa(const std::string& name) {
-  selected.store(name.empty() ? kUnset : static_cast<int>(parse(name, "the requested CPU ISA")),
-                 std::memory_order_relaxed);
+  selected.store(name.empty() ? nullptr : &kernels_of(parse(name, "the requested CPU ISA")),
+                 std::memory_order_release);
 }
 
 }  // namespace steer

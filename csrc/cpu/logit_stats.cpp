@@ -14,6 +14,8 @@
 
 #include <limits>
 
+#include "cpu/kernels.h"
+
 namespace steer {
 namespace {
 
@@ -67,20 +69,8 @@ void serial_for(int64_t count, int64_t /*grain*/, const RangeBody& body) {
   if (count > 0) body(0, count);
 }
 
-CpuKernels kernels_for(Isa isa) {
-#if STEER_X86_KERNELS
-  if (isa == Isa::kAvx512) return cpu_kernels_avx512();
-  if (isa == Isa::kAvx2) return cpu_kernels_avx2();
-#endif
-#if STEER_NEON_KERNELS
-  if (isa == Isa::kNeon) return cpu_kernels_neon();
-#endif
-  (void)isa;
-  return cpu_kernels_portable();
-}
-
 void reduce_tiles(const LogitStatsParams& params, LogitStatsWorkspace& work,
-                  const CpuKernels& kernels, const ParallelFor& parallel_for) {
+                  const LogitStatsKernels& kernels, const ParallelFor& parallel_for) {
   const int64_t task_columns = std::min(params.vocab, kTile);
   const int64_t grain = std::max<int64_t>(1, kGrainColumns / task_columns);
   parallel_for(work.tasks, grain, [&](int64_t begin, int64_t end) {
@@ -117,7 +107,7 @@ void write_row(const LogitStatsParams& params, int64_t row, const RowSummary& su
 }
 
 void logit_stats_cpu(const LogitStatsParams& params, const ParallelFor& parallel_for) {
-  const CpuKernels kernels = kernels_for(current_isa());
+  const LogitStatsKernels& kernels = current_kernels().logit_stats;
   if (params.rows == 0) return;
   LogitStatsWorkspace work(params, params.k);
   reduce_tiles(params, work, kernels, parallel_for);

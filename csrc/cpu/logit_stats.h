@@ -1,4 +1,4 @@
-// logit_stats on the CPU: entry point, and what the driver shares with the per-ISA kernels.
+// logit_stats on the CPU: entry point, and what the driver shares with the tiles.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +10,6 @@
 #include "core/logit_stats_params.h"
 #include "core/softmax_accumulator.h"
 #include "core/topk_queue.h"
-#include "cpu/isa.h"
 #include "cpu/parallel.h"
 
 namespace steer {
@@ -59,8 +58,8 @@ struct Found {
   float logit;
 };
 
-// What is compiled once per instruction set, each in its own translation unit.
-struct CpuKernels {
+// What is compiled once per instruction set (kernels.h).
+struct LogitStatsKernels {
   // Reduces tasks [begin, end).
   void (*reduce_tasks)(const LogitStatsParams&, LogitStatsWorkspace&, int64_t begin, int64_t end);
   // The first element of the tile at `column` at which the running sum of
@@ -69,15 +68,6 @@ struct CpuKernels {
   Found (*locate)(const LogitStatsParams&, int64_t row, int64_t column, float max,
                   float inverse_temperature, double target);
 };
-CpuKernels cpu_kernels_portable();
-#if STEER_X86_KERNELS
-CpuKernels cpu_kernels_avx2();
-CpuKernels cpu_kernels_avx512();
-#endif
-#if STEER_NEON_KERNELS
-CpuKernels cpu_kernels_neon();
-#endif
-CpuKernels kernels_for(Isa isa);
 
 // The steps of logit_stats_cpu, for the operators that build on it.
 struct RowSummary {
@@ -85,7 +75,7 @@ struct RowSummary {
   TopKQueue queue;
 };
 void reduce_tiles(const LogitStatsParams& params, LogitStatsWorkspace& work,
-                  const CpuKernels& kernels, const ParallelFor& parallel_for);
+                  const LogitStatsKernels& kernels, const ParallelFor& parallel_for);
 RowSummary summarise_row(const LogitStatsWorkspace& work, int64_t row);
 void write_row(const LogitStatsParams& params, int64_t row, const RowSummary& summary);
 

@@ -12,7 +12,7 @@
 // Columns that do not fill a whole step are copied into a buffer padded with -inf, which changes
 // neither maximum nor sums and never passes the threshold test.
 //
-// Included once by each per-ISA file, inside an anonymous namespace and after `Vec`: nothing
+// Included once by tiles.h, inside an anonymous namespace and after `Vec`: nothing
 // compiled for one instruction set can be picked by the linker for another. No lambdas here: GCC
 // does not apply a target pragma to them.
 #pragma once
@@ -60,7 +60,7 @@ struct Tile {
 };
 
 // The largest lane. Vec::max gives its second argument if one is NaN, so a NaN may get lost.
-inline float max_of_lanes(Vec max) {
+STEER_INLINE float max_of_lanes(Vec max) {
   float lanes[Vec::kLanes];
   std::memcpy(lanes, &max, sizeof(max));
   for (int half = Vec::kLanes / 2; half > 0; half /= 2)
@@ -89,7 +89,7 @@ float reference_of_row(const LogitStatsParams& params, int64_t row) {
 // has sums of its own: weights that are nearly equal would all be rounded in one direction by a sum
 // that grows through the tile.
 template <class T>
-inline Vec sum_block(const T* data, int64_t columns, Vec reference,
+STEER_INLINE Vec sum_block(const T* data, int64_t columns, Vec reference,
                      const Exponential<false>& exponential, ExpState& total) {
   const Vec lowest = Vec::set1(-std::numeric_limits<float>::infinity()), zero = Vec::set1(0.0f);
   ExpState state{{zero, zero}, {zero, zero}};
@@ -118,7 +118,7 @@ inline Vec sum_block(const T* data, int64_t columns, Vec reference,
   return Vec::max(max[0], max[1]);
 }
 
-inline double sum_lanes(const Vec (&vectors)[2]) {
+STEER_INLINE double sum_lanes(const Vec (&vectors)[2]) {
   float lanes[2 * Vec::kLanes];
   std::memcpy(lanes, &vectors, sizeof(lanes));
   double totals[4] = {};  // four chains of additions instead of one
@@ -129,7 +129,7 @@ inline double sum_lanes(const Vec (&vectors)[2]) {
 
 // One pass over a tile: its maximum, the maxima of its blocks, and its sums.
 template <class T>
-inline float sum_pass(const Tile<T>& tile, float reference, const Exponential<false>& exponential,
+STEER_INLINE float sum_pass(const Tile<T>& tile, float reference, const Exponential<false>& exponential,
                       MaxState& maxima, ExpState& result) {
   const Vec zero = Vec::set1(0.0f), at = Vec::set1(reference);
   ExpState state{{zero, zero}, {zero, zero}};
@@ -190,7 +190,7 @@ SoftmaxAccumulator sums_of_tile(const Tile<T>& tile, float reference,
 }
 
 template <class T>
-inline void add_masses(const T* data, int64_t columns, Vec max, const Exponential<true>& tempered,
+STEER_INLINE void add_masses(const T* data, int64_t columns, Vec max, const Exponential<true>& tempered,
                        Vec (&result)[2]) {
   Vec sum[2] = {result[0], result[1]};  // in registers
   for (int64_t i = 0; i < columns; i += kLockstep * Vec::kLanes) {

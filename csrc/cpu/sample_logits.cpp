@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "cpu/kernels.h"
 #include "cpu/ranking.h"
 
 namespace steer {
@@ -37,7 +38,7 @@ struct Choice {
 class RowSampler {
  public:
   RowSampler(const SampleLogitsParams& params, const LogitStatsWorkspace& work,
-             const CpuKernels& kernels, const RowSummary& summary, int64_t row)
+             const LogitStatsKernels& kernels, const RowSummary& summary, int64_t row)
       : params_(params),
         work_(work),
         kernels_(kernels),
@@ -150,7 +151,7 @@ class RowSampler {
 
   const SampleLogitsParams& params_;
   const LogitStatsWorkspace& work_;
-  const CpuKernels& kernels_;
+  const LogitStatsKernels& kernels_;
   const RowSummary& summary_;
   int64_t row_;
   float max_;
@@ -183,7 +184,7 @@ bool needs_masses(const SampleLogitsParams& params) {
 
 void sample_logits_cpu(const SampleLogitsParams& params, const ParallelFor& parallel_for) {
   const LogitStatsParams& stats = params.stats;
-  const CpuKernels kernels = kernels_for(current_isa());
+  const LogitStatsKernels& kernels = current_kernels().logit_stats;
   if (stats.rows == 0) return;
   LogitStatsWorkspace work(stats, list_length(params), kept_gap(params));
   if (needs_masses(params)) work.temper(params.temperature);

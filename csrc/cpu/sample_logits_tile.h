@@ -7,7 +7,7 @@
 
 // kExpUnit * exp((x - max) / temperature) of whole steps, into `weights`.
 template <class T>
-inline void weights_of(const T* data, int64_t columns, float max,
+STEER_INLINE void weights_of(const T* data, int64_t columns, float max,
                        const Exponential<true>& tempered, float* weights) {
   for (int64_t i = 0; i < columns; i += kLockstep * Vec::kLanes) {
     Vec d[kLockstep], e[kLockstep];
@@ -27,7 +27,7 @@ inline void weights_at_infinity(const T* data, int64_t columns, float* weights) 
     weights[i] = to_float(data[i]) == std::numeric_limits<float>::infinity() ? unit : 0.0f;
 }
 
-inline double sum_of(const float* weights, int64_t columns) {
+STEER_INLINE double sum_of(const float* weights, int64_t columns) {
   double sums[8] = {};
   for (int64_t i = 0; i < columns; i += 8)
     for (int j = 0; j < 8; ++j) sums[j] += weights[i + j];
@@ -41,7 +41,7 @@ struct Search {
   int64_t at = -1;
 
   // Looks through columns [first, first + columns); true if the sum passes the target there.
-  bool step(const float* weights, int64_t first, int64_t columns) {
+  STEER_INLINE bool step(const float* weights, int64_t first, int64_t columns) {
     const double sum = sum_of(weights, columns);
     const bool here = running + sum > target;
     if (here || to_the_end) {

@@ -16,7 +16,7 @@ struct Vec {
     return r;
   }
   template <class T>
-  static Vec load(const T* p) {
+  STEER_INLINE static Vec load(const T* p) {
     return {Floats{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])}};
   }
   static Vec held(Vec a) { return a; }

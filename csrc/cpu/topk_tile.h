@@ -33,7 +33,7 @@ struct Run {
 
   float lowest_within_gap(float largest) const { return floor_of_gap(largest, gap, 1e-6f); }
 
-  void push(float value, int64_t id) {
+  STEER_INLINE void push(float value, int64_t id) {
     queue.push(value, id);
     bar = start;
     if (queue.size() >= required)

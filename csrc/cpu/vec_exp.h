@@ -1,5 +1,5 @@
-// Vectorised exp; no include guard against reuse is needed beyond `once`: each per-ISA translation
-// unit includes it inside its own anonymous namespace.
+// Vectorised exp; no include guard against reuse is needed beyond `once`: each isa_*.cpp
+// includes it inside its own anonymous namespace.
 //
 //   exp(x) = 2^n exp(r),  n = round(x / ln 2),  r = x - n ln 2 in [-ln2/2, ln2/2]
 //   exp(r) = 1 + r + r^2 q(r),  q of degree 4, minimax for the relative error (3.1e-9)
@@ -25,7 +25,7 @@ struct Exponential {
 
   // What `exp` takes. In place unless tempered: d times exp(d) is asked for too, and is then safe.
   template <int N>
-  void clamp(Vec (&d)[N]) const {
+  STEER_INLINE void clamp(Vec (&d)[N]) const {
     for (int j = 0; j < N; ++j) {
       if (kTempered) d[j] = Vec::mul(d[j], scale);
       d[j] = Vec::max(Vec::set1(-88.0f), d[j]);  // in this order a NaN passes
@@ -33,7 +33,7 @@ struct Exponential {
   }
 
   template <int N>
-  void exp(const Vec (&x)[N], Vec (&e)[N]) const {
+  STEER_INLINE void exp(const Vec (&x)[N], Vec (&e)[N]) const {
     const Vec magic = Vec::set1(12582912.0f);
     for (int j = 0; j < N; ++j) {
       const Vec biased = Vec::fma(x[j], Vec::set1(1.44269504f), magic);
@@ -52,7 +52,7 @@ struct Exponential {
 
   // sum + exp, which is one instruction less where exp ends in a product.
   template <int N>
-  void add_exp(const Vec (&x)[N], Vec (&sum)[2]) const {
+  STEER_INLINE void add_exp(const Vec (&x)[N], Vec (&sum)[2]) const {
     Vec e[N];
     exp(x, e);
     for (int j = 0; j < N; ++j) sum[j & 1] = Vec::add(sum[j & 1], e[j]);

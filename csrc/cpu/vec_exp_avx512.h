@@ -54,13 +54,13 @@ struct Exponential {
 
   // What `exp` takes; in this order a NaN passes.
   template <int N>
-  void clamp(Vec (&d)[N]) const {
+  STEER_INLINE void clamp(Vec (&d)[N]) const {
     for (int j = 0; j < N; ++j) d[j] = Vec::max(lowest, d[j]);
   }
 
   // 2^(n/32), and the square that it is to be multiplied by.
   template <int N>
-  void factors(const Vec (&x)[N], Vec (&scale)[N], Vec (&square)[N]) const {
+  STEER_INLINE void factors(const Vec (&x)[N], Vec (&scale)[N], Vec (&square)[N]) const {
     const Vec magic = Vec::set1(kMagic), vertex = Vec::set1(kMagic + kVertex);
     Vec biased[N];
     for (int j = 0; j < N; ++j) biased[j] = Vec::fma(x[j], factor, magic);
@@ -76,7 +76,7 @@ struct Exponential {
   }
 
   template <int N>
-  void exp(const Vec (&x)[N], Vec (&e)[N]) const {
+  STEER_INLINE void exp(const Vec (&x)[N], Vec (&e)[N]) const {
     Vec scale[N];
     factors(x, scale, e);
     for (int j = 0; j < N; ++j) e[j] = Vec::mul(scale[j], e[j]);
@@ -84,7 +84,7 @@ struct Exponential {
 
   // sum + exp, the product and the sum in one.
   template <int N>
-  void add_exp(const Vec (&x)[N], Vec (&sum)[2]) const {
+  STEER_INLINE void add_exp(const Vec (&x)[N], Vec (&sum)[2]) const {
     Vec scale[N], square[N];
     factors(x, scale, square);
     for (int j = 0; j < N; ++j) sum[j & 1] = Vec::fma(scale[j], square[j], sum[j & 1]);

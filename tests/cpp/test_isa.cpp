@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "cpu/isa.h"
+#include "cpu/kernels.h"
 
 using namespace steer;
 
@@ -28,6 +29,22 @@ TEST(a_call_overrides_and_a_bad_name_changes_nothing) {
     set_isa(isa_name(isa));
     CHECK(current_isa() == isa);
   }
+}
+
+TEST(every_set_has_a_table_of_its_own_without_a_gap) {
+  const Kernels* last = nullptr;
+  for (Isa isa : supported_isas()) {
+    set_isa(isa_name(isa));
+    const Kernels& kernels = current_kernels();
+    CHECK(kernels.isa == isa);
+    CHECK(&kernels != last);
+    CHECK(kernels.logit_stats.reduce_tasks != nullptr && kernels.logit_stats.locate != nullptr);
+    CHECK(kernels.decode_attention.attend != nullptr && kernels.decode_attention.merge != nullptr);
+    for (const DecodeLinearKernels& linear : {kernels.decode_linear, kernels.decode_linear_bfloat16})
+      CHECK(linear.stage != nullptr && linear.multiply != nullptr && linear.token_bytes > 0);
+    last = &kernels;
+  }
+  set_isa("");
 }
 
 TEST(portable_is_always_there_and_comes_first) {

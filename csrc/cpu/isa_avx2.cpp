@@ -1,17 +1,20 @@
-// logit_stats and sample_logits for AVX2, FMA and F16C; see logit_stats_tile.h and sample_logits_tile.h.
+// The kernels for AVX2, FMA and F16C; see tiles.h.
 //
 // The target is switched on by pragma, below all shared headers, instead of by a compiler flag for
 // the file: inline functions of those headers stay compiled for the baseline, so the linker cannot
 // give a copy with the wrong instructions to code that runs on every machine.
-#include "cpu/logit_stats.h"
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+
+#include "core/float16.h"
+#include "cpu/kernels.h"
 
 #if STEER_X86_KERNELS
 
 #include <immintrin.h>
-
-#include <cstring>
-#include <functional>
-#include <limits>
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
@@ -25,12 +28,13 @@ namespace {
 #include "cpu/simd_avx2.h"
 #include "cpu/vec_exp.h"
 
-#include "cpu/logit_stats_tile.h"
-#include "cpu/topk_tile.h"
-#include "cpu/sample_logits_tile.h"
+#include "cpu/tiles.h"
 }  // namespace
 
-CpuKernels cpu_kernels_avx2() { return {reduce_tasks_of_dtype, locate_of_dtype}; }
+const Kernels& kernels_avx2() {
+  static constexpr Kernels kernels = kernels_of(Isa::kAvx2);
+  return kernels;
+}
 
 }  // namespace steer
 

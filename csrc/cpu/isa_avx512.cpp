@@ -1,23 +1,25 @@
-// decode_attention for AVX-512F; see decode_attention_tile.h.
+// The kernels for AVX-512F; see tiles.h.
 //
-// The target is switched on by pragma, below all shared headers; logit_stats_avx512.cpp says why.
-#include "cpu/decode_attention.h"
+// The target is switched on by pragma, below all shared headers; isa_avx2.cpp says why.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+
+#include "core/float16.h"
+#include "cpu/kernels.h"
 
 #if STEER_X86_KERNELS
 
 #include <immintrin.h>
 
-#include <cmath>
-#include <cstring>
-#include <limits>
-
-#include "core/float16.h"
-
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx2,fma,f16c"))), apply_to = function)
 #else
-// GCC PR 105593: its own AVX-512 intrinsics set this warning off.
+// GCC PR 105593: its own AVX-512 intrinsics set these warnings off.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx2,fma,f16c")
 #endif
@@ -27,12 +29,12 @@ namespace {
 #include "cpu/simd_avx512.h"
 #include "cpu/vec_exp_avx512.h"
 
-#include "cpu/decode_attention_rows.h"
-#include "cpu/decode_attention_tile.h"
+#include "cpu/tiles.h"
 }  // namespace
 
-DecodeAttentionKernels decode_attention_kernels_avx512() {
-  return {Vec::kLanes, attend_of_dtype, merge_of_dtype};
+const Kernels& kernels_avx512() {
+  static constexpr Kernels kernels = kernels_of(Isa::kAvx512);
+  return kernels;
 }
 
 }  // namespace steer
