@@ -239,12 +239,11 @@ def test_scores_after_a_step_taken_back_are_those_of_what_stayed() -> None:
     assert [int(row.argmax()) for row in out.logits] == out.steer[0].token_ids
 
 
-def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    first = next(block for block in blocks if "pair_paths" in block)
-    (example,) = [block for block in blocks if "custom_generate=router" in block]
+def test_the_example_of_the_documents_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = ROOT / "docs" / "generate.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, Any] = {}
-    exec(compile(first + example, "README.md", "exec"), names)
+    exec(compile(example, str(page), "exec"), names)
     lines = capsys.readouterr().out.splitlines()
     assert names["out"].steer[0].token_ids == names["router"].generate(QUESTION).token_ids
     assert lines[-1].endswith(str(names["out"].steer[0].cost.large_token_share))
