@@ -170,13 +170,8 @@ def _finish(evaluation: Evaluation, folder: ResultsFolder, curve: Sequence[str])
 
 def _say_unjudged(name: str, policy: Policy, rows: Sequence[Row]) -> None:
     """Says so where a router of mixtures had none: its steps then went to the large model."""
-    from ..policies import Steer, SteerCohort
-
-    fits = isinstance(policy, SteerCohort) or (
-        isinstance(policy, Steer) and policy.calibration is not None
-    )
     unjudged = sum(row.without_posterior for row in rows)
-    if fits and unjudged:
+    if policy.has_posterior and unjudged:
         say.note(
             f"{name}: no mixture for {unjudged} of {sum(len(r.trace) for r in rows)} steps "
             "(too few scores, or no two components); the large model wrote what came next"

@@ -13,7 +13,7 @@ import typer
 from ..errors import SteerError
 from . import options as opt
 from . import say
-from .models import Models, make_policy
+from .models import Models, make_policy, wants_calibration
 from .tasks import folder_name, read_seeds, read_tasks, words
 
 DEMO_COHORT = 32
@@ -204,11 +204,7 @@ def _routers(
     policies: dict[str, Policy] = {}
     for name in names:
         if name != CONTROL:
-            own = (
-                calibration
-                if name.partition(":")[0] == "steer" and "threshold=" not in name
-                else None
-            )
+            own = calibration if wants_calibration(name) else None
             policies[name] = make_policy(name, models, own)
     if CONTROL not in names:
         return policies, []

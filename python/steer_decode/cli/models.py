@@ -146,28 +146,37 @@ def make_policy(
     Raises:
         SteerError: an unknown router or setting, or a setting that this router cannot take.
     """
-    from ..policies import POLICIES, parse_policy
+    from ..policies import RouterSpec
 
     given = {key: value for key, value in overrides.items() if value is not None}
     text = ":".join([spec, *(f"{key}={value}" for key, value in given.items())])
-    name = spec.partition(":")[0]
+    router = RouterSpec.read(text)
     if calibration is None:
-        return parse_policy(text, **(_shipped(name) if models.demo else {}))
-    if name in POLICIES and name != "steer":
-        raise SteerError(f"router {name!r} takes no calibration: leave out --calibration")
-    if "threshold=" in text.replace("large_threshold=", ""):
+        return router.make(**(_shipped(router.policy) if models.demo else {}))
+    if not router.policy.takes_calibration:
+        raise SteerError(f"router {router.name!r} takes no calibration: leave out --calibration")
+    if "threshold" in router.settings:
         raise SteerError("give either a calibration or a threshold, not both")
-    return parse_policy(text, calibration=str(calibration))
+    return router.make(calibration=str(calibration))
 
 
-def _shipped(name: str) -> dict[str, str]:
+def wants_calibration(spec: str) -> bool:
+    """Whether the router of this text goes by a calibration: it knows one, and has no threshold.
+
+    Raises:
+        SteerError: as :func:`make_policy`.
+    """
+    from ..policies import RouterSpec
+
+    router = RouterSpec.read(spec)
+    return router.policy.takes_calibration and "threshold" not in router.settings
+
+
+def _shipped(policy: type[Policy]) -> dict[str, str]:
     """What the package has for the demo pair: a calibration, and parameters of fitted routers."""
-    from ..policies import POLICIES
-
     demo = Path(__file__).parents[1] / "demo"
-    files = {"calibration": str(demo / "calibration.json")}
-    shipped = getattr(POLICIES.get(name), "shipped", None)
-    return files | ({"path": str(demo / "routers" / shipped)} if shipped else {})
+    files = {"calibration": str(demo / "calibration.json")} if policy.takes_calibration else {}
+    return files | ({"path": str(demo / "routers" / policy.shipped)} if policy.shipped else {})
 
 
 def check_writable(path: Path | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -265,11 +265,4 @@ def settings(
 
 
 def _describe(policy: Policy) -> str:
-    fitted = getattr(policy, "fitted", "")
-    if fitted:
-        return f"{policy} on {fitted}"
-    calibration = getattr(policy, "calibration", None)
-    if calibration is None:
-        return str(policy)
-    fits = {w: {b: asdict(m) for b, m in calibration.fits[w].items()} for w in calibration.fits}
-    return f"{policy} on {calibration.signal} {fits}"
+    return f"{policy} on {policy.fitted}" if policy.fitted else str(policy)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SteerError
@@ -15,6 +17,7 @@ from .learned import Learned
 from .query_cascade import QueryCascade
 from .replay import Replay
 from .reward_guided import RewardGuided
+from .settings import Setting, settings_of
 from .spec_reason import SpecReason
 from .steer import Steer
 from .steer_cohort import Percentile, SteerCohort
@@ -39,12 +42,6 @@ POLICIES: dict[str, type[Policy]] = {
     )
 }
 
-_WORDS = (
-    *("signal", "calibration", "tokens"),
-    *("grade", "reward", "over", "path", "strings", "writers", "cost", "fix"),
-)
-_SWITCHES = {"true": True, "false": False}
-
 __all__ = [
     "POLICIES",
     "REDO",
@@ -65,56 +62,119 @@ __all__ = [
     "Replay",
     "Restart",
     "RewardGuided",
+    "RouterSpec",
     "SpecReason",
     "Steer",
     "SteerCohort",
     "StepStart",
     "Verdict",
     "parse_policy",
+    "policy_class",
 ]
+
+
+@dataclass(frozen=True)
+class RouterSpec:
+    """A router as the command line names it: its class, and its settings as the class takes them.
+
+    Attributes:
+        name: of :data:`POLICIES`, or MODULE:CLASS.
+        policy: the class.
+        settings: those that were given, by name.
+    """
+
+    name: str
+    policy: type[Policy]
+    settings: Mapping[str, Any]
+
+    @property
+    def known(self) -> dict[str, Setting]:
+        """What a text may set of this router, by name."""
+        return settings_of(self.policy, self.name)
+
+    @classmethod
+    def read(cls, text: str) -> RouterSpec:
+        """``NAME`` or ``NAME:SETTING=VALUE:...``, NAME may be MODULE:CLASS.
+
+        Raises:
+            SteerError: an unknown name or setting, or a value of another type than the setting's.
+        """
+        name, *parts = text.split(":")
+        if name not in POLICIES and parts and "=" not in parts[0]:
+            name = f"{name}:{parts.pop(0)}"
+        policy = policy_class(name)
+        known = cls(name, policy, {}).known
+        values: dict[str, str] = {}
+        last: Setting | None = None
+        for part in parts:
+            key, equals, value = part.partition("=")
+            if last is not None and last.free and not equals:
+                values[last.name] += f":{part}"  # its text has a colon, as MODULE:FUNCTION
+                continue
+            if not equals or key not in known:
+                choice = f"it takes {', '.join(known)}" if known else "it takes none"
+                raise SteerError(
+                    f"router {name!r} has no setting {part!r}: {choice} (as KEY=VALUE)"
+                )
+            last, values[key] = known[key], value
+        return cls(name, policy, {key: known[key].read(value) for key, value in values.items()})
+
+    def make(self, **defaults: Any) -> Policy:
+        """The router; ``defaults`` are settings where the text has none and the router knows them.
+
+        Raises:
+            SteerError: a value that the router refuses, or one that it needs and has not.
+        """
+        known = self.known
+        if "threshold" in self.settings:
+            defaults.pop("calibration", None)
+        given = {k: v for k, v in defaults.items() if k in known} | dict(self.settings)
+        missing = [key for key, setting in known.items() if setting.needed and key not in given]
+        if missing:
+            raise SteerError(f"router {self.name!r} needs {missing[0]}, as in {missing[0]}=VALUE")
+        try:
+            return self.policy(**given)
+        except SteerError:
+            raise
+        except Exception as error:  # whatever a router of somebody's raises
+            raise SteerError(
+                f"router {self.name!r} cannot be made: {type(error).__name__}: {error}"
+            ) from error
+
+
+def policy_class(name: str) -> type[Policy]:
+    """The router of this name, or the class that MODULE:CLASS names; MODULE must be importable.
+
+    Raises:
+        SteerError: there is no such router or class, or it is no :class:`Policy`.
+    """
+    if name in POLICIES:
+        return POLICIES[name]
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise SteerError(
+            f"unknown router {name!r}: choose from {', '.join(POLICIES)}, or name a class of your "
+            "own as MODULE:CLASS"
+        )
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever a module of somebody's raises
+        raise SteerError(
+            f"cannot find the router {name!r}: {error} (is its folder on PYTHONPATH?)"
+        ) from error
+    if not isinstance(found, type) or not issubclass(found, Policy):
+        raise SteerError(f"router {name!r} is no class derived from steer_decode.Policy")
+    return found
 
 
 def parse_policy(text: str, **defaults: Any) -> Policy:
     """A policy from ``NAME`` or ``NAME:SETTING=VALUE:...``, as in ``first-token:threshold=0.4``.
 
     Args:
-        text: the specification.
+        text: the specification; NAME is one of :data:`POLICIES`, or MODULE:CLASS.
         defaults: settings that are used where the text has none and the policy knows them.
 
     Raises:
-        SteerError: an unknown name or setting, or a value that is no number.
+        SteerError: an unknown name or setting, or a value that the setting does not take.
     """
-    name, *parts = text.split(":")
-    if name not in POLICIES:
-        raise SteerError(f"unknown router {name!r}: choose from {', '.join(POLICIES)}")
-    known = list(inspect.signature(POLICIES[name]).parameters)
-    settings: dict[str, Any] = {}
-    for part in _rejoined(parts):
-        key, equals, value = part.partition("=")
-        if not equals or key not in known:
-            choice = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise SteerError(f"router {name!r} has no setting {part!r}: {choice} (as KEY=VALUE)")
-        settings[key] = value if key in _WORDS else _number(name, key, value)
-    if "threshold" in settings:
-        defaults.pop("calibration", None)
-    return POLICIES[name](**{k: v for k, v in defaults.items() if k in known} | settings)
-
-
-def _rejoined(parts: list[str]) -> list[str]:
-    """The name of a function has a colon of its own: ``reward=module:function``."""
-    joined: list[str] = []
-    for part in parts:
-        if joined and "=" not in part and joined[-1].startswith("reward="):
-            joined[-1] += f":{part}"
-        else:
-            joined.append(part)
-    return joined
-
-
-def _number(name: str, key: str, value: str) -> float | bool:
-    if value in _SWITCHES:
-        return _SWITCHES[value]
-    try:
-        return float(value)
-    except ValueError:
-        raise SteerError(f"{key} of router {name!r} must be a number, got {value!r}") from None
+    return RouterSpec.read(text).make(**defaults)

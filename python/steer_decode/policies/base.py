@@ -12,6 +12,7 @@ from ..core.signals import SIGNALS, Signal
 from ..core.trace import Step, Trace
 from ..core.transcript import Writer
 from ..models.pair import Pair
+from .fitted.calibration import Calibration
 from .math_tokens import math_tokens
 
 Redo = Literal["redo"]
@@ -83,9 +84,19 @@ class Policy:
             expressions.
         looks_ahead: the small model's next-token logits are wanted before each step. They cost
             a prefill of what the large model wrote, and are reused if the small model goes on.
+        takes_calibration: it has a setting ``calibration``, which ``steer calibrate`` makes.
+        calibration: the one that it goes by.
+        shipped: the file of its fitted numbers that comes with the package, for the demo pair.
+        has_posterior: it writes into each step how likely that is a confident one.
+        fitted: what tells the fitted numbers that it goes by from others; empty without any.
     """
 
     name: ClassVar[str] = "custom"
+    takes_calibration: ClassVar[bool] = False
+    shipped: ClassVar[str] = ""
+    calibration: Calibration | None = None
+    has_posterior: bool = False
+    fitted: str = ""
     signal: Signal = SIGNALS["max-logit"]
     looks_ahead: bool = False
     grades: bool = False

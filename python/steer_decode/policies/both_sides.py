@@ -171,15 +171,11 @@ class BothSides(Policy):
         self.signal, self.over, self._lowest = get_signal(plan.signal), plan.over, plan.lowest
         self.fix = plan.fix
         self.thresholds = plan.thresholds(share)
+        self.fitted = str(self.thresholds)
 
     def check(self, pair: Pair) -> None:
         if self.sides is not None:
             self.sides.check(pair, self._source)
-
-    @property
-    def fitted(self) -> str:
-        """What tells one calibration from another."""
-        return str(self.thresholds) if self.sides is not None else ""
 
     def before_step(self, start: StepStart) -> Writer:
         if start.stats is None:

@@ -141,16 +141,12 @@ class EcoTab(Policy):
         self.parameters, self._path = loaded(
             "path", path, Parameters, partial(Parameters.load, kind=self.name)
         )
+        self.fitted = str(dict(self.parameters.maps))
         self._strings = strings
         self._trie = None if strings is None else Trie(_lines(strings))
 
     def check(self, pair: Pair) -> None:
         self.parameters.check(pair, self._path)
-
-    @property
-    def fitted(self) -> str:
-        """What tells one fit from another."""
-        return str(dict(self.parameters.maps))
 
     def counted(self, texts: Sequence[str], prompt: str) -> list[bool]:
         return table_tokens(texts, prompt, self._trie)

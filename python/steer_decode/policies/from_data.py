@@ -9,7 +9,6 @@ word of the list.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Collection, Mapping
 
@@ -20,6 +19,7 @@ from .both_sides import OVER as OVER_TOKENS
 from .fitted.thresholds import COST_NAMES
 from .query_cascade import OVER as OVER_STEPS
 from .rewards import LIKELIHOOD
+from .settings import SWITCHES, settings_of
 from .spec_reason import DEFAULTS as GRADES
 
 WORDS: Mapping[str, Collection[str]] = {
@@ -35,7 +35,6 @@ WORDS: Mapping[str, Collection[str]] = {
 
 # What a router reads or runs, and lists: never from data, whatever the value looks like.
 _NEVER = ("calibration", "path", "strings", "writers")
-_SWITCHES = {"true": True, "false": False}
 _WAY = "name it in the call, as steer={'router': ...} or Router(pair, policy)"
 
 
@@ -52,7 +51,7 @@ def parse_data_policy(text: str) -> Policy:
     name, *parts = text.split(":")
     if name not in POLICIES:
         raise SteerError(f"unknown router {name!r}: choose from {', '.join(POLICIES)}")
-    known = [key for key in inspect.signature(POLICIES[name]).parameters if key not in _NEVER]
+    known = [key for key in settings_of(POLICIES[name], name) if key not in _NEVER]
     settings: dict[str, float | bool | str] = {}
     for part in parts:
         key, equals, value = part.partition("=")
@@ -76,8 +75,8 @@ def _word(name: str, key: str, value: str) -> str:
 
 
 def _number(name: str, key: str, value: str) -> float | bool:
-    if value in _SWITCHES:
-        return _SWITCHES[value]
+    if value in SWITCHES:
+        return SWITCHES[value]
     try:
         number = float(value)
     except ValueError:

@@ -107,6 +107,14 @@ class LearnedRouter:
     network: RouterNetwork
     settings: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def digest(self) -> str:
+        """What tells one training from another: a digest of the weights."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.network.state_dict().items()):
+            digest.update(name.encode() + weight.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
     def save(self, path: str | Path) -> None:
         """Writes safetensors through a temporary file and a rename.
 
@@ -225,6 +233,7 @@ class Learned(Policy):
             path = SHIPPED / f"{path}.safetensors"
         self.router, self._path = loaded("path", path, LearnedRouter, LearnedRouter.load)
         self.cut = float(self.router.network.cut) if self._cut is None else self._cut
+        self.fitted = self.router.digest
 
     def check(self, pair: Pair) -> None:
         if self.router.pair != pair.fingerprint:
@@ -233,14 +242,6 @@ class Learned(Policy):
                 f"({self.router.pair}, this one is {pair.fingerprint}): "
                 "make one with `steer train-router`"
             )
-
-    @property
-    def fitted(self) -> str:
-        """What tells one training from another: a digest of the weights."""
-        digest = hashlib.sha256()
-        for name, weight in sorted(self.router.network.state_dict().items()):
-            digest.update(name.encode() + weight.numpy().tobytes())
-        return digest.hexdigest()[:16]
 
     def before_step(self, start: StepStart) -> Writer:
         return "large" if self.large_probability(start) > self.cut else "small"

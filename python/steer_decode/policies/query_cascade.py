@@ -82,6 +82,7 @@ class QueryCascade(Policy):
             )
         self._map: Logistic | None = None
         if self.parameters is not None:
+            self.fitted = str(dict(self.parameters.maps))
             self._map = self.parameters.maps["answer"]
             signal = str(self.parameters.settings["signal"])
             over = str(self.parameters.settings["over"])
@@ -91,11 +92,6 @@ class QueryCascade(Policy):
     def check(self, pair: Pair) -> None:
         if self.parameters is not None:
             self.parameters.check(pair, self._path)
-
-    @property
-    def fitted(self) -> str:
-        """What tells one fit from another."""
-        return str(dict(self.parameters.maps)) if self.parameters else ""
 
     def judge(self, step: Step, trace: Trace) -> Writer | Redo | Restart:
         if step.writer == "large":

@@ -41,6 +41,7 @@ class Steer(Policy):
     """
 
     name: ClassVar[str] = "steer"
+    takes_calibration: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -54,11 +55,11 @@ class Steer(Policy):
             raise SteerError(
                 "steer needs either a calibration (make one with `steer calibrate`) or a threshold"
             )
-        self.calibration: Calibration | None = None
         if calibration is not None:
-            self.calibration, self._source = checks.loaded(
+            loaded, self._source = checks.loaded(
                 "calibration", calibration, Calibration, Calibration.load
             )
+            self.calibration, self.has_posterior, self.fitted = loaded, True, loaded.digest
         kept = self.calibration.settings if self.calibration else {}
         self.gamma = checks.fraction("gamma", kept.get("gamma", GAMMA) if gamma is None else gamma)
         self.threshold = None if threshold is None else checks.threshold("threshold", threshold)

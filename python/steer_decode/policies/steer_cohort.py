@@ -80,6 +80,7 @@ class SteerCohort(CohortPolicy):
     """
 
     name: ClassVar[str] = "steer-cohort"
+    has_posterior = True
 
     def __init__(
         self,

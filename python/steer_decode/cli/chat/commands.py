@@ -13,7 +13,7 @@ from rich.text import Text
 from ...errors import SteerError
 from ...util.files import user_path, write_whole
 from ...util.units import count
-from ..models import check_writable, make_policy
+from ..models import check_writable, make_policy, wants_calibration
 from ..question import demo_problem
 from ..view.answer import summary
 from ..view.trace import TraceView
@@ -95,8 +95,8 @@ class Commands:
         room = self._room
         if spec:
             # What was given on the command line is for routers that can take it.
-            wants = spec.split(":")[0] == "steer" and "threshold=" not in spec
-            policy = make_policy(spec, room.models, room.calibration if wants else None)
+            own = room.calibration if wants_calibration(spec) else None
+            policy = make_policy(spec, room.models, own)
             room.chat.use(policy)
         room.say(f"router {room.chat.session.router.policy}", style="dim")
 

@@ -69,7 +69,8 @@ class TraceView:
     def of(cls, source: Trace | Policy) -> TraceView:
         """The columns that a finished trace has values for, or that a policy will fill."""
         if isinstance(source, Policy):
-            posterior = getattr(source, "calibration", None) is not None
+            # What is shown as it goes is one answer, which is no cohort to fit a mixture to.
+            posterior = source.has_posterior and not source.in_rounds
             return cls(source.signal.name, posterior=posterior, looks_ahead=source.looks_ahead)
         return cls(
             source.signal,

@@ -48,6 +48,12 @@ class Calibration:
     counts: Mapping[Writer, Mapping[int, int]]
     settings: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def digest(self) -> str:
+        """What tells this calibration from another."""
+        fits = {w: {b: asdict(m) for b, m in self.fits[w].items()} for w in self.fits}
+        return f"{self.signal} {fits}"
+
     def posterior(self, writer: Writer, index: int, confidence: float) -> float | None:
         """Probability that a step is a confident one; None where no mixture could be fitted."""
         fits = self.fits[writer]
