@@ -4,6 +4,7 @@
 # make test-tritons  the Triton kernels compiled by each Triton that a CUDA build of torch brings
 # make check   all that CI runs: lint, types, tests (slow ones too, and with the oldest transformers),
 #              C++ tests, the wheel
+# make docs    the documentation site in build/docs, strict about links and references
 # make gpu-check   on a machine with an NVIDIA card and nvcc: build the CUDA extension, check it, measure
 #                  it, run the gpu tests, under eight minutes. With PYTHON itself, whose torch must have
 #                  CUDA; installs nothing, needs no network. Results go to OUT=DIR, or to
@@ -23,7 +24,7 @@ CONSTRAINTS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(CONSTRAINTS:%=-c %)
 SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(shell find csrc -type f)
 
-.PHONY: demo test test-slow test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check check gpu-check clean
+.PHONY: demo test test-slow test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check docs check gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steer generate --pair demo --problem math:31 --compare --view trace
@@ -77,7 +78,12 @@ wheel-check: $(VENV)/.dev
 headers-check: $(VENV)/.dev
 	PYTHON=$(abspath $(BIN)/python) tests/cpp/torch_headers.sh
 
-check: lint test test-slow test-oldest test-tritons ctest ctest-sanitize ctest-neon wheel-check headers-check
+# Reads the sources and imports nothing of theirs, so it needs no torch and has an environment of its own.
+docs: $(VENV)-docs/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build
+	@echo "The site is in build/docs: open build/docs/index.html"
+
+check: lint docs test test-slow test-oldest test-tritons ctest ctest-sanitize ctest-neon wheel-check headers-check
 
 # No .venv and no pip: a machine with a card has its torch, and may have no network. OUT is read from
 # the environment.
@@ -110,9 +116,16 @@ $(OLDEST)/.installed: $(VENV)/.dev constraints-oldest.txt
 	$(overlay) -c constraints-oldest.txt transformers
 	@touch $@
 
+# The extra `docs` of pyproject.toml, without the package: that would bring torch.
+$(VENV)-docs/.installed: pyproject.toml
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet \
+	  $$($(@D)/bin/python docs/requirements.py)
+	@touch $@
+
 $(VENV)-triton-%/.installed: $(VENV)/.dev
 	$(overlay) --no-deps triton==$*
 	@touch $@
 
 clean:
-	rm -rf build dist $(VENV) $(OLDEST) $(VENV)-triton-* *.egg-info steer_kernels/*.so
+	rm -rf build dist $(VENV) $(OLDEST) $(VENV)-docs $(VENV)-triton-* *.egg-info steer_kernels/*.so
