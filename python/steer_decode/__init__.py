@@ -1,4 +1,7 @@
-"""Routed decoding: a small and a large language model write one answer together."""
+"""Routed decoding: two language models write one answer together.
+
+A small model writes, and a large one where the small one is not sure.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,13 @@
-"""``python -m steer_decode`` is the ``steer`` command, and so is the script of that name."""
+"""The ``steer`` command, also as ``python -m steer_decode``."""
 
 from .util.interruption import listen
 
 
 def main() -> None:
-    """Entry point: from its first line on, Ctrl-C ends the command with a sentence."""
+    """Run the ``steer`` command.
+
+    From the first line on, Ctrl-C ends the command with a sentence.
+    """
     listen()
     from .cli import main as command
 

@@ -1,23 +1,35 @@
-"""One family of errors: every message says what is wrong, with which value, and the way out."""
+"""One family of errors, for bad input and broken models.
+
+Every message says what is wrong, with which value, and the way out.
+"""
 
 from __future__ import annotations
 
 
 class SteerError(ValueError):
-    """Bad input or a broken model; the message is one sentence fit to be shown to a user."""
+    """Bad input or a broken model.
+
+    The message is one sentence fit to be shown to a user.
+    """
 
 
 class BrokenModelError(SteerError):
-    """A model returned logits from which no token can be chosen (NaN, or nothing finite)."""
+    """Logits from which no token can be chosen.
+
+    They hold a NaN, or nothing finite.
+    """
 
 
 class OutOfMemoryError(SteerError):
-    """The caches do not fit, or a model ran out of memory."""
+    """Too little memory for the caches or a model."""
 
 
 class OutputError(SteerError):
-    """Standard output or standard error cannot take what is to be shown."""
+    """Standard output or standard error cannot take the text."""
 
 
 class ContextFullError(SteerError):
-    """A prompt, or a conversation, that leaves no room for an answer in the models' context."""
+    """No room for an answer in the models' context.
+
+    A prompt or a conversation fills it.
+    """

@@ -114,13 +114,16 @@ def steer(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Two language models write one answer: the small one where it is sure, else the large one."""
+    """Two language models write one answer.
+
+    The small one where it is sure, else the large one.
+    """
     if ctx.invoked_subcommand is None:
         say.out(ctx.get_help())
 
 
 def main() -> None:
-    """Runs the command that ``sys.argv`` asks for, and ends the interpreter."""
+    """Run the command of ``sys.argv``, and end the interpreter."""
     listen()
     # A stream that was closed before the start (`>&-`) is None; what is read or written is nothing.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):

@@ -1,4 +1,7 @@
-"""``steer bench``: the kernels against their peers, and decoding against bare models."""
+"""``steer bench``: the kernels, and decoding around models.
+
+Kernels stand against their peers, decoding against bare models.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,9 @@ def kernels(
         Path | None, typer.Option("--plot", help="Draw a picture, .png or .svg; needs matplotlib.")
     ] = None,
 ) -> None:
-    """Measure the kernels against torch, torch.compile and what else is installed.
+    """Measure the kernels against what else is installed.
+
+    Their peers are torch, torch.compile, and libraries that are there.
 
     Contenders take turns in the same process, and the median of each counts. GB/s are the bytes of
     one read of the input over our time; "% of copy" sets them beside a copy of the same input. The

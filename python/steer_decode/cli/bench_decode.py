@@ -1,4 +1,7 @@
-"""``steer bench decode``: what the machinery of routed decoding costs on this machine."""
+"""``steer bench decode``: what routed decoding costs here.
+
+The machinery, that is, on this machine.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,9 @@ def decode(
         Path | None, typer.Option("--json", help="Write the rows to this file as they come.")
     ] = None,
 ) -> None:
-    """Measure what routed decoding costs beside the models themselves, as ratios.
+    """Measure what routed decoding costs beside the models themselves.
+
+    Every figure is a ratio.
 
     The sides of a ratio take turns in the same process and the least time of each counts: CPU time
     for one thread, the wall clock for more. The demo pair is measured, and real shapes with random

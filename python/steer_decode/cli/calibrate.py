@@ -1,4 +1,7 @@
-"""``steer calibrate``: what the step scores of a pair look like, for the steer router."""
+"""``steer calibrate``: step scores of a pair, and their fit.
+
+The router ``steer`` reads it.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,9 @@ def calibrate(
         "calibration.json"
     ),
 ) -> None:
-    """Run a pair over prompts, fit two Gaussians to its step scores, and save them.
+    """Fit what a router needs to know of a pair.
+
+    The pair answers prompts; two Gaussians are fitted to its step scores and saved.
 
     Each step is written by either model at even odds. A hundred prompts or more, like those that
     will be asked, make a calibration.

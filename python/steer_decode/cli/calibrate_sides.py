@@ -1,4 +1,4 @@
-"""``steer calibrate --router both-sides``: signals and thresholds of a pair, without labels."""
+"""``steer calibrate --router both-sides``: signals and thresholds without labels."""
 
 from __future__ import annotations
 

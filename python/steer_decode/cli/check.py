@@ -1,4 +1,7 @@
-"""``steer check``: do these two models fit?"""
+"""``steer check``: whether two models fit.
+
+Neither is loaded.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,9 @@ def check(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say whether two models fit, and what they will cost, before any weight is loaded.
+    """Say whether two models fit, without loading a weight.
+
+    And what they will cost.
 
     Read are their configs and tokenizers only. Exit status 0 if they fit, 2 if not.
 

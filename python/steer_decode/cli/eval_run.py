@@ -1,4 +1,7 @@
-"""``steer eval``, once it is known what to run: answers, a summary, and cohort sizes compared."""
+"""``steer eval``, once it is known what to run.
+
+Answers, a summary, and cohort sizes compared.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,9 @@ class Runs:
     workers: int
 
     def one(self, out: Path | None, name: str) -> None:
-        """Runs the evaluation into ``out``, or a folder under results/ that begins with ``name``.
+        """Run the evaluation into ``out``.
+
+        Without one, into a folder under results/ that begins with ``name``.
 
         Raises:
             SteerError: what cannot be asked, before any model runs.
@@ -50,7 +55,9 @@ class Runs:
         self._run(self.evaluation, out or _usual(name, kept), kept)
 
     def several(self, sizes: Sequence[int], out: Path | None, name: str) -> None:
-        """Runs it with each of ``sizes``, into cohort-SIZE of the folder, and compares them.
+        """Run it with each of ``sizes``, and compare them.
+
+        Each goes into cohort-SIZE of the folder.
 
         Raises:
             SteerError: likewise, for any of the sizes.

@@ -96,7 +96,9 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Run several routers on the same problems and set each beside chance at its cost.
+    """Run several routers on the same problems.
+
+    Each is set beside chance at its cost.
 
     Results go to results.jsonl in the folder of --out as they come, each with its steps. The same
     command goes on after an interruption; more routers, problems or seeds may be added to a folder.

@@ -1,4 +1,6 @@
-"""What every command does first: find the models, choose the router, check where to write.
+"""The models of a command, and its router.
+
+They are found first, and where a command writes is checked.
 
 Imports of torch and transformers wait until a command runs, so that ``steer --help`` does not.
 """
@@ -66,7 +68,9 @@ class Models:
         return given if given is not None else DEMO_TOKENS if self.demo else TOKENS
 
     def sources(self) -> tuple[str, str, dict[str, Any]]:
-        """Folder or hub id of either model, and what ``from_pretrained`` has to be told besides.
+        """Folder or hub id of either model, and loading options.
+
+        The options are those that ``from_pretrained`` has to be told.
 
         Raises:
             SteerError: a folder that is not there.
@@ -128,7 +132,10 @@ def _hub_resolves() -> bool:
 
 
 def quiet() -> None:
-    """Keeps notes and loading bars of transformers from the user; errors come through."""
+    """Keep notes and loading bars of transformers from users.
+
+    Errors come through.
+    """
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging
 
@@ -141,7 +148,9 @@ def quiet() -> None:
 def make_policy(
     spec: str, models: Models, calibration: Path | None = None, **overrides: object
 ) -> Policy:
-    """The router of ``NAME:KEY=VALUE:...``; ``overrides`` that are not None win over its settings.
+    """The router of ``NAME:KEY=VALUE:...``.
+
+    ``overrides`` that are not None win over its settings.
 
     Raises:
         SteerError: an unknown router or setting, or a setting that this router cannot take.
@@ -161,7 +170,9 @@ def make_policy(
 
 
 def wants_calibration(spec: str) -> bool:
-    """Whether the router of this text goes by a calibration: it knows one, and has no threshold.
+    """Whether the router of this text goes by a calibration.
+
+    It does if it knows one and has no threshold.
 
     Raises:
         SteerError: as :func:`make_policy`.
@@ -180,7 +191,7 @@ def _shipped(policy: type[Policy]) -> dict[str, str]:
 
 
 def check_writable(path: Path | None) -> None:
-    """Finds out before the work, not after it, whether a file can be written.
+    """Check that a file can be written, before the work.
 
     Raises:
         SteerError: it cannot.

@@ -115,7 +115,9 @@ SignalOption = Annotated[
 
 
 def template_options(chat: bool | None, given: list[str] | None) -> dict[str, Any]:
-    """What --chat, --raw and --template-arg say, as options of ``Router.stream``; unset ones out.
+    """Options of ``Router.stream`` from --chat, --raw and --template-arg.
+
+    Unset ones are left out.
 
     Raises:
         SteerError: an argument that is not NAME=VALUE, is given twice or has no template to go to.

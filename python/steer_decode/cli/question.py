@@ -1,4 +1,7 @@
-"""Where the question comes from, and whether an answer to it can be graded."""
+"""Where the question comes from.
+
+And whether an answer to it can be graded.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ _MOST = 9999  # index of a problem by name; to find one, those before it are dra
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt; ``task`` is the demo problem that it is, where it is one.
+    """A prompt, and the demo problem that it is.
+
+    ``task`` is that problem, where it is one.
 
     Attributes:
         prompt: its text.
@@ -43,7 +48,7 @@ class Question:
         return self.prompt if self.ids is None else list(self.ids)
 
     def shown(self, pair: Pair) -> Question:
-        """The same with the text of its ids, if it has any.
+        """The same with the text of its ids, if any.
 
         Raises:
             SteerError: ids that the models do not know.
@@ -66,12 +71,15 @@ class Question:
             return None  # It began like a problem of the demo and went on in another way.
 
     def unknown(self, pair: Pair) -> tuple[int, int]:
-        """How many tokens of the prompt the models do not know, and how many there are."""
+        """Tokens of the prompt that the models do not know.
+
+        How many they are, and how many tokens there are.
+        """
         ids = self.ids or pair.tokenizer(self.prompt, verbose=False)["input_ids"]
         return sum(i == pair.tokenizer.unk_token_id for i in ids), len(ids)
 
     def warn(self, pair: Pair) -> None:
-        """Says so where a model of few words is asked about others."""
+        """Warn of words that a small vocabulary does not have."""
         missing, tokens = self.unknown(pair)
         if missing:
             say.note(
@@ -163,7 +171,10 @@ def demo_problem(spec: str, models: Models) -> Question:
 
 
 def recognise(prompt: str) -> Problem | None:
-    """The demo problem that a typed prompt is, by the word that its domain begins with."""
+    """The demo problem that a typed prompt is.
+
+    It is found by the word that its domain begins with.
+    """
     from ..demo import Problem
 
     begins = {"Compute": "math", "Who": "qa", "Route": "planning"}

@@ -1,4 +1,7 @@
-"""``steer eval --replay``: thresholds and signals over answers that are there, without a model."""
+"""``steer eval --replay``: thresholds over answers that are there.
+
+Signals too, and without a model.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ _WITH_REPLAY = ("replay", "out")
 
 
 def replay(context: typer.Context, folder: Path, out: Path | None) -> None:
-    """Sweeps query cascades over the control runs in ``folder`` and says what needs a new run.
+    """Sweep query cascades over the control runs in ``folder``.
+
+    What needs a new run is said.
 
     Raises:
         SteerError: options that have no meaning without a run, or a folder that cannot be replayed.

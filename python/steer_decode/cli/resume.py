@@ -1,4 +1,7 @@
-"""Long commands that make one file: what a run that was cut off has left is gone on from."""
+"""Long commands that make one file, and go on.
+
+A run that was cut off has left something to go on from.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,9 @@ def what_answers_depend_on(pair: Pair, prompts: Sequence[str], **more: Any) -> d
 def kept_beside(
     out: Path, settings: Mapping[str, Any], records: str = "answers"
 ) -> Iterator[Partial]:
-    """What an interrupted run with these ``settings`` has left, for this one to go on from.
+    """What an interrupted run with these ``settings`` has left.
+
+    This run goes on from it.
 
     Whoever works within the block calls :meth:`Partial.finish` once ``out`` is written.
     """

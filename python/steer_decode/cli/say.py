@@ -1,4 +1,6 @@
-"""The one way on which a command says something: printable for people, as it is for programs.
+"""The one way on which a command says something.
+
+It is printable for people, and as it is for programs.
 
 What goes to a terminal, or to standard error, is for people, and nothing in it is obeyed. What goes
 to standard output where that is no terminal is data for another program and stays as it is. Tables
@@ -41,7 +43,7 @@ def out(text: str = "", *, end: str = "\n", data: bool = False) -> None:
 
 
 def guard() -> None:
-    """Sees to it that the logs and warnings of other packages are shown as well, not obeyed."""
+    """Show logs and warnings of other packages, without obeying them."""
     plain = warnings.formatwarning
 
     def shown(*args: Any, **options: Any) -> str:

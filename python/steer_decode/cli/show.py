@@ -14,7 +14,7 @@ def show(
     trace: Annotated[Path, typer.Argument(help="Made by `steer generate --trace FILE`.")],
     svg: Annotated[Path | None, typer.Option("--svg", help="Draw it as a picture.")] = None,
 ) -> None:
-    """Show a saved trace, on the terminal or as a picture.
+    """Show a saved trace, or draw it as a picture.
 
     Examples:
 

@@ -1,4 +1,7 @@
-"""What ``steer eval`` asks: --tasks, --domains, --n, --split, --checker and --seeds."""
+"""The problems that ``steer eval`` asks, by its options.
+
+--tasks, --domains, --n, --split, --checker and --seeds.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ def words(text: str) -> list[str]:
 
 
 def sources(spec: str | Sequence[str] | None) -> list[str]:
-    """What --tasks names, each once: lists with commas, any number of them.
+    """What --tasks names, each once.
+
+    Lists with commas, any number of them.
 
     A comma inside brackets or quotes separates nothing, nor does one in the name of a file that is
     there.
@@ -51,7 +56,9 @@ def read_tasks(
     split: str,
     checker: str | None,
 ) -> list[Task]:
-    """The tasks of all sources named in ``spec``, at most ``n`` of each domain.
+    """Read the tasks of all sources named in ``spec``.
+
+    At most ``n`` of each domain.
 
     Raises:
         SteerError: an unknown source, or one that this pair cannot be asked.
@@ -99,7 +106,8 @@ def _is_file(source: str) -> bool:
 
 
 def read_seeds(text: str) -> list[int]:
-    """
+    """Read the seeds of an evaluation.
+
     Raises:
         SteerError: none, or something that is no whole number of 0 or more.
     """

@@ -1,4 +1,7 @@
-"""``steer train-router``: fits or trains the routers that want more than a threshold."""
+"""``steer train-router``: routers that want more than a threshold.
+
+They are fitted or trained.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,9 @@ def train_router(
         Path | None, typer.Option("--out", help="By default KIND.safetensors or KIND.json.")
     ] = None,
 ) -> None:
-    """Fit or train a router on the calibration split of the demo's problems, and save it.
+    """Fit or train a router on the demo's problems.
+
+    Those of the calibration split; the router is saved.
 
     `policy-guided` and `roro` are small networks, trained by policy gradient on answers that the
     pair writes meanwhile; a file of either serves the router `learned`. `ecotab` fits two logistic

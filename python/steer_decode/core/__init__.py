@@ -1,1 +1,4 @@
-"""The words that everybody speaks: transcripts, steps, signals, costs. Runs no model."""
+"""The words that everybody speaks; nothing here runs a model.
+
+Transcripts, steps, signals and costs.
+"""

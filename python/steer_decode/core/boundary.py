@@ -1,4 +1,6 @@
-"""Where a reasoning step closes: one look at each token, with a short tail of what stood before.
+"""Where a step closes.
+
+Each token is looked at once, with a short tail of the text before it.
 
 A step is text that ends with the delimiter, "\\n\\n" (STEER, arXiv 2511.06190, section 3).
 Tokenizers hide it in merged tokens (".\\n\\n", ")\\n\\n"), split it over two, or write it in bytes,
@@ -35,7 +37,7 @@ _AROUND_BREAKS = re.compile(r"[^\S\n]*\n[^\S\n]*")
 
 
 class StepBoundary:
-    """Tells whether the tokens written so far make a whole step.
+    """The rule by which tokens make a whole step.
 
     A step closes at the first token that completes the delimiter in a text with a letter or a
     digit; or when it is ``max_tokens`` long. Special tokens are part of that text. The delimiter
@@ -78,7 +80,7 @@ class StepBoundary:
         return StepBoundary, (self._tokenizer, self._vocab_size, *self.settings)
 
     def scan(self, ids: Sequence[int] = (), texts: TokenTexts | None = None) -> StepScan:
-        """An open step that begins with ``ids``, to be read token by token.
+        """Start an open step, to be read token by token.
 
         Args:
             ids: its tokens so far.
@@ -90,7 +92,10 @@ class StepBoundary:
         return scan
 
     def closes(self, step_ids: Sequence[int]) -> bool:
-        """Whether the last id of ``step_ids``, the tokens of the open step, closes it.
+        """Whether the last id of the open step closes it.
+
+        ``step_ids`` are the tokens of the open step, from its beginning; :meth:`scan` says the same
+        with one look at each token.
 
         From the step's beginning; :meth:`scan` says the same with one look at each token.
         """
@@ -98,7 +103,10 @@ class StepBoundary:
         return scan.push(step_ids[-1])
 
     def says_something(self, ids: Sequence[int]) -> bool:
-        """Whether ``ids`` hold a letter or a digit; a step without one does not close."""
+        """Whether ``ids`` hold a letter or a digit.
+
+        A step without one does not close.
+        """
         return self.scan(ids).said
 
     def texts(self, ids: Sequence[int]) -> list[str]:

@@ -1,4 +1,6 @@
-"""What a routed answer costs, in four figures that are always given side by side.
+"""What a routed answer costs, in four figures.
+
+They are always given side by side:
 
 1. FLOPs as the papers count them: 2 N for each generated token, discarded ones included, N being
    the parameters of the model that wrote it; of a mixture of experts those that a token passes.
@@ -7,11 +9,10 @@
    alike, with attention. A forward pass over n tokens after p cached ones costs
    2 n N_body + 2 N_head + 4 sum over layers of H d (keys attended); of experts N_body has those
    that a router chooses for a token; the head sees one position, or each token of a step that the
-   large model grades. What is computed and thrown away is left
-   out: padding of rows of different length in one pass, and the masked half of a square. So is the
-   work of a router itself: the network of `learned`, a reward function of the user's. And what is
-   spared is counted: parts of a prompt whose logits nobody needs end before the last layer's
-   attention.
+   large model grades. What is computed and thrown away is left out: padding of rows of different
+   length in one pass, and the masked half of a square. So is the work of a router itself: the
+   network of `learned`, a reward function of the user's. And what is spared is counted: parts of a
+   prompt whose logits nobody needs end before the last layer's attention.
 3. Bytes read: the weights once a forward pass, and the cached keys and values once. Of experts as
    many as are expected to be chosen by any token of the pass. Quantized weights count as they are
    held, with their scales. Answers that are written together share the reading of the weights
@@ -72,7 +73,9 @@ class ModelShape:
 
     @classmethod
     def of(cls, model: PreTrainedModel, weights: Weights | None = None) -> ModelShape:
-        """Reads the sizes off a causal language model, loaded or on the meta device.
+        """Read the sizes off a causal language model.
+
+        The model is loaded or on the meta device.
 
         ``weights`` are those that it is to have where they are not those that it has.
         """
@@ -98,12 +101,14 @@ class ModelShape:
 
     @cached_property
     def layers(self) -> tuple[tuple[tuple[int | None, int, int], int], ...]:
-        """How many layers have each window, query width and key-value width."""
+        """Layers by window, query width and key-value width, counted."""
         widths = self.widths or ((self.query_width, self.kv_width),) * len(self.windows)
         return tuple(Counter((w, *q) for w, q in zip(self.windows, widths, strict=True)).items())
 
     def flops(self, new: int, past: int, heads: int = 1) -> int:
-        """FLOPs of one forward pass that returns the logits of its last ``heads`` positions.
+        """FLOPs of one forward pass.
+
+        It returns the logits of its last ``heads`` positions.
 
         ``new`` tokens follow ``past`` cached ones.
         """
@@ -111,20 +116,30 @@ class ModelShape:
         return 2 * new * self.body + 2 * heads * self.head + 4 * attended
 
     def read_bytes(self, tokens: int) -> float:
-        """Bytes of the weights that one pass over ``tokens`` tokens, of all its rows, has to read.
+        """Bytes of the weights that one pass reads.
+
+        The pass is over ``tokens`` tokens, of all its rows.
 
         Of experts those that are expected to be chosen by any of them, see ``Experts.distinct``.
         """
         chosen = sum(e.layers * e.distinct(tokens) * e.nbytes for e in self.experts)
         return self.dense_bytes + chosen
 
-    def bytes_read(
-        self, past: int, rows: int = 1, passes: int = 1, tokens: int | None = None
-    ) -> float:
-        """Bytes that a forward pass has to read for one of its ``rows``: weights, keys, values.
+    def bytes_read(self, past: int, rows: int = 1, tokens: int | None = None) -> float:
+        """Bytes that one row's share of a forward pass reads.
 
-        Or that so many passes have to read, over one token each, the first after ``past`` others.
-        A pass reads ``tokens`` tokens, of all its rows; by default one of each.
+        Keys and values of the row's ``past`` tokens, and its part of the weights. The pass reads
+        ``tokens`` tokens, of all its ``rows``; by default one of each.
+        """
+        return self.bytes_of_passes(1, past, rows, tokens)
+
+    def bytes_of_passes(
+        self, passes: int, past: int, rows: int = 1, tokens: int | None = None
+    ) -> float:
+        """Bytes that one row's share of several passes reads.
+
+        Each pass is as for :meth:`bytes_read`, over one token of the row, and follows the one
+        before; the first comes after ``past`` tokens.
         """
         cached = sum(n * k * _cached(past, passes, w) for (w, _, k), n in self.layers)
         weights = passes * self.read_bytes(tokens or rows) / rows
@@ -132,21 +147,27 @@ class ModelShape:
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes that a long pass holds for each of its tokens at the most."""
+        """Most bytes that a long pass holds for a token."""
         return self.weight_bytes * self.activations
 
     def cache_bytes(self, tokens: int) -> int:
-        """Bytes of the keys and values of ``tokens`` tokens; sliding layers keep all of theirs."""
+        """Bytes of the keys and values of ``tokens`` tokens.
+
+        Sliding layers keep all of theirs.
+        """
         return self.weight_bytes * 2 * tokens * sum(n * k for (_, _, k), n in self.layers)
 
 
 def active_parameters(shapes: Mapping[Writer, ModelShape]) -> dict[Writer, int]:
-    """How many parameters of each model a token passes; without those that it passes whole."""
+    """How many parameters of each model a token passes.
+
+    Models that it passes whole are left out.
+    """
     return {w: s.active for w, s in shapes.items() if s.active != s.parameters}
 
 
 def attention_widths(model: PreTrainedModel) -> tuple[tuple[tuple[int, int], ...], int]:
-    """Query and key-value width of each layer, and the head size.
+    """Query and key-value width of each layer; head size.
 
     A width is heads times head size; where keys and values differ in size, it is that of their
     mean. Of layers that take the keys and values of others, the key-value width is 0. Latent
@@ -219,7 +240,10 @@ def _cached(past: int, passes: int, window: int | None) -> int:
 
 
 class Pass(NamedTuple):
-    """One row of a forward pass: new tokens after cached ones, beside other rows."""
+    """One row of a forward pass, beside other rows.
+
+    New tokens follow cached ones.
+    """
 
     new: int
     past: int
@@ -248,7 +272,7 @@ class Usage:
             usage.processed += n * new
             # Tokens read one after another attend to what they would in one pass over all of them.
             usage.flops += shape.flops(n * new, past, n * heads)
-            usage.bytes_read += shape.bytes_read(past, rows, n, tokens or rows * new)
+            usage.bytes_read += shape.bytes_of_passes(n, past, rows, tokens or rows * new)
         return usage
 
 
@@ -268,7 +292,7 @@ def _runs(passes: Iterable[Pass]) -> Iterator[tuple[Pass, int]]:
 
 @dataclass(frozen=True)
 class Cost:
-    """The four figures, and how the tokens and steps are shared out.
+    """The four figures, and how tokens and steps are shared.
 
     ``large_token_share`` and ``large_step_share`` are over what was kept; ``flops_paper`` and the
     rest are over everything that was done.

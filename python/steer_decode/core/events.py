@@ -1,4 +1,4 @@
-"""What a routed answer is: the events of a stream, and the output that they end in."""
+"""The events of a stream, and the output behind them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from .transcript import Writer
 
 @dataclass(frozen=True)
 class TextDelta:
-    """A piece of text of the open step; void if the step's StepClosed says it was discarded."""
+    """A piece of text of the open step.
+
+    It is void if the step's StepClosed says that the step was discarded.
+    """
 
     text: str
     token_id: int
@@ -29,7 +32,10 @@ class StepClosed:
 
 @dataclass(frozen=True)
 class HandOver:
-    """Another model begins to write, after reading ``prefilled`` tokens that it had not seen."""
+    """Another model begins to write.
+
+    It has read ``prefilled`` tokens before, which it had not seen.
+    """
 
     index: int
     writer: Writer
@@ -38,7 +44,10 @@ class HandOver:
 
 @dataclass(frozen=True)
 class RoutedOutput:
-    """An answer: its text and ids after the prompt, how it came about, and what it cost."""
+    """An answer, how it came about, and what it cost.
+
+    Text and ids are those after the prompt.
+    """
 
     text: str
     token_ids: list[int]

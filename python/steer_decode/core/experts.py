@@ -1,4 +1,4 @@
-"""The experts of a model: where they are, among how many a router chooses, and how many it takes.
+"""Experts of a model: where, how many, how many chosen.
 
 Experts are modules that hold tensors stacked along the first dimension, as many as the router
 chooses from (transformers 5), or lists of as many modules alike (transformers 4, code that comes
@@ -26,7 +26,9 @@ _PACKED = {torch.uint8: 2, torch.int32: 8}  # weights of four bits in an element
 
 @dataclass(frozen=True)
 class Experts:
-    """Experts of one size, of which a router chooses some for each token.
+    """Experts of one size, some of which each token passes.
+
+    A router chooses them.
 
     Attributes:
         number: from which it chooses, E.
@@ -44,11 +46,11 @@ class Experts:
 
     @property
     def active(self) -> int:
-        """Weights of the matrices that a token passes, in all layers."""
+        """Weights that a token passes, in all layers' expert matrices."""
         return self.layers * self.chosen * self.weights
 
     def distinct(self, tokens: int) -> float:
-        """How many experts of a layer are read when ``tokens`` tokens pass at once, expected.
+        """Expected experts of a layer that ``tokens`` tokens read together.
 
         E (1 - (1 - k / E)^t), as in MoESD (arXiv 2505.19645): each token leaves an expert out with
         probability 1 - k / E, if routers choose evenly and tokens do not depend on one another.
@@ -59,7 +61,9 @@ class Experts:
 
 @dataclass(frozen=True)
 class Stack:
-    """The experts of one layer: a module with stacked tensors, or a list of modules.
+    """The experts of one layer.
+
+    A module holds the tensors; the list is one of modules.
 
     Attributes:
         tensors: the stacked ones that are multiplied, and their scales; none of a list.
@@ -71,12 +75,15 @@ class Stack:
     tensors: dict[str, Tensor]
 
     def weights(self, name: str) -> int:
-        """Weights in one of the stacked tensors, whatever they are packed into; none in scales."""
+        """Weights in one of the stacked tensors, however packed.
+
+        Scales have none.
+        """
         tensor = self.tensors[name]
         return 0 if _SCALES.search(name) else tensor.numel() * _PACKED.get(tensor.dtype, 1)
 
     def rows(self, name: str) -> int:
-        """How many experts one of the stacked tensors has room for."""
+        """How many experts a stacked tensor has room for."""
         tensor = self.tensors[name]
         return tensor.shape[0] if tensor.dim() > 2 else self.number
 
@@ -94,7 +101,10 @@ def find_stacks(decoder: nn.Module, config: Any) -> list[Stack]:
 
 
 def is_router_weight(module: nn.Module, weight: Tensor) -> bool:
-    """Whether a module is a router that has its matrix itself, and ``weight`` is this matrix."""
+    """Whether ``weight`` is the matrix of a router.
+
+    The router has its matrix itself, not in a module of its own.
+    """
     numbers = _numbers(vars(module), _NUMBER)
     return weight.dim() == 2 and any(1 < n <= weight.shape[0] for n in numbers)
 
@@ -108,7 +118,9 @@ class _Finder:
         self._chosen = _numbers({k: v for k, v in config.items() if k != _SAMPLING}, _CHOSEN)
 
     def search(self, name: str, module: nn.Module, around: list[_Facts]) -> None:
-        """Looks at a module called ``name`` in its block, and at those in it.
+        """Look at a module and at those in it.
+
+        ``name`` is what its block calls it.
 
         ``around`` is what the blocks about it know, the innermost first.
         """

@@ -1,4 +1,6 @@
-"""How a token is chosen: greedy, or temperature and the cuts of transformers, with one uniform.
+"""How a token is chosen: greedy, or by one uniform.
+
+Temperature and cuts are those of transformers.
 
 ``sample_logits`` of ``steer_kernels`` draws; this is what it is told.
 """
@@ -13,7 +15,9 @@ from ..util.checks import number, whole
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is chosen. ``temperature`` 0 is greedy; the rest is as in transformers.
+    """How a token is chosen.
+
+    ``temperature`` 0 is greedy; the rest is as in transformers.
 
     Raises:
         SteerError: a value outside its range.

@@ -1,4 +1,7 @@
-"""One answer with everything needed to show it again: the JSON document of ``steer generate``."""
+"""One answer as a JSON document, and back.
+
+``steer generate`` writes it, with everything that is needed to show the answer again.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,10 @@ def answer_of(value: Any) -> Answer:
 
 
 def document(answer: Answer, alone: Mapping[Writer, Answer] | None = None) -> str:
-    """One JSON document; ``alone`` adds the answers of either model alone under "compare"."""
+    """Make one JSON document of an answer.
+
+    ``alone`` adds the answers of either model alone under "compare".
+    """
     data = answer.to_dict()
     if alone:
         data["compare"] = {writer: other.to_dict() for writer, other in alone.items()}
@@ -87,7 +93,9 @@ def document(answer: Answer, alone: Mapping[Writer, Answer] | None = None) -> st
 
 
 def load(path: Path) -> tuple[Answer, dict[Writer, Answer]]:
-    """Reads a document back: the answer, and those of either model alone if they are there.
+    """Read a document back.
+
+    It holds the answer, and those of either model alone if they are there.
 
     Raises:
         SteerError: no such file, or not a trace.

@@ -1,4 +1,6 @@
-"""Signals: from the statistics of a token's logits to one number that tells how sure a model is.
+"""Signals: how sure a model is of its next token.
+
+Each is one number.
 
 A signal is read from raw logits, before temperature, penalties and masks. The score of a step is
 the mean of its tokens' signals. Each signal keeps its natural unit and direction; policies compare
@@ -19,7 +21,9 @@ from ..errors import SteerError
 
 @dataclass(frozen=True)
 class Signal:
-    """A named function from :class:`LogitStats` of B rows to a float tensor [B].
+    """A named function from ``LogitStats`` to a tensor [B].
+
+    It takes those of B rows, and gives floats.
 
     ``higher_is_surer`` says which way it points: true for the maximum logit, false for entropy.
     ``column`` is its column of ``sample_logits_packed``, if it is one: what the host has read
@@ -65,7 +69,9 @@ SIGNALS: dict[str, Signal] = {
 
 
 def get_signal(signal: str | Signal | Callable[[LogitStats], Tensor]) -> Signal:
-    """A signal by name, as it is, or from the user's own function (higher is surer).
+    """A signal by name or function, or as it is.
+
+    Of the user's own function higher is surer.
 
     Raises:
         SteerError: the name is unknown; the message lists those that exist.

@@ -1,4 +1,6 @@
-"""What each token brings to a text, in constant time, whatever the tokenizer.
+"""What each token brings to a text, in constant time.
+
+It holds for every tokenizer.
 
 A token's text depends on what stands before it: a space that is dropped at a text's beginning, a
 character that is split over several tokens. So a text is read with a small state. Most tokens bring
@@ -30,7 +32,10 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """Text of ``ids`` to the letter: special tokens kept, spaces not tidied."""
+    """Decode ``ids`` to the letter.
+
+    Special tokens are kept, spaces are not tidied.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:  # in a quarter of the time of the wrapper around it
         return str(backend.decode(list(ids), skip_special_tokens=False))
@@ -61,7 +66,9 @@ START = Reading()
 
 
 class TokenTexts:
-    """The texts of a tokenizer's tokens; :meth:`of` finds those of its vocabulary as it is now.
+    """The texts of a tokenizer's tokens.
+
+    :meth:`of` finds those of its vocabulary as it is now.
 
     Attributes:
         special: ids that are left out of a text for readers.
@@ -99,7 +106,7 @@ class TokenTexts:
         return 1 + max(self._tokenizer.get_vocab().values())
 
     def push(self, before: Reading, token: int) -> tuple[str, Reading]:
-        """The text that ``token`` completes, and how far the text has then been read."""
+        """The text that ``token`` completes, and the new reading state."""
         known = self._known(before.last, token)
         if known is not None:
             text, after = known
@@ -117,7 +124,10 @@ class TokenTexts:
         return self._join(before, token, raw)
 
     def flush(self, state: Reading) -> str:
-        """What waits for the rest of a character, as if nothing more came."""
+        """The text of what waits, as if nothing more came.
+
+        The rest of a character may be waiting.
+        """
         if state.held:
             return self._behind(state.last, *state.held)
         if self.in_runs:
@@ -125,7 +135,10 @@ class TokenTexts:
         return utf_8_decode(state.pending, "replace", True)[0]
 
     def continues(self, token: int) -> bool:
-        """Whether ``token`` is a byte of byte fallback within a character, not its first."""
+        """Whether ``token`` is a later byte of a character.
+
+        Under byte fallback only.
+        """
         raw = self._bytes_of(token) if self.in_runs else None
         return raw is not None and raw[0] & 0xC0 == 0x80
 
@@ -223,7 +236,9 @@ _TEXTS: WeakKeyDictionary[PreTrainedTokenizerBase, TokenTexts] = WeakKeyDictiona
 
 
 class Detokenizer:
-    """Text of a growing list of ids for a reader, piece by piece: special tokens are left out.
+    """Text of a growing list of ids, piece by piece.
+
+    It is for a reader, so special tokens are left out.
 
     Each token costs the same, however long a character stays in parts or bytes are broken.
     """
@@ -234,7 +249,10 @@ class Detokenizer:
         self._state = START
 
     def push(self, token: int) -> str:
-        """The text that ``token`` completes; empty while a character is still in parts."""
+        """The text that ``token`` completes.
+
+        It is empty while a character is still in parts.
+        """
         if token in self._texts.special:
             return ""
         text, self._state = self._texts.push(self._state, token)

@@ -15,29 +15,28 @@ class Step:
 
     Attributes:
         index: position among the kept steps, from 0; a discarded step shares its successor's.
-        writer: the model that wrote it.
+        writer: the model that wrote it, tokens in ``others`` excepted.
         token_ids, text: what was written, delimiter included.
         values: the signal of each token, in the signal's own unit.
-        score: mean of the values that count.
-        before: the signal of the small model's next token, read before the step, where the
-            policy looks ahead.
+        before: the signal of the look before the step; None where the policy does not look.
         posterior: probability that the step is a confident one, where the policy fits a mixture.
-        prefilled: tokens of the other model (or of the prompt) that the writer read to begin.
-        probed: tokens that the small model read only to be asked before a step of the large one.
-        discarded: taken back and written again, by the other model or from a token of its on.
-        closed: ended by the delimiter or by the end of the answer, not cut off.
+        prefilled: tokens that the writer had to read before it could begin.
+        probed: tokens that the small model read for the look before a step of the large one.
+        discarded: the step does not stay. Its successor is written anew, or mends it.
+        closed: the delimiter or the end of the answer ended it; it was not cut off.
         milliseconds: from the look before the step to its last token.
         ended: the model ended the answer with it.
         counted: which of ``values`` enter the score; empty for all of them.
-        graded: log-probability of each token under the large model, in nats, where the policy has
-            steps of the small model graded; of a step that was mended, of those behind that token.
-        likeliest: likewise, whether the token is the large model's likeliest.
-        answers: where the policy asks the large model about steps of the small one, the
-            log-probability of each answer that it may give.
-        others: positions of the tokens that the other model wrote, where the step was mended.
-        inherited: how many tokens stay of the discarded draft before it, which counts them too.
-        refused: of such a draft, the token that did not stay; None if nothing of it does.
-        ends: for each token, where in ``text`` what it brought ends.
+        graded: of a draft that the large model has read, the log-probability of each token under
+            it, in nats; of a mended draft, of the tokens behind the mended one.
+        likeliest: of such a draft, whether each token is the large model's likeliest.
+        answers: of a draft that the large model was asked about, the log-probability of each
+            answer, in nats.
+        others: of a mended step, positions of the tokens that the other model wrote.
+        inherited: of a mended step, how many tokens it took over from the discarded draft; both
+            steps count them.
+        refused: of a draft that was mended, position of the token that did not stay; else None.
+        ends: for each token, where its text ends in ``text``.
     """
 
     index: int
@@ -72,7 +71,7 @@ class Step:
 
     @property
     def unread(self) -> int:
-        """How many of the last tokens its writer has written since another model did."""
+        """Tokens that its writer wrote since another model did."""
         return len(self.token_ids) - (self.others[-1] + 1 if self.others else 0)
 
     @property
@@ -86,7 +85,9 @@ class Step:
         return own if writer == self.writer else len(self.others)
 
     def until(self, at: int, writer: Writer) -> Step:
-        """The start of the step that takes its place, where token ``at`` and the rest are void.
+        """The step that takes its place from token ``at`` on.
+
+        That token and the rest are void.
 
         ``writer`` is to write what follows, tokens that mend it left aside.
         """
@@ -101,7 +102,10 @@ class Step:
 
     @property
     def score(self) -> float:
-        """Mean signal over the tokens that count; NaN where there is none."""
+        """Mean signal over the tokens that count.
+
+        NaN where there is none.
+        """
         values = list(compress(self.values, self.counted)) if self.counted else self.values
         return sum(values) / len(values) if values else float("nan")
 
@@ -114,7 +118,9 @@ class Step:
 
 @dataclass
 class Trace:
-    """All steps of one answer in the order in which they were written, with how it was made.
+    """All steps of one answer, in the order of writing.
+
+    With them how the answer was made.
 
     ``prompt`` is the text of ``prompt_ids``, special tokens included; it is not saved.
     """
@@ -132,7 +138,10 @@ class Trace:
 
     @property
     def hand_overs(self) -> int:
-        """Times that the writing passed from one model to the other, a step taken back included."""
+        """How often the writing passed to the other model.
+
+        A step taken back counts as well.
+        """
         passed, last = 0, None
         for step in self.steps:
             runs = [step.writer] if not step.others else step.writers[step.inherited :]

@@ -1,4 +1,7 @@
-"""Traces as they stand in a file: what may be in one, and how it is read back."""
+"""Traces as they stand in a file.
+
+What may be in one, and how it is read back.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,11 @@ _STEP = record(
 
 
 def step_of(value: Any) -> Step:
-    """A step; Fault where a place in it points beyond its tokens or its text."""
+    """Read a step.
+
+    Raises:
+        Fault: a place in it points beyond its tokens or its text.
+    """
     step = Step(**_STEP(value))
     n, shown = len(step.token_ids), len(step.ends)
     # An interrupt may have fallen between a token and what is told of it.

@@ -1,4 +1,7 @@
-"""The one text that two models write: a list of token ids, and who wrote each."""
+"""The one text that two models write.
+
+A list of token ids, and who wrote each.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,10 @@ class Transcript:
         return kept
 
     def truncate(self, length: int) -> None:
-        """Drops the tokens from position ``length`` on; the prompt cannot be dropped."""
+        """Drop the tokens from position ``length`` on.
+
+        The prompt cannot be dropped.
+        """
         if not self.prompt_length <= length <= len(self.ids):
             raise ValueError(
                 f"length must lie in {self.prompt_length}..{len(self.ids)}, got {length}"

@@ -1,4 +1,6 @@
-"""How many weights a model has, which of them a token passes, and what they take in memory.
+"""How many weights a model has, and what they take.
+
+Also which of them a token passes.
 
 Read from the tree of modules, not from lists of families:
 
@@ -58,7 +60,7 @@ class Weights:
 
 
 class Packing(Protocol):
-    """In how many bytes weights will be held, where they are not yet held so."""
+    """Bytes that weights will take, where not yet so held."""
 
     def matrix(self, module: nn.Module) -> int:
         """Bytes of a matrix."""
@@ -83,7 +85,9 @@ AS_HELD = _AsHeld()
 
 
 def read_weights(model: PreTrainedModel, packing: Packing = AS_HELD) -> Weights:
-    """Counts the weights of a model, loaded or on the meta device.
+    """Count the weights of a model.
+
+    The model is loaded or on the meta device.
 
     ``packing`` says what they will take where they are to be packed otherwise than they are.
     """
@@ -112,18 +116,24 @@ def read_weights(model: PreTrainedModel, packing: Packing = AS_HELD) -> Weights:
 
 
 def is_matrix(module: nn.Module) -> bool:
-    """Whether a module is one matrix product; a wrapper around one (an adapter) is not."""
+    """Whether a module is one matrix product.
+
+    A wrapper around one (an adapter) is not.
+    """
     return matrix_weights(module) > 0 and not any(map(matrix_weights, module.children()))
 
 
 def matrix_weights(module: nn.Module) -> int:
-    """Weights of a matrix, whatever they are packed into; 0 for any other module."""
+    """Weights of a matrix, however packed; 0 for other modules."""
     rows, columns = _size(module)
     return rows * columns
 
 
 def matrix_bytes(module: nn.Module) -> int:
-    """Bytes of a matrix as it is held, scales and zero points included, its bias not."""
+    """Bytes of a matrix as it is held.
+
+    Scales and zero points are included, its bias is not.
+    """
     weight = getattr(module, "weight", None)
     if isinstance(weight, Tensor) and not is_packed(module):
         return tensor_bytes(weight)
@@ -131,7 +141,10 @@ def matrix_bytes(module: nn.Module) -> int:
 
 
 def tensor_bytes(tensor: Tensor) -> int:
-    """Bytes of what a tensor holds: those of its parts, where it is made of several."""
+    """Bytes of what a tensor holds.
+
+    Those of its parts, where it is made of several.
+    """
     if hasattr(tensor, "__tensor_flatten__"):
         return sum(tensor_bytes(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
     size = tensor.numel() * tensor.element_size()
@@ -141,7 +154,10 @@ def tensor_bytes(tensor: Tensor) -> int:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Parameters of a model or a part of it, each once; as many as a packed matrix stands for."""
+    """Parameters of a model or a part, each once.
+
+    A packed matrix counts as many as it stands for.
+    """
     total, seen = 0, set()
     for part in module.modules():
         packed = is_packed(part)
@@ -154,7 +170,10 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def held_bytes(module: nn.Module) -> int:
-    """Bytes of all parameters, each once, and of what quantized matrices hold beside them."""
+    """Bytes of all parameters, each once, and of their scales.
+
+    What quantized matrices hold beside their parameters is included.
+    """
     total, seen = 0, set()
     for part in module.modules():
         kept = _kept(part) if is_packed(part) else part.named_parameters(recurse=False)
@@ -168,7 +187,10 @@ def held_bytes(module: nn.Module) -> int:
 
 
 def is_packed(module: nn.Module) -> bool:
-    """Whether a matrix keeps its weights otherwise than as one float tensor of that size."""
+    """Whether a matrix is held in another form than floats.
+
+    A float tensor of another size counts as packed, too.
+    """
     if not is_matrix(module):
         return False
     weight = getattr(module, "weight", None)

@@ -1,4 +1,7 @@
-"""Procedural reasoning problems in three domains, and the pair of models trained on them."""
+"""Procedural reasoning problems, and the pair trained on them.
+
+They are of three domains.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,11 @@ __all__ = ["DOMAINS", "Problem", "grade", "pair_paths", "problems"]
 
 
 def pair_paths() -> tuple[Path, Path]:
-    """The folders (small, large) of the shipped weights; FileNotFoundError where one is missing."""
+    """The folders (small, large) of the shipped weights.
+
+    Raises:
+        FileNotFoundError: one of them is missing.
+    """
     weights = Path(__file__).parent / "weights"
     folders = (weights / "small", weights / "large")
     for folder in folders:

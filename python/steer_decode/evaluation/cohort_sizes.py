@@ -1,4 +1,6 @@
-"""How many answers are judged together: one evaluation for each size of cohort, side by side.
+"""One evaluation for each size of cohort, side by side.
+
+How many answers does it take to judge them together?
 
 STEER fits its mixture to the steps of a cohort (arXiv 2511.06190). Small cohorts follow the
 question and the step at hand; large ones estimate better. This is the ablation over their size.
@@ -32,7 +34,7 @@ class Size:
 
 
 def compare(folders: Mapping[int, Path], resamples: int = RESAMPLES) -> list[Size]:
-    """Reads the results of each size, with the same resamples for all of them.
+    """Read the results of each size, with the same resamples.
 
     Raises:
         SteerError: folders that answer different problems, which would not compare.
@@ -54,7 +56,9 @@ def compare(folders: Mapping[int, Path], resamples: int = RESAMPLES) -> list[Siz
 
 
 def records(sizes: Sequence[Size]) -> list[dict[str, Any]]:
-    """Plain data, one record a router and size; intervals are [value, low, high].
+    """One record of plain data for each router and size.
+
+    Intervals are [value, low, high].
 
     Costs are ratios to the large model alone where that was run.
     """
@@ -78,7 +82,10 @@ def records(sizes: Sequence[Size]) -> list[dict[str, Any]]:
 
 
 def markdown(sizes: Sequence[Size]) -> str:
-    """A table with a line for each router and size; both models alone once."""
+    """A table with a line for each router and size.
+
+    Both models alone stand in it once.
+    """
     lines = [
         f"### Cohort sizes, {sizes[0].problems} problems, {sizes[0].seeds} seed(s)",
         "",
@@ -123,7 +130,10 @@ def _line(figure: RouterFigures, cohort: str) -> str:
 
 
 def draw(sizes: Sequence[Size], path: Path) -> None:
-    """Accuracy above the random mix, and cost, against the size; the suffix is the format."""
+    """Draw accuracy above the random mix, and cost, by size.
+
+    The suffix of the file is the format.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,7 @@
-"""Accuracy against cost: several routers over the same problems, one result at a time."""
+"""Several routers over the same problems, accuracy against cost.
+
+Results come one at a time.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,9 @@ _STRIDE = 1_000_003
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is to be run: every router on every task with every seed, all with the same options.
+    """What is run: each router, task and seed.
+
+    All run with the same options.
 
     Answers of one router advance together, in cohorts of one domain. For most routers this only
     saves time; those that judge a cohort in rounds depend on whom it consists of.
@@ -125,7 +130,10 @@ class Evaluation:
         return groups
 
     def answer(self, group: Sequence[Key]) -> Iterator[Row]:
-        """Runs one router on the problems of one cohort; yields each row as it is done."""
+        """Run one router on the problems of one cohort.
+
+        Each row is yielded as it is done.
+        """
         tasks = [self._by_name[job.domain, job.problem] for job in group]
         seeds = [job.seed * _STRIDE + task.number for job, task in zip(group, tasks, strict=True)]
         policy = self.routers[group[0].router]
@@ -208,7 +216,9 @@ def _labelled(
 def with_controls(
     routers: Mapping[str, Policy], shares: Sequence[float] = SHARES
 ) -> dict[str, Policy]:
-    """Adds what a comparison with chance needs: both models alone and ``shares`` between them.
+    """Add what a comparison with chance needs.
+
+    That is both models alone, and random steps at ``shares`` between them.
 
     The accuracies of these runs against the token shares that they reach make the random curve
     that :func:`steer_decode.evaluation.summary.summarise` reads off at each router's own share.
@@ -220,7 +230,9 @@ def with_controls(
 def run(
     evaluation: Evaluation, groups: Sequence[Sequence[Key]], *, workers: int = 1, threads: int = 1
 ) -> Iterator[Row]:
-    """Answers ``groups`` and yields each row as soon as it is there, in any order.
+    """Answer ``groups``, and yield each row once it is there.
+
+    Rows come in any order.
 
     Args:
         groups: of :meth:`Evaluation.groups`.
@@ -242,7 +254,7 @@ def run(
 def settings(
     evaluation: Evaluation, names: Mapping[Writer, str] | None = None, **more: Any
 ) -> dict[str, Any]:
-    """What must not change between two runs whose results go into one folder.
+    """Settings that all results in one folder must share.
 
     Routers, problems and seeds may be added; a router may not change its meaning. "signals" and
     "about" (the models' ``names`` and sizes) are for the reader.

@@ -1,4 +1,7 @@
-"""Results of an evaluation: JSON lines that survive interruptions, and what they were made with."""
+"""Results of an evaluation, as lines that survive interruptions.
+
+They are JSON, and stand beside what they were made with.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,7 @@ class ResultsFolder:
             ) from error
 
     def add(self, row: Row) -> None:
-        """Appends one line and hands it to the system at once.
+        """Append one line and hand it to the system.
 
         Raises:
             SteerError: the system does not take it: the disk is full, say.
@@ -161,7 +164,9 @@ def _settings(value: Any, path: Path) -> dict[str, Any]:
 
 
 def merged(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of both together; where the workers differ, a list of their numbers.
+    """The settings of two runs together.
+
+    Where the workers differ, a list of their numbers.
 
     Raises:
         SteerError: answers made with the two do not belong into one table.
@@ -185,7 +190,10 @@ def merged(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[st
 def first_difference(
     old: Mapping[str, Any], new: Mapping[str, Any], ignore: Sequence[str] = ()
 ) -> str:
-    """The first setting in which the two differ, in words; empty where there is none."""
+    """The first setting in which two runs differ, in words.
+
+    It is empty where there is none.
+    """
     for key in sorted((old.keys() | new.keys()) - {*_FREE, *ignore}):
         if old.get(key) != new.get(key):
             return f"{key} was {_plain(old.get(key))}, now {_plain(new.get(key))}"
@@ -196,7 +204,9 @@ def first_difference(
 
 
 def read_results(folder: Path) -> tuple[dict[str, Any], list[Row]]:
-    """The settings and the answers in ``folder``; a line that is still being written is left out.
+    """Read the settings and the answers in ``folder``.
+
+    A line that is still being written is left out.
 
     Raises:
         SteerError: as :func:`read_settings` and :func:`read_rows`; or an answer of a router that
@@ -210,7 +220,8 @@ def read_results(folder: Path) -> tuple[dict[str, Any], list[Row]]:
 
 
 def check_routers(path: Path, rows: Iterable[Row], settings: Mapping[str, Any]) -> None:
-    """
+    """Check that every row is of a known router.
+
     Raises:
         SteerError: a row is of a router that is not among the settings.
     """
@@ -223,7 +234,9 @@ def check_routers(path: Path, rows: Iterable[Row], settings: Mapping[str, Any]) 
 
 
 def read_rows(path: Path) -> tuple[list[Row], int]:
-    """All answers in a file, and how many bytes of it are whole lines.
+    """Read all answers in a file.
+
+    Returns also how many bytes of it are whole lines.
 
     Raises:
         SteerError: a whole line that is not a result, or one that is there twice.
@@ -236,7 +249,9 @@ def read_rows(path: Path) -> tuple[list[Row], int]:
 
 
 def read_problems(folder: Path) -> dict[tuple[str, str], Problem]:
-    """What was asked, by domain and problem; empty where that was not kept.
+    """Read what was asked, by domain and problem.
+
+    It is empty where that was not kept.
 
     Raises:
         SteerError: a line that is no problem, or one that is there twice.
@@ -285,6 +300,9 @@ def _plain(value: object) -> str:
 
 
 def digest(settings: Mapping[str, Any]) -> str:
-    """Eight characters that name settings other than the routers and the workers."""
+    """Eight characters that name settings.
+
+    Routers and workers do not enter them.
+    """
     rest = {key: value for key, value in settings.items() if key not in (*_FREE, "workers")}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,4 +1,7 @@
-"""A folder of results: what may stand in a line of answers or problems, and in its settings."""
+"""What may stand in the files of a results folder.
+
+In a line of answers or problems, and in its settings.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,11 @@ SETTINGS = record(
 
 
 def row_of(value: Any) -> Row:
-    """A row whose fields are what a report reckons with; Fault where one is not."""
+    """Read a row whose fields a report can reckon with.
+
+    Raises:
+        Fault: one of them is not.
+    """
     return Row(**_ROW(value))
 
 

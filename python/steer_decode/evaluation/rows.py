@@ -1,4 +1,7 @@
-"""One answer of an evaluation with its steps, as it is kept on disk."""
+"""One answer of an evaluation, as kept on disk.
+
+Its steps are with it.
+"""
 
 from __future__ import annotations
 
@@ -52,14 +55,19 @@ class StepRecord:
         return self.tokens - self.others if self.writer == "large" else self.others
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data without what is at its default, for there are many steps."""
+        """Plain data without what is at its default.
+
+        For there are many steps.
+        """
         values = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}
         return {name: value for name, (value, default) in values.items() if value is not default}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One answer of one router to one problem; costs are totals of that answer.
+    """One answer of one router to one problem.
+
+    Costs are totals of that answer.
 
     ``error`` is what the checker raised, if it did; the answer then counts as wrong.
     ``first_step`` has the costs up to the end of step 0, under the names of the whole answer's,
@@ -118,7 +126,10 @@ class Row:
 
     @property
     def without_posterior(self) -> int:
-        """Steps that were judged by no mixture, for want of scores or of two components."""
+        """How many steps were judged by no mixture.
+
+        Scores were wanting, or two components.
+        """
         # What is cut off at the end is not judged at all.
         judged = self.trace if self.stop_reason == "eos" else self.trace[:-1]
         return sum(step.posterior is None for step in judged)
@@ -130,14 +141,19 @@ class Row:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Row:
-        """Reads what :meth:`to_dict` wrote; TypeError or KeyError where it is something else."""
+        """Read what :meth:`to_dict` wrote.
+
+        TypeError or KeyError where it is something else.
+        """
         return cls(**{**data, "trace": [StepRecord(**step) for step in data["trace"]]})
 
 
 def step_records(
     trace: Trace, scores: Sequence[Mapping[str, float]] | None = None
 ) -> list[StepRecord]:
-    """What is kept of the steps of a trace; a score that is not finite is none.
+    """What is kept of the steps of a trace.
+
+    A score that is not finite is none.
 
     ``scores`` are of :func:`~steer_decode.evaluation.step_scores.step_scores`, one entry a step.
     """
@@ -168,7 +184,10 @@ def _finite(value: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class Problem:
-    """A question as it was asked and judged; one problem of a folder must stay the same."""
+    """A question as it was asked and judged.
+
+    One problem of a folder must stay the same.
+    """
 
     domain: str
     problem: str

@@ -1,4 +1,4 @@
-"""What an answer of the small model alone has to tell beyond its own router's trace.
+"""Scores of an answer's steps, under every built-in signal.
 
 The small model's control run is what `steer eval --replay` sweeps thresholds over. Its loop reads
 one signal a token; here the finished answer is read once more, in one pass, and every built-in
@@ -73,7 +73,10 @@ def _read(pair: Pair, lane: Lane, lengths: list[int]) -> list[Mapping[str, float
 
 
 def costs_so_far(cost: Cost) -> dict[str, float]:
-    """The four figures of an answer that is not complete yet, as results keep them."""
+    """The four figures of an answer not yet complete.
+
+    They are as results keep them.
+    """
     return {
         "flops_paper": cost.flops_paper,
         "flops_processed": cost.flops_processed,

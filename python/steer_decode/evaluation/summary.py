@@ -1,4 +1,7 @@
-"""The summary of an evaluation: one record a router and domain, as a table and as JSON."""
+"""The summary of an evaluation, as a table and JSON.
+
+There is one record for each router and domain.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ from .rows import Row
 def summarise(
     rows: Iterable[Row], *, curve: Sequence[str] = (), order: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """One record for each router and domain, and for all domains together under "all".
+    """One record for each router and domain.
+
+    All domains together stand under "all".
 
     Shares are pooled (tokens or steps of the large model over all kept ones); costs, seconds,
     hand-overs and discarded tokens are means per answer. ``n`` counts problems; ``accuracy_se`` is
@@ -104,7 +109,10 @@ Scales = Mapping[str, tuple[float, str]]
 
 
 def scales(summary: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, str]]:
-    """By cost, the factor and the prefix of the unit that all its figures share."""
+    """Each cost's factor, and the prefix of its unit.
+
+    All figures of a cost share them.
+    """
     records = list(summary)
     return {key: prefix(record[key] for record in records) for key, _ in _COSTS}
 
@@ -124,7 +132,10 @@ def columns(units: Scales) -> list[str]:
 
 
 def cells(record: Mapping[str, Any], units: Scales) -> list[str]:
-    """The figures of one record under :func:`columns`; costs are means per answer."""
+    """The figures of one record under :func:`columns`.
+
+    Costs are means per answer.
+    """
     chance = record["random_accuracy_at_share"]
     value, low, high = (100 * record[f"accuracy{end}"] for end in ("", "_low", "_high"))
     return [

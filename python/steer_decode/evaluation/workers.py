@@ -1,4 +1,6 @@
-"""Forked processes that answer cohorts: they share the weights, and end when their parent does.
+"""Forked processes that answer cohorts.
+
+They share the weights, and end when their parent does.
 
 Each worker has one pipe to its parent, for cohorts in one direction and answers in the other. The
 parent waits for all pipes at once and has no thread, queue or lock that an interruption could leave
@@ -47,7 +49,9 @@ _KILLED = (
 def answers(
     evaluation: Evaluation, groups: Sequence[_Group], workers: int, threads: int
 ) -> Iterator[Row]:
-    """Answers ``groups`` in ``workers`` processes; yields the rows of each as it is done.
+    """Answer ``groups`` in ``workers`` processes.
+
+    The rows of each group are yielded as it is done.
 
     Whatever ends this early, Ctrl-C say, ends the workers at once, in the middle of an answer.
 

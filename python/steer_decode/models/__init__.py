@@ -1,1 +1,1 @@
-"""Two models and their tokenizer: loaded, checked, and asked with a prompt."""
+"""Two models and their tokenizer: loaded, checked, prompted."""

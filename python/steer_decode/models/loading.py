@@ -1,4 +1,6 @@
-"""Models and tokenizers off a disk or the hub: whatever fails is one sentence.
+"""Models and tokenizers off a disk or the hub.
+
+Whatever fails is one sentence.
 
 The libraries below raise some twenty kinds of exceptions for a folder that is not whole. The
 sentence names the model, the folder and the reason; the exception itself is its cause.
@@ -66,7 +68,9 @@ _LONGEST = 300  # letters of a reason
 
 
 def chosen_dtype(dtype: Any, torch_dtype: Any) -> Any:
-    """The dtype of the weights, by either of the two names that transformers has for it.
+    """The dtype of the weights, under either name.
+
+    Transformers has called it ``dtype`` and ``torch_dtype``.
 
     Returns:
         A floating torch.dtype, "auto", a mapping of either by part, or None where none is given.
@@ -130,7 +134,9 @@ def load_tokenizer(name: str, source: str | Path, options: Mapping[str, Any]) ->
 
 
 def load_model(name: str, source: str | Path, dtype: Any, options: Mapping[str, Any]) -> Any:
-    """The model of a folder or a hub id, every weight of which was in the file.
+    """Load the model of a folder or a hub id.
+
+    Every weight of it was in the file.
 
     Args:
         name: "small" or "large", for messages.

@@ -1,4 +1,6 @@
-"""A model that comes with code of its own: refused unless the caller trusts it.
+"""Models that come with code of their own.
+
+Refused unless the caller trusts it.
 
 Transformers runs such code where ``trust_remote_code=True`` says so, and asks at a terminal where
 nothing is said. Two ways go around that in some of its releases: a local folder's own ``generate``
@@ -20,7 +22,7 @@ _OWN_GENERATE = Path("custom_generate") / "generate.py"
 
 
 def check_no_code(name: str, source: str, options: dict[str, Any]) -> None:
-    """Refuses a model whose files name code that would run as it loads.
+    """Refuse a model whose files name code that would run.
 
     Args:
         name: "small" or "large".

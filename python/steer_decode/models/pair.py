@@ -1,4 +1,7 @@
-"""A small and a large model that share a vocabulary, checked before anything is written."""
+"""A small and a large model that share a vocabulary.
+
+It is checked before anything is written.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ TEMPLATES_DIFFER = (
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two causal language models and the one tokenizer that serves both.
+    """Two causal language models and their one tokenizer.
 
     Raises:
         SteerError: the tokenizers differ, a model's cache cannot be rolled back, or it is in
@@ -75,7 +78,10 @@ class Pair:
 
     @property
     def templates_differ(self) -> bool:
-        """Whether either model has a chat template of its own; the small one's is then used."""
+        """Whether both models have chat templates, and these differ.
+
+        The small model's is then used.
+        """
         templates = [getattr(t, "chat_template", None) for t in self._tokenizers]
         return None not in templates and any(t != templates[0] for t in templates)
 
@@ -161,7 +167,9 @@ class Pair:
 
     @property
     def vocab_size(self) -> int:
-        """Ids that both models and the tokenizer know; padding rows of the heads lie beyond.
+        """How many ids both models and the tokenizer know.
+
+        Padding rows of the heads lie beyond.
 
         As now: a token that is added later, to a row that was padding, is one of them.
         """
@@ -181,7 +189,9 @@ class Pair:
 
     @property
     def eos_ids(self) -> frozenset[int]:
-        """Ids that end an answer: those of both generation configs and of the tokenizer, as now.
+        """Ids that end an answer, as now.
+
+        Those of both generation configs and of the tokenizer.
 
         Raises:
             SteerError: one of them is no token id.
@@ -208,7 +218,10 @@ class Pair:
 
     @property
     def template_owner(self) -> PreTrainedTokenizerBase | None:
-        """The tokenizer whose chat template is used: the small model's, or that of either."""
+        """The tokenizer whose chat template is used.
+
+        The small model's, or that of whichever has one.
+        """
         owners = (t for t in self._tokenizers if getattr(t, "chat_template", None) is not None)
         return next(owners, None)
 
@@ -219,7 +232,9 @@ class Pair:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names this pair in a calibration: architecture, sizes and a sample of the weights.
+        """A name of this pair for calibrations.
+
+        It is made of architecture, sizes and a sample of the weights.
 
         Paths and dtypes do not enter it: scores of the same weights in bf16 are the same scores.
         """
@@ -239,7 +254,7 @@ class Pair:
         chat: bool | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[int]:
-        """Prompt ids of a text, of chat messages, or of the ids themselves.
+        """Prompt ids of a text, messages, or ids.
 
         Args:
             prompt: a text; messages ``[{"role": ..., "content": ...}, ...]``; or token ids, in a
@@ -258,7 +273,7 @@ class Pair:
     def render(
         self, messages: Messages, chat_template_kwargs: Mapping[str, Any] | None = None
     ) -> str:
-        """The text of chat messages, up to where the answer begins.
+        """The text of chat messages, up to the answer.
 
         Raises:
             SteerError: there is no message, or no chat template, or it cannot read them.
@@ -266,7 +281,9 @@ class Pair:
         return render(self, messages, chat_template_kwargs)
 
     def tokenize(self, text: str) -> list[int]:
-        """Ids of a rendered text, whose special tokens are written out.
+        """Ids of a rendered text.
+
+        Its special tokens are written out.
 
         Raises:
             SteerError: half of a surrogate pair in it.
@@ -297,7 +314,9 @@ class Pair:
 
 
 def eos_of(name: str, source: Any) -> list[int]:
-    """The ids that end an answer by a generation config, a config or a tokenizer, called ``name``.
+    """Read the ids that end an answer.
+
+    They stand in a generation config, a config or a tokenizer, called ``name``.
 
     Raises:
         SteerError: one of them is no token id.
@@ -335,7 +354,9 @@ def check_same_vocabulary(small: PreTrainedTokenizerBase, large: PreTrainedToken
 
 
 def placement(device: Any, dtype: Any) -> tuple[torch.device, Any]:
-    """Where models are loaded, and in which dtype; of what is None, the default.
+    """Where models are loaded, and in which dtype.
+
+    For what is None, the default.
 
     Raises:
         SteerError: tensors cannot be made on ``device``.

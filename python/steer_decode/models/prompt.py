@@ -1,4 +1,4 @@
-"""A prompt, in whichever of three ways it is given, as token ids.
+"""A prompt as token ids, however it is given.
 
 A text, chat messages, or the ids themselves. A text goes through the chat template as one user
 message, unless it has been rendered by that template already.
@@ -61,7 +61,9 @@ def encode(
 
 
 def token_ids(prompt: Any) -> list[int] | None:
-    """A prompt that is token ids, as a list; None if it is something else.
+    """A prompt that is token ids, as a list.
+
+    None stands for every other kind of prompt.
 
     Args:
         prompt: whole numbers in a list or another sequence, or in a tensor or array [n].
@@ -94,7 +96,10 @@ def _is_ids(prompt: Any) -> bool:
 
 
 def several(prompts: Any) -> bool:
-    """Whether ``prompts`` is a list of prompts: texts, lists of messages, or rows of ids."""
+    """Whether ``prompts`` is a list of prompts.
+
+    Each is a text, a list of messages, or a row of ids.
+    """
     if hasattr(prompts, "ndim") or not isinstance(prompts, Sequence):
         return False
     return not _is_ids(prompts) and not any(isinstance(p, Mapping) for p in prompts)

@@ -8,7 +8,10 @@ from transformers import PreTrainedTokenizerBase
 
 
 class Difference(NamedTuple):
-    """An id that stands for another token in either tokenizer; None where it stands for none."""
+    """An id that stands for another token in either tokenizer.
+
+    None where it stands for none.
+    """
 
     id: int
     small: str | None
@@ -18,7 +21,7 @@ class Difference(NamedTuple):
 def differences(
     small: PreTrainedTokenizerBase, large: PreTrainedTokenizerBase
 ) -> tuple[Difference, ...]:
-    """The ids that stand for another token in either tokenizer, in their order."""
+    """Ids with another token in either tokenizer, in order."""
     ours = {i: token for token, i in small.get_vocab().items()}
     theirs = {i: token for token, i in large.get_vocab().items()}
     if ours == theirs:

@@ -1,4 +1,7 @@
-"""Whether two models fit, and what they will cost, before any of their weights is loaded."""
+"""Whether two models fit, before a weight is loaded.
+
+And what they will cost.
+"""
 
 from __future__ import annotations
 

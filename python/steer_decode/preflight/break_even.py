@@ -1,4 +1,6 @@
-"""Where routing can save anything, by each cost; from the costs of a token of either model.
+"""Where routing can save anything, by each cost.
+
+It follows from the costs of a token of either model.
 
 Let the large model write a share s of the text, r be what a token of the small model costs beside
 one of the large model, and "saves" mean: costs less than the large model alone.
@@ -31,7 +33,7 @@ _LONGEST = 100_000  # tokens; what does not pay until here does not pay
 
 @dataclass(frozen=True)
 class BreakEven:
-    """One cost of a token of either model, and where routing saves by it.
+    """A cost of either model's token, and where routing saves.
 
     Attributes:
         cost: "papers", "processed" or "bytes".
@@ -53,7 +55,7 @@ class BreakEven:
 
     @property
     def ratio(self) -> float:
-        """What a token of the small model costs beside one of the large model."""
+        """The cost of a small model's token over a large's."""
         return self.small / self.large
 
 

@@ -1,4 +1,7 @@
-"""Two models side by side: what keeps them from answering together, and what it would cost."""
+"""Two models side by side.
+
+What keeps them from answering together, and what it would cost.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,9 @@ class Fit:
     probes: Mapping[Writer, Probe] = field(default_factory=dict)
 
     def probed(self, dtype: torch.dtype | str, **options: Any) -> Fit:
-        """The same with what the models do: each is loaded and tried, and its weights counted.
+        """The same with what the models do when they run.
+
+        Each is loaded and tried, and its weights are counted.
 
         Raises:
             SteerError: a model cannot be loaded.
@@ -85,7 +90,10 @@ class Fit:
 
     @cached_property
     def shapes(self) -> dict[Writer, ModelShape]:
-        """The sizes of both; empty where one of them is refused."""
+        """The sizes of both models.
+
+        They are empty where one of them is refused.
+        """
         found = {w: self.side(w).shape for w in WRITERS}
         if None in found.values():
             return {}
@@ -93,14 +101,17 @@ class Fit:
 
     @cached_property
     def costs(self) -> tuple[BreakEven, ...]:
-        """What a token of either model costs, and where routing can save."""
+        """Costs of either model's token, and where routing saves."""
         if not self.shapes:
             return ()
         return break_even(self.shapes["small"], self.shapes["large"], self.context - 1, self.cohort)
 
     @cached_property
     def caches(self) -> dict[Writer, int]:
-        """Bytes of the keys and values, by the function that refuses answers which do not fit."""
+        """Bytes of the keys and values.
+
+        By the function that refuses answers which do not fit.
+        """
         return cache_needs(self.shapes, self.context, self.cohort)
 
     @property
@@ -115,7 +126,10 @@ class Fit:
 
     @property
     def templates(self) -> str:
-        """ "same", "differ", "none", or which model has the only one: "small", "large"."""
+        """Whose chat templates there are.
+
+        "same", "differ", "none", or which model has the only one: "small", "large".
+        """
         small, large = (getattr(self.side(w).tokenizer, "chat_template", None) for w in WRITERS)
         if not small and not large:
             return "none"
@@ -155,7 +169,10 @@ class Fit:
 
     @property
     def limit(self) -> int | None:
-        """Longest text that both models have positions for; None where nothing says."""
+        """Longest text that both models have positions for.
+
+        None where nothing says.
+        """
         limits = [self.side(w).context for w in WRITERS]
         limits += [tried.serving.limit for tried in self.probes.values()]
         return min((limit for limit in limits if limit), default=None)

@@ -1,4 +1,6 @@
-"""What a quantized model will hold, reckoned from its config before any weight is there.
+"""What a quantized model will hold, by its config.
+
+It is reckoned before any weight is there.
 
 A config says how many bits a weight has and how many weights share a scale; which layers are left
 as they are it says too. What is loaded is then counted by ``weights.py``, this is within some
@@ -43,7 +45,10 @@ class Quantization:
 
     @classmethod
     def of(cls, config: Any) -> Quantization | None:
-        """What ``quantization_config`` of a model's config says; None where there is none."""
+        """What the ``quantization_config`` of a config says.
+
+        None where there is none.
+        """
         found = getattr(config, "quantization_config", None)
         if found is None:
             return None
@@ -59,7 +64,7 @@ class Quantization:
 
 
 class Reckoned:
-    """In how many bytes a model will hold its weights when it is quantized.
+    """Bytes that a model will hold when it is quantized.
 
     Embeddings, the head, norms and routers that are no linear layers stay as they are; so do
     stacked experts where the method knows linear layers only.

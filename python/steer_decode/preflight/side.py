@@ -1,4 +1,7 @@
-"""What the files of one model say, without its weights: config, tokenizer, sizes by arithmetic."""
+"""What the files of one model say, without its weights.
+
+Config, tokenizer, sizes by arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,9 @@ def read_side(
     name: str | None = None,
     **options: Any,
 ) -> Side:
-    """Reads config and tokenizer of a model, and makes it on the meta device for its sizes.
+    """Read config and tokenizer of a model.
+
+    It is made on the meta device for its sizes.
 
     Args:
         writer: which of the two models it is to be.

@@ -1,1 +1,4 @@
-"""Helpers that know nothing of decoding: text for people, files, documents and what is in them."""
+"""Helpers that know nothing of decoding.
+
+Text for people, files, documents and what is in them.
+"""

@@ -1,4 +1,7 @@
-"""What a caller gives: read once, at the door, and refused by name."""
+"""What a caller gives, refused by name.
+
+It is read once, at the door.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ T = TypeVar("T")
 
 
 def whole(name: str, value: Any) -> int:
-    """``value`` as an int; integers of numpy and torch are taken too.
+    """``value`` as an int.
+
+    Integers of numpy and torch are taken too.
 
     Raises:
         SteerError: it is no integer.
@@ -40,7 +45,9 @@ def number(name: str, value: Any) -> float:
 
 
 def threshold(name: str, value: Any) -> float:
-    """``value`` as a float to compare with, which may be infinite.
+    """``value`` as a float to compare with.
+
+    It may be infinite.
 
     Raises:
         SteerError: it is no number, or NaN, with which nothing compares.
@@ -76,7 +83,9 @@ def one_of(name: str, value: Any, words: Iterable[str]) -> str:
 
 
 def loaded(name: str, value: Any, kind: type[T], load: Callable[[str], T]) -> tuple[T, str]:
-    """``value``, or what ``load`` makes of the file at that path; and the path, or "".
+    """``value``, or what ``load`` makes of a file.
+
+    With it the path of that file, or "".
 
     Raises:
         SteerError: it is neither a path nor of this ``kind``; or whatever ``load`` raises.
@@ -90,7 +99,9 @@ def loaded(name: str, value: Any, kind: type[T], load: Callable[[str], T]) -> tu
 
 
 def listed(prompts: Iterable[Any]) -> list[Any]:
-    """Prompts, or the messages of one, as a list; a text or one message alone is no such thing.
+    """Prompts, or the messages of one, as a list.
+
+    A text or one message alone is no such thing.
 
     Raises:
         SteerError: it is none of these.

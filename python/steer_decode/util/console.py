@@ -1,4 +1,7 @@
-"""A console of rich that shows what it is given, and obeys only what this package says."""
+"""A console of rich that obeys only this package.
+
+What else it is given, it shows.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from .text import printable
 
 
 class SafeConsole(Console):
-    """Neither markup nor emoji codes are read, and no control character of a text is sent.
+    """A console that sends no control character of a text.
+
+    It reads neither markup nor emoji codes.
 
     A text is made printable before it is laid out, so that columns line up. What a renderable of
     rich makes of it is looked at once more on its way out: styles and cursor movements of rich are

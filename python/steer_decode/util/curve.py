@@ -1,4 +1,4 @@
-"""The accuracy-cost curve of a router at several settings, and the area under it.
+"""The area under a router's accuracy-cost curve.
 
 Whoever has a budget may mix two settings by sending a part of the questions to either, and need not
 spend all of it. So the curve is the least concave, non-decreasing line above all settings and both
@@ -17,7 +17,9 @@ Array = NDArray[np.float64]
 
 
 def area(cost: Array, accuracy: Array) -> Array:
-    """Mean height of each row's curve between its first point and its last, [rows].
+    """Mean height of each row's curve, [rows].
+
+    From its first point to its last.
 
     Args:
         cost: [rows, points]; the first is that of the small model alone, the last of the large one.
@@ -34,7 +36,10 @@ def area(cost: Array, accuracy: Array) -> Array:
 
 
 def corners(cost: Array, accuracy: Array) -> list[tuple[float, float]]:
-    """The corners of one curve, from the small model's cost to the large one's."""
+    """The corners of one curve.
+
+    They go from the small model's cost to the large one's.
+    """
     found: list[tuple[float, float]] = []
     for left, height, right, higher in _segments(cost[None], accuracy[None]):
         if not found:
@@ -45,10 +50,10 @@ def corners(cost: Array, accuracy: Array) -> list[tuple[float, float]]:
 
 
 def _segments(cost: Array, accuracy: Array) -> list[tuple[Array, Array, Array, Array]]:
-    """(left, height, right, height) of each piece of the curves, from the left, [rows] each.
+    """The upper concave hulls, by gift wrapping (R. A. Jarvis 1973).
 
-    From where the curve is, it goes to the point on the right that it climbs to most steeply; and
-    on a level to the end where none is higher.
+    Each piece is (left, height, right, height), [rows] each, from the left. A piece goes to the
+    point on the right to which the slope is greatest; where none is higher, it is level to the end.
     """
     start, end = cost[:, 0], cost[:, -1]
     # What costs no more than the small model alone counts at its cost.

@@ -1,4 +1,7 @@
-"""Files read and written whole; whatever the system says, the sentence names the file."""
+"""Files read and written whole.
+
+Whatever the system says, the sentence names the file.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ def reason(error: BaseException) -> str:
 
 
 def check_file(path: str | Path, what: str = "") -> None:
-    """Refuses what is no file to be mapped into memory: a folder, a device, a pipe.
+    """Refuse what cannot be mapped into memory.
+
+    A folder, a device or a pipe is no file.
 
     Raises:
         SteerError: likewise where it is not there.
@@ -69,7 +74,9 @@ def read_bytes(path: str | Path, what: str = "") -> bytes:
 
 
 def read_text(path: str | Path, what: str = "") -> str:
-    """The text of a UTF-8 file, without a byte order mark; lines end in "\\n", whatever ended them.
+    """Read a UTF-8 file, without a byte order mark.
+
+    Lines end in "\\n", whatever ended them.
 
     Raises:
         SteerError: as :func:`read_bytes`, or it is not UTF-8.
@@ -92,7 +99,9 @@ def decoded(data: bytes, path: str | Path) -> str:
 
 
 def user_path(name: str) -> Path:
-    """A path as a user types it, ``~`` and ``~name`` included.
+    """A path as a user types it.
+
+    ``~`` and ``~name`` are included.
 
     Raises:
         SteerError: there is no such user, or a character that no path has.
@@ -108,7 +117,7 @@ def user_path(name: str) -> Path:
 
 
 def check_writable(path: Path) -> None:
-    """Finds out before the work, not after it, whether a file can be written.
+    """Check that a file can be written, before the work.
 
     The folder that it is to lie in is made.
 
@@ -131,7 +140,9 @@ def check_writable(path: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part.
+    """Write a file so that nobody sees a part.
+
+    A reader sees the old one or the new one.
 
     A link stays, and its target is written; what is no file (``/dev/stdout``) is written as it is.
 
@@ -144,7 +155,9 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to, of the same suffix; it takes its place at the end.
+    """A path to write to, which later replaces ``path``.
+
+    It lies beside ``path`` and has the same suffix.
 
     A block that fails leaves ``path`` as it was and nothing beside it. Ctrl-C waits for the end of
     the block.

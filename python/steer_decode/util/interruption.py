@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: held back for a moment, or made the end of a command.
+"""Ctrl-C and SIGTERM, held back or made a command's end.
 
 Python turns Ctrl-C into an exception at whatever line the main thread has reached. Some lines lose
 it (a destructor, a weak reference's callback, a bare ``except`` of some library), some are left
@@ -38,12 +38,18 @@ class Terminated(KeyboardInterrupt):
 
 
 def status(error: KeyboardInterrupt) -> int:
-    """Exit status of a command that ``error`` has ended: 128 + the number of the signal."""
+    """Exit status of a command that ``error`` has ended.
+
+    128 and the number of the signal.
+    """
     return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
 
 
 def sentence(error: KeyboardInterrupt) -> str:
-    """What a command says that ``error`` has ended; its text, if it has one, stands behind."""
+    """What a command says that ``error`` has ended.
+
+    The error's text, if it has one, stands behind.
+    """
     word = _WORDS[signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT]
     return f"steer: {word}: {error}" if str(error) else f"steer: {word}"
 
@@ -75,7 +81,9 @@ class _Held:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Keeps Ctrl-C and SIGTERM back until the block has ended, and delivers them there.
+    """Hold Ctrl-C and SIGTERM back until the block ends.
+
+    They are delivered there.
 
     The handlers are exchanged, and no signal is blocked: a signal to the process reaches whichever
     thread does not block it, and Python then calls the handler in the main thread nevertheless.
@@ -105,7 +113,9 @@ _command = _Command()
 
 
 def listen() -> None:
-    """From here on Ctrl-C and SIGTERM end this process with a sentence, status 130 or 143.
+    """End this process with a sentence at Ctrl-C or SIGTERM.
+
+    From here on, and with status 130 or 143.
 
     A signal that is ignored stays so, as for any program that is started in the background.
     """
@@ -145,7 +155,10 @@ def _watch() -> None:
 
 
 def deafen() -> None:
-    """Nothing more is heard by a command that has said its last word, and is about to end."""
+    """Hear nothing more.
+
+    For a command that has said its last word, and is about to end.
+    """
     if _command.listens:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
@@ -153,7 +166,10 @@ def deafen() -> None:
 
 @contextmanager
 def telling(state: Callable[[], str]) -> Iterator[None]:
-    """Has the sentence at an interruption within the block say what ``state`` returns."""
+    """Let the sentence at an interruption say what ``state`` returns.
+
+    Within the block.
+    """
     _command.told.append(state)
     try:
         yield
@@ -165,7 +181,10 @@ def telling(state: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def at_the_end(ending: Callable[[], None]) -> Iterator[None]:
-    """Has ``ending`` called should the process be ended by a signal within the block."""
+    """Call ``ending`` if a signal ends the process.
+
+    A signal within the block.
+    """
     _command.endings.append(ending)
     try:
         yield
@@ -175,7 +194,9 @@ def at_the_end(ending: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Within the block Ctrl-C is raised as ``KeyboardInterrupt``, SIGTERM as :class:`Terminated`.
+    """Raise Ctrl-C and SIGTERM as exceptions within the block.
+
+    They are ``KeyboardInterrupt`` and :class:`Terminated`.
 
     Whatever then ends the block is an interruption, and if nothing does, as the exception was lost
     on its way, the process is ended behind it. A second signal does not disturb what the first one
@@ -195,13 +216,19 @@ def raising() -> Iterator[None]:
 
 
 def check() -> None:
-    """Raises an interruption that was raised before, within :func:`raising`, and got lost."""
+    """Raise an interruption that was raised before and got lost.
+
+    Within :func:`raising`.
+    """
     if _command.asked is not None:
         raise _exception(_command.asked)
 
 
 def forgive(error: KeyboardInterrupt) -> None:
-    """``error`` was meant for what it has stopped, and the command goes on; but not at SIGTERM."""
+    """Go on after ``error``, but not at SIGTERM.
+
+    ``error`` was meant for what it has stopped.
+    """
     if isinstance(error, Terminated):
         raise error
     _command.asked, _command.heard = None, 0

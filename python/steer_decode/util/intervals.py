@@ -1,4 +1,6 @@
-"""95 % intervals of shares, which have a width also where all are right or none is.
+"""95 % intervals of shares.
+
+They have a width also where all are right or none is.
 
 Wilson's score interval (E. B. Wilson 1927; recommended for small numbers by Brown, Cai and
 DasGupta, Statistical Science 16, 2001), and for a total of groups of fixed size the square-and-add
@@ -18,7 +20,10 @@ Array = NDArray[np.float64]
 
 
 def wilson(share: ArrayLike, n: ArrayLike) -> tuple[Array, Array]:
-    """Bounds of Wilson's interval for ``share`` of ``n``; any shapes that broadcast; in [0, 1]."""
+    """Bounds of Wilson's interval for ``share`` of ``n``.
+
+    Any shapes that broadcast; in [0, 1].
+    """
     p, n = np.asarray(share, dtype=np.float64), np.asarray(n, dtype=np.float64)
     square = Z * Z / n
     middle = p + square / 2
@@ -28,12 +33,17 @@ def wilson(share: ArrayLike, n: ArrayLike) -> tuple[Array, Array]:
 
 
 def unseen(n: float) -> float:
-    """The largest share, by Wilson's interval, of what none of ``n`` showed: z^2 / (n + z^2)."""
+    """The largest share of what none of ``n`` showed.
+
+    By Wilson's interval: z^2 / (n + z^2).
+    """
     return float(Z * Z / (n + Z * Z))
 
 
 def shares(above: Array, below: Array, groups: Sequence[str]) -> tuple[Array, Array, Array]:
-    """Shares ``above.sum(0) / below.sum(0)`` and the bounds of their intervals, [columns] each.
+    """Shares with the bounds of their intervals, [columns] each.
+
+    The shares are ``above.sum(0) / below.sum(0)``.
 
     Within a group a share varies as its items do, however many observations each item sums up: it
     has the interval of p (1 - p) / variance independent ones, and of as many as there are items

@@ -1,4 +1,7 @@
-"""What long work has made so far, in a file beside the one that it will make."""
+"""What long work has made so far.
+
+It is in a file beside the one that the work will make.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ T = TypeVar("T")
 
 
 class Partial:
-    """Batches of records in the order in which they are asked for, kept over an interruption.
+    """Batches of records, kept over an interruption.
+
+    They come in the order in which they are asked for.
 
     The work asks for one batch after another and always for the same ones, as it does if it depends
     on nothing but its settings and the batches before. What a run that was cut off had written is
@@ -74,7 +79,9 @@ class Partial:
     def batch(
         self, make: Callable[[], Iterable[T]], to: Callable[[T], Any], back: Callable[[Any], T]
     ) -> Iterator[T]:
-        """The next batch: as it was kept, or made and kept.
+        """The next batch, as it was kept or newly made.
+
+        What is made is kept.
 
         Args:
             make: makes it, item by item.
@@ -103,7 +110,10 @@ class Partial:
         yield from items
 
     def others(self) -> list[tuple[Path, str]]:
-        """Batches of runs with other settings: their files, and the first setting that differs."""
+        """Batches of runs with other settings.
+
+        Their files, and the first setting that differs.
+        """
         if self.path is None:
             return []
         stem = glob.escape(self.path.name.rpartition(".part-")[0])

@@ -1,4 +1,7 @@
-"""Lines that say how far long work is, where no progress bar can be drawn."""
+"""Lines that say how far long work is.
+
+They serve where no progress bar can be drawn.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ EVERY = 30.0  # seconds without a word, at most
 
 
 class Lines:
-    """Says at least every :data:`EVERY` seconds what is done and what is left. A context manager.
+    """A context manager that says how far the work is.
+
+    At least every :data:`EVERY` seconds it says what is done and what is left.
 
     A thread does it, as work need not come by: one answer of a large model may take minutes.
 
@@ -68,7 +73,10 @@ class Lines:
         self._done = done
 
     def expect(self, total: int, bound: str = "") -> None:
-        """There will be ``total``, or ``bound`` so many: "at most", "at least"."""
+        """Expect ``total``, or ``bound`` so many.
+
+        ``bound`` is "at most" or "at least".
+        """
         self._total, self._bound = total, bound and f"{bound} "
 
     def describe(self, detail: str) -> None:
@@ -76,7 +84,7 @@ class Lines:
         self._detail = f" ({detail})"
 
     def spoke(self) -> None:
-        """The work itself has just been heard of: a line can wait."""
+        """Let a line wait, as the work was heard of."""
         self._spoke = self._clock()
 
     def line(self) -> str:
@@ -104,7 +112,10 @@ class Lines:
 
 
 def span(seconds: float) -> str:
-    """A length of time in the two largest units that matter: "41 s", "3 min 20 s", "2 h 5 min"."""
+    """A length of time in its two largest units.
+
+    "41 s", "3 min 20 s", "2 h 5 min".
+    """
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

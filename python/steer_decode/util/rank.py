@@ -8,7 +8,10 @@ import numpy as np
 
 
 def auroc(right: Sequence[float], wrong: Sequence[float]) -> float:
-    """Probability that a right one is above a wrong one, ties counted half; NaN without both."""
+    """Probability that a right one is above a wrong one.
+
+    Ties count half; NaN without both.
+    """
     if not len(right) or not len(wrong):
         return float("nan")
     values = np.concatenate([right, wrong])

@@ -1,4 +1,4 @@
-"""Text that is shown to people: what is in it is seen, never obeyed.
+"""Text that is shown to people, and never obeyed.
 
 A task, a trace, a folder of results, a model's answer and its name may hold anything. Sent to a
 terminal as it is, an escape sequence writes to the clipboard, renames the window or repaints what
@@ -22,7 +22,9 @@ _UNSEEN = re.compile(r"[^\n\t -~]")
 
 
 def printable(text: str) -> str:
-    """``text`` with every character that is no sign of its own shown as one; line breaks stay.
+    """``text`` with a sign for every character that has none.
+
+    Line breaks stay.
 
     One character becomes one character, so that places in the text stay what they are: control
     characters their pictures (U+2400 and on), all others U+FFFD. Among these are C1 controls,
@@ -42,13 +44,19 @@ def _shown(found: re.Match[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """``text`` as one sentence: white space is one space, and what is too long is cut."""
+    """``text`` as one sentence.
+
+    White space is one space, and what is too long is cut.
+    """
     line = " ".join(printable(text.replace("\r\n", "\n")).split())
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ... ({len(line):,} characters)"
 
 
 def short(value: object, limit: int = 60) -> str:
-    """``repr`` of a value from elsewhere, for a sentence about it; cut at ``limit``."""
+    """``repr`` of a value, for a sentence about it.
+
+    The value is from elsewhere; the text is cut at ``limit``.
+    """
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a whole number of thousands of digits; endless nesting
@@ -57,12 +65,17 @@ def short(value: object, limit: int = 60) -> str:
 
 
 def cell(text: str) -> str:
-    """``text`` inside a Markdown table: one line, no column, tag or link of its own."""
+    """``text`` inside a Markdown table.
+
+    One line, with no column, tag or link of its own.
+    """
     return re.sub(r"([|<\[`\\])", r"\\\1", " ".join(printable(text).split()))
 
 
 def dump(data: Any, indent: int | None = None) -> str:
-    """``data`` as JSON of which every character can be printed; NaN and infinity become null.
+    """``data`` as JSON of which every character can be printed.
+
+    NaN and infinity become null.
 
     Text of other scripts stays readable. What would act on a terminal, or is half a character,
     stands as the escape that JSON has for it, so that reading it back gives the same text.
@@ -77,7 +90,10 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def finite(data: Any) -> Any:
-    """JSON has no infinity and no NaN (a margin may be infinite): they become null."""
+    """``data`` with null for infinity and NaN.
+
+    JSON has neither (a margin may be infinite).
+    """
     if isinstance(data, dict):
         return {key: finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):

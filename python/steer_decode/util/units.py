@@ -26,7 +26,10 @@ def count(number: int, noun: str) -> str:
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """``digits`` significant ones, never as a power of ten: ``0.0123``, ``14,313``."""
+    """``digits`` significant digits, never as a power of ten.
+
+    ``0.0123``, ``14,313``.
+    """
     text = f"{value:.{digits}g}"
     if "e" not in text:
         return text
@@ -41,13 +44,19 @@ def duration(seconds: float) -> str:
 
 
 def prefix(values: Iterable[float]) -> tuple[float, str]:
-    """Factor and letter of the metric prefix that fits the largest of ``values``, for a column."""
+    """Factor and letter of a column's metric prefix.
+
+    It fits the largest of ``values``.
+    """
     largest = max((abs(value) for value in values), default=0.0)
     return next((p for p in _PREFIXES if largest >= 0.9995 * p[0]), (1.0, ""))
 
 
 def si(value: float) -> str:
-    """Three significant digits and a metric prefix, ready for a unit: ``12.3 M``."""
+    """Three significant digits and a metric prefix.
+
+    Ready for a unit: ``12.3 M``.
+    """
     factor, letter = prefix([value])
     if letter:
         return f"{value / factor:#.3g} {letter}".replace(". ", " ")

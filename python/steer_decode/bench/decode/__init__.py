@@ -1,1 +1,1 @@
-"""What the machinery of routed decoding costs, against bare forward passes."""
+"""What routed decoding costs, against bare forward passes."""

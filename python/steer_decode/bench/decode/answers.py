@@ -1,4 +1,6 @@
-"""Whole answers of the demo pair: routed, predicted, by assisted decoding, and in a cohort.
+"""Whole answers of the demo pair.
+
+Routed, predicted, by assisted decoding, and in a cohort.
 
 A second of answers is long enough to meet whatever else the machine does; a millisecond of a pass
 is not, and the ratio of their least times would tell of that. So what a routed answer should take
@@ -31,7 +33,10 @@ MAX_NEW_TOKENS = 200  # an answer is about half as long
 
 
 class Pass(NamedTuple):
-    """What the time of a forward pass depends on: whose, and over how many new tokens."""
+    """What the time of a forward pass depends on.
+
+    Whose it is, and over how many new tokens.
+    """
 
     writer: Writer
     tokens: int
@@ -43,7 +48,10 @@ def _pair() -> Pair:
 
 
 def rows(job: Job, plan: Plan) -> list[Row]:
-    """As many rows as ``plan`` asks for; their context is that of the longest prompt."""
+    """As many rows as ``plan`` asks for.
+
+    Their context is that of the longest prompt.
+    """
     pair, now = _pair(), clock(job.threads)
     each = -(-plan.problems // len(DOMAINS))
     mixed = [p for some in zip(*(problems(d, each) for d in DOMAINS), strict=True) for p in some]
@@ -80,7 +88,9 @@ def rows(job: Job, plan: Plan) -> list[Row]:
 
 
 def answer_by_answer(calls: dict[str, Callable[[int], object]], answers: int, now: Clock) -> Turn:
-    """A turn that calls each of ``calls`` for every answer, one after another.
+    """A turn that calls each of ``calls`` for every answer.
+
+    One answer comes after another.
 
     Its times are the sum by name, and those of each answer.
     """
@@ -99,7 +109,10 @@ def answer_by_answer(calls: dict[str, Callable[[int], object]], answers: int, no
 
 
 def passes_of(router: Router, prompt: str) -> list[Pass]:
-    """The forward passes behind a routed answer to ``prompt``, in their order."""
+    """The forward passes behind a routed answer, in order.
+
+    ``prompt`` is what is answered.
+    """
     passes: list[Pass] = []
     with contextlib.ExitStack() as hooks:
         for writer in WRITERS:
@@ -121,7 +134,10 @@ def _noted(model: Any, writer: Writer, passes: list[Pass]) -> Iterator[None]:
 
 
 class Replay:
-    """Runs the forward passes of an answer bare, over caches of the same kind."""
+    """The forward passes of an answer, run bare.
+
+    Their caches are of the same kind.
+    """
 
     def __init__(self, pair: Pair) -> None:
         self._vocab_size = pair.vocab_size

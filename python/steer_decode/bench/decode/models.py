@@ -1,4 +1,6 @@
-"""The models that are measured: the demo pair, and real shapes with random weights.
+"""The models that are measured.
+
+The demo pair, and real shapes with random weights.
 
 How long a pass takes does not depend on what the weights are, so no checkpoint is needed. With an
 end-of-text token both sides of a comparison could stop early; these models have none.
@@ -65,7 +67,10 @@ def random_pair(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Pair:
-    """A pair of random weights whose texts never end; one model on both sides, or two."""
+    """A pair of random weights whose texts never end.
+
+    One model is on both sides, or two are.
+    """
     small = random_model(shape, device, dtype)
     large = random_model(shape, device, dtype) if separate else small
     return _endless(small, large, make_tokenizer(shape.vocab))
@@ -116,7 +121,10 @@ def random_model(
 
 @lru_cache(maxsize=2)  # of 150 000 words it takes a second and 60 MB
 def make_tokenizer(size: int) -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer of ``size`` words, as those of real models; it tokenizes no text."""
+    """A byte-level tokenizer of ``size`` words.
+
+    It is like those of real models, but tokenizes no text.
+    """
     words = {f"Ġ{i}": i for i in range(size)}
     tokenizer = Tokenizer(models.BPE(vocab=words, merges=[]))
     tokenizer.decoder = decoders.ByteLevel()

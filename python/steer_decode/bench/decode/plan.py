@@ -1,4 +1,6 @@
-"""What `steer bench decode` measures, on which models, and what is asked of it.
+"""What `steer bench decode` measures, and what is asked.
+
+And on which models.
 
 Every figure is a ratio of two things measured in the same run, so that it means the same on a slow
 machine as on a fast one.
@@ -119,7 +121,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Job:
-    """Measures that are taken together, for one model, number of threads and context."""
+    """Measures that are taken together.
+
+    For one model, number of threads and context.
+    """
 
     group: str
     model: str
@@ -157,7 +162,8 @@ class Plan:
     seconds: float = 10.0
 
     def check(self) -> None:
-        """
+        """Check that the plan can be run.
+
         Raises:
             SteerError: a name is unknown, a list empty, or a number out of range.
         """
@@ -184,7 +190,10 @@ class Plan:
         return TOKENS[job.model] if self.tokens is None else self.tokens
 
     def jobs(self) -> list[Job]:
-        """The grid, a model at a time; what takes longest comes last."""
+        """The grid, a model at a time.
+
+        What takes longest comes last.
+        """
         longest = max(self.contexts)
         contexts = {
             "decode": self.contexts,

@@ -14,7 +14,10 @@ def head() -> str:
 
 
 def line(row: Row) -> str:
-    """One row with its tick or cross, and a warning where the machine was too busy to tell."""
+    """One row with its tick or cross.
+
+    A warning stands where the machine was too busy to tell.
+    """
     rule = MEASURES[row.measure]
     about = rule.about
     if row.spread > BUSY:

@@ -88,7 +88,10 @@ def by_clock(
     clocks: Sequence[str],
     left_out: LeftOut,
 ) -> Iterator[list[Row]]:
-    """The rows of `measure`, as soon as a clock has made its own."""
+    """Yield the rows of `measure`, clock by clock.
+
+    They come as soon as a clock has made its own.
+    """
     inputs = 1
     if cold_l2 and "graph" in clocks and case.vocab is not None:
         size = case.batch * case.vocab * getattr(torch, case.dtype).itemsize
@@ -126,7 +129,7 @@ def _rows(case: Case, clock: str, work: Workload, us: dict[str, float]) -> list[
 
 
 def machine(device: str) -> str:
-    """Name of the processor or the card, and the version of torch."""
+    """The processor or the card, and the version of torch."""
     name = torch.cuda.get_device_name() if device == "cuda" else _processor()
     return f"{name}, torch {torch.__version__}"
 

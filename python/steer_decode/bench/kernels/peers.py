@@ -1,4 +1,6 @@
-"""Peers that may be installed beside this package, and the part of their work that compares.
+"""Peers that may be installed beside this package.
+
+They are called for the part of their work that compares.
 
 None of them returns maximum, log-sum-exp, entropy and top-k together; each name says what it does
 give. A peer that is not installed, or does not take the inputs, is left out, never guessed at.
@@ -16,7 +18,9 @@ Call = Callable[[], object]
 
 
 def installed(op: str, logits: Tensor, k: int) -> dict[str, Call]:
-    """Calls of the libraries that are here and have something like `op` for these logits.
+    """Calls of installed libraries that do something like `op`.
+
+    For these logits.
 
     They are not tried out: the caller is to leave out one that raises.
     """

@@ -28,7 +28,10 @@ CLOCKS = ("events", "graph", "wall")
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement; `vocab`, `k` and `sampling` are None where an op knows no such thing."""
+    """One measurement.
+
+    `vocab`, `k` and `sampling` are None where an op knows no such thing.
+    """
 
     op: str
     dtype: str
@@ -59,7 +62,8 @@ class Plan:
     samplings: Sequence[str] = ("plain",)
 
     def check(self) -> None:
-        """
+        """Check that the plan can be run.
+
         Raises:
             SteerError: a name is unknown, a list empty, or a number out of range.
         """
@@ -78,7 +82,10 @@ class Plan:
             )
 
     def cases(self) -> list[Case]:
-        """The grid; small batches first, as a run that is cut off then has the most to show."""
+        """The grid, small batches first.
+
+        So a run that is cut off has the most to show.
+        """
         found = []
         for threads in self.threads:
             for batch in self.batches:
@@ -105,7 +112,8 @@ QUICK = Plan(batches=(1, 8), vocabs=(32_000, 151_936), dtypes=("float32", "bfloa
 
 
 def known(what: str, names: Sequence[str], names_known: Sequence[str]) -> None:
-    """
+    """Check that all names are known.
+
     Raises:
         SteerError: a name is not among ``names_known``, or there is none.
     """

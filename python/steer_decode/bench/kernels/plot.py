@@ -1,4 +1,7 @@
-"""Rows as a picture: latency against batch, and bandwidth beside that of a copy."""
+"""Rows as a picture.
+
+Latency against batch, and bandwidth beside that of a copy.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ Record = Mapping[str, Any]
 
 
 def check_plot(path: Path, option: str = "--plot") -> None:
-    """
+    """Check that a picture of this name can be drawn.
+
     Raises:
         SteerError: the name ends in something else than .png or .svg, or matplotlib is missing.
     """

@@ -44,7 +44,9 @@ Record = Mapping[str, Any]
 
 
 class JsonFile:
-    """A list of rows that is whole JSON after every `add`.
+    """A list of rows in a file of JSON.
+
+    The file is whole JSON after every `add`.
 
     Raises:
         SteerError: the file cannot be written.
@@ -62,7 +64,8 @@ class JsonFile:
 
 
 def check_writable(path: Path, option: str) -> None:
-    """
+    """Check that the file can be written.
+
     Raises:
         SteerError: the path is a folder, or nothing can be written beside it.
     """
@@ -75,7 +78,10 @@ def check_writable(path: Path, option: str) -> None:
 
 
 def copy_share(row: Record) -> float | None:
-    """Our bandwidth over the copy's, from the row whose peer is the copy."""
+    """Our bandwidth over that of a copy.
+
+    From the row whose peer is the copy.
+    """
     if row["peer"] != "copy":
         return None
     return float(row["ratio"]) / (2 if row["op"] in MOVED_TWICE else 1)
@@ -85,7 +91,9 @@ Tables = dict[str, tuple[list[str], list[list[str]]]]
 
 
 def tables(rows: Sequence[Record], width: int | None = None) -> Tables:
-    """By title, which names op and backend: the head of a table, and its lines.
+    """Head and lines of each table, by its title.
+
+    The title names op and backend.
 
     A line is a case and a clock, and each peer has a column. Where that is wider than `width`
     characters, every peer has a line. With a width, what is the same in all lines stands in the
@@ -158,7 +166,10 @@ def _line(by_peer: Mapping[str, Record], peers: Sequence[str]) -> list[str]:
 
 
 def markdown(rows: Sequence[Record], title: str) -> str:
-    """All of it under one title: a table an op, and how to read it."""
+    """All of it under one title, as Markdown.
+
+    A table an op, and how to read it.
+    """
     parts = [f"# {title}\n"]
     for name, (head, lines) in tables(rows).items():
         table = [

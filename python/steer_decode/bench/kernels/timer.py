@@ -35,7 +35,10 @@ GRAPH_CALLS = 20
 
 
 class NotCapturable(Exception):
-    """A call cannot be part of a CUDA graph; the message is the reason."""
+    """A call cannot be part of a CUDA graph.
+
+    The message is the reason.
+    """
 
 
 def medians(
@@ -190,7 +193,9 @@ def _graphs(
 
 
 def captured(call: Call, calls: int) -> torch.cuda.CUDAGraph:
-    """A graph of several calls in a row. `call` has run before, so that it is compiled.
+    """A graph of several calls in a row.
+
+    `call` has run before, so that it is compiled.
 
     A capture that fails may spoil the next one, so it is found out before whether the call reads on
     the host, which no capture allows.

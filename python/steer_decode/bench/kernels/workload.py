@@ -1,4 +1,7 @@
-"""What one case calls: its inputs, our op, and what the peers do for the same purpose."""
+"""What one case calls.
+
+Its inputs, our op, and what the peers do for the same purpose.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,10 @@ PEERS: dict[str, tuple[str, ...]] = {
 
 
 class Workload(NamedTuple):
-    """Calls by name, ours under `OURS`; bytes that ours has to move; how to undo a sample."""
+    """Calls by name, ours under `OURS`.
+
+    Also the bytes that ours has to move, and how to undo a sample.
+    """
 
     calls: dict[str, Call]
     bytes: int

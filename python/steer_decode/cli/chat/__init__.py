@@ -1,4 +1,7 @@
-"""``steer chat``: a conversation in which both models keep what they have read."""
+"""``steer chat``: a conversation whose models keep their caches.
+
+What they have read they need not read again.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,9 @@ def chat(
         typer.Option("--log", help="Append each answer with its trace, as a line of JSON."),
     ] = None,
 ) -> None:
-    """Talk with a small and a large model, which keep what they have read between turns.
+    """Talk with a small and a large model.
+
+    Both keep what they have read between turns.
 
     Each answer is written in the colours of its writers, as it comes. Lines that begin with `/`
     are commands; `/help` lists them. Ctrl-C stops an answer, Ctrl-D leaves. From a pipe, each line

@@ -1,4 +1,4 @@
-"""What a line that begins with ``/`` does in ``steer chat``."""
+"""The commands of ``steer chat``: lines that begin with ``/``."""
 
 from __future__ import annotations
 

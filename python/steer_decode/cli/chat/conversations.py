@@ -1,4 +1,6 @@
-"""A chat: what was said, how each answer came about, and what the models are told next.
+"""A chat: its turns, and what the models read next.
+
+What was said is kept, and how each answer came about.
 
 It knows no terminal; ``steer chat`` shows it.
 """
@@ -94,7 +96,9 @@ class Chat:
         return self.turns[-1][1] if self.turns else None
 
     def ask(self, question: str) -> Turn:
-        """Begins to answer; :meth:`keep` takes the answer up, finished or not.
+        """Begin to answer.
+
+        :meth:`keep` takes the answer up, finished or not.
 
         Raises:
             SteerError: as :meth:`Session.stream`; the conversation is then as it was.
@@ -114,7 +118,10 @@ class Chat:
     def keep(
         self, question: str, turn: Turn, correct: bool | None = None, problem: str | None = None
     ) -> Answer | None:
-        """Takes up what ``turn`` has written; None, and the question forgotten, if nothing."""
+        """Take up what ``turn`` has written.
+
+        If it is nothing, None comes back and the question is forgotten.
+        """
         turn.close()
         output = turn.output
         if not output.token_ids:
@@ -147,20 +154,28 @@ class Chat:
         self.session.router = Router(self.session.router.pair, policy)
 
     def recover(self) -> None:
-        """Leaves the conversation as it was before an error, whatever the error left half done.
+        """Restore the conversation as it was before an error.
+
+        Whatever the error left half done is gone.
 
         The caches go: what was said so far is read anew at the next question.
         """
         self.session = Session(self.session.router)
 
     def reset(self) -> None:
-        """Begins a new conversation; :attr:`turns` keeps the answers of the old one."""
+        """Begin a new conversation.
+
+        :attr:`turns` keeps the answers of the old one.
+        """
         self.session.reset()
         self.messages = self._opening()
         self._conversation += 1
 
     def document(self) -> str:
-        """All that was said, each answer with its trace, as one JSON document."""
+        """All that was said, as one JSON document.
+
+        Each answer has its trace.
+        """
         data = {
             "version": VERSION,
             "system": self._system,
@@ -170,7 +185,7 @@ class Chat:
         return dump(data, indent=1)
 
     def line(self) -> str:
-        """The last answer with its trace, as one line of JSON."""
+        """The last answer and its trace, as a JSON line."""
         data = _turn(*self.turns[-1])
         return dump(data)
 
@@ -207,7 +222,7 @@ def _has_template(pair: Pair, chat: bool | None, arguments: Mapping[str, Any] | 
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Finds an option out of its range before an answer is begun.
+    """Check that options are in range, before an answer begins.
 
     Raises:
         SteerError: naming it.

@@ -1,4 +1,7 @@
-"""The loop of ``steer chat``: reads a line, answers it or obeys it, and goes on."""
+"""The loop of ``steer chat``.
+
+It reads a line, answers it or obeys it, and goes on.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,9 @@ class Room:
         self._commands = Commands(self)
 
     def run(self) -> int:
-        """Talks until the input ends; exit status 2 if a line from a pipe was refused.
+        """Talk until the input ends.
+
+        Exit status 2 if a line from a pipe was refused.
 
         Nothing that is typed ends the chat but a command to leave.
         """
@@ -95,12 +100,18 @@ class Room:
         return 2 if self._failed and not self._interactive else 0
 
     def say(self, *parts: Any, style: str = "") -> None:
-        """Shows an answer to a command; model output in it is plain text."""
+        """Show an answer to a command.
+
+        Model output in it is plain text.
+        """
         for part in parts:
             self.screen.print(Text(part) if isinstance(part, str) else part, style=style)
 
     def complain(self, message: str) -> None:
-        """One sentence about what cannot be done; the chat goes on."""
+        """Say in one sentence what cannot be done.
+
+        The chat goes on.
+        """
         self._failed = True
         if self._interactive:
             self.say(Text(f"steer: {one_line(message)}", style="yellow"))

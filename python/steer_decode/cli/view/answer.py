@@ -1,4 +1,7 @@
-"""A finished answer for the eye: its steps, its costs, and either model alone beside it."""
+"""A finished answer for the eye.
+
+Its steps, its costs, and either model alone beside it.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +95,10 @@ def summary(answer: Answer) -> RenderableType:
 
 
 def comparison(answer: Answer, alone: dict[Writer, Answer]) -> RenderableType:
-    """The routed answer beside either model alone; ratios are to the large model alone."""
+    """The routed answer beside either model alone.
+
+    Ratios are to the large model alone.
+    """
     columns = [("routed", answer), *((f"{w} alone", alone[w]) for w in WRITERS if w in alone)]
     table = Table(box=None, padding=(0, 3, 0, 1), header_style="dim", pad_edge=False)
     table.add_column("")
@@ -134,7 +140,10 @@ def svg(answer: Answer, alone: dict[Writer, Answer] | None = None, width: int = 
 
 
 def page(answer: Answer, alone: dict[Writer, Answer] | None = None) -> list[RenderableType]:
-    """Everything there is to show of a finished answer, from top to bottom."""
+    """All there is to show of a finished answer.
+
+    From top to bottom.
+    """
     trace = answer.output.trace
     parts = [title(answer), "", TraceView.of(trace).steps(trace), "", summary(answer)]
     return [*parts, "", comparison(answer, alone)] if alone else parts

@@ -1,4 +1,6 @@
-"""A chat for the eye: an answer in the colours of its writers while it is written.
+"""A chat for the eye, in its writers' colours.
+
+An answer is shown while it is written.
 
 The colours are those of the trace. Where there are none, each step begins with S or L.
 """
@@ -19,7 +21,9 @@ from .trace import COLOUR, MARK
 
 
 class AnswerPrinter:
-    """Writes tokens as they come; a step that is taken back is struck through where it stands.
+    """A printer of tokens as they come.
+
+    A step that is taken back is struck through where it stands.
 
     Line breaks wait until more text follows, so that an answer ends where its text does.
     """
@@ -45,7 +49,10 @@ class AnswerPrinter:
             self._step, self._text = None, ""
 
     def finish(self) -> None:
-        """Goes to the next line, whether the answer is complete or not."""
+        """Go to the next line.
+
+        The answer may be complete or not.
+        """
         if self._begun:
             self._console.print()
 
@@ -108,7 +115,10 @@ class AnswerPrinter:
 
 
 def status(answer: Answer, turn: Turn, remembers: bool) -> Text:
-    """One line on how an answer came about and what it cost."""
+    """One line on an answer and what it cost.
+
+    It says how the answer came about.
+    """
     cost, tokens = answer.output.cost, len(answer.output.token_ids)
     line = Text()
     if answer.correct is not None:

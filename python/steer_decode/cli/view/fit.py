@@ -1,4 +1,6 @@
-"""A fit for the eye: the verdict, what is in the way, the two models side by side, their costs.
+"""A fit of two models for the eye.
+
+The verdict, what is in the way, the two side by side, their costs.
 
 Names, tokens and messages come from model folders. They are shown as text that is no markup, with
 control characters made visible.
@@ -78,7 +80,7 @@ def _costs(fit: Fit) -> Table:
 
 
 def saving(cost: BreakEven) -> str:
-    """What else must hold for routing to save anything, by a cost."""
+    """What else routing needs to save anything, by cost."""
     if not cost.share:
         return "a token of the small model costs as much"
     if cost.cost == "papers":

@@ -1,4 +1,7 @@
-"""Consoles on standard output and standard error; what they are given is shown, not obeyed."""
+"""Consoles on standard output and standard error.
+
+What they are given is shown, not obeyed.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ from ...util.progress import Lines
 
 
 def console(stderr: bool = False) -> SafeConsole:
-    """A console; where its width cannot be known it is 100 columns."""
+    """A console of rich, 100 columns wide by default.
+
+    The default serves where its width cannot be known.
+    """
     screen = SafeConsole(stderr=stderr)
     if not screen.is_terminal and "COLUMNS" not in os.environ:
         screen.width = 100
@@ -29,7 +35,10 @@ def console(stderr: bool = False) -> SafeConsole:
 
 
 def lines(what: str, total: int | None = None, bound: str = "") -> Lines:
-    """For work that has no bar: lines where standard error is no terminal, and else no word."""
+    """Lines for work that has no bar.
+
+    They come where standard error is no terminal; else nothing is said.
+    """
     made = Lines(what, say=(lambda _: None) if console(stderr=True).is_terminal else None)
     if total is not None:
         made.expect(total, bound)
@@ -37,7 +46,9 @@ def lines(what: str, total: int | None = None, bound: str = "") -> Lines:
 
 
 class Bar:
-    """A progress bar with the time left, on standard error; where that is no terminal, lines.
+    """A progress bar with the time left, on standard error.
+
+    Where that is no terminal, lines.
 
     A context manager; see :class:`Lines`, whose methods it has.
     """

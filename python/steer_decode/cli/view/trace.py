@@ -1,4 +1,6 @@
-"""Steps for the eye: each in the colour of its writer, beside it what was measured.
+"""Steps for the eye, each in its writer's colour.
+
+Beside it stands what was measured.
 
 The letters S and L say the same as the colours, for those who do not see them. Model output is
 only ever shown as plain text: it is not read as markup, and control characters are made visible.
@@ -36,7 +38,10 @@ class _Column(NamedTuple):
     digits: int = 2
 
     def figure(self, step: Step) -> str:
-        """What the column shows of a step: never more than fits, never a figure cut off."""
+        """What the column shows of a step.
+
+        Never more than fits, never a figure cut off.
+        """
         value = self.read(step)
         if value is None or not math.isfinite(value):
             return ""
@@ -49,7 +54,9 @@ class _Column(NamedTuple):
 
 
 class TraceView:
-    """Lays out steps in columns that line up from one step to the next.
+    """Steps laid out in columns.
+
+    They line up from one step to the next.
 
     Args:
         signal: name of the signal whose mean is a step's score.
@@ -67,7 +74,10 @@ class TraceView:
 
     @classmethod
     def of(cls, source: Trace | Policy) -> TraceView:
-        """The columns that a finished trace has values for, or that a policy will fill."""
+        """The columns of a finished trace, or of a policy.
+
+        Those that the trace has values for, or that the policy will fill.
+        """
         if isinstance(source, Policy):
             # What is shown as it goes is one answer, which is no cohort to fit a mixture to.
             posterior = source.has_posterior and not source.in_rounds
@@ -93,7 +103,10 @@ class TraceView:
         return Constrain(grid, WIDTH)
 
     def step(self, step: Step, *, open_: bool = False) -> RenderableType:
-        """One step; an open one has no figures yet, a discarded one is struck through."""
+        """One step, laid out.
+
+        An open one has no figures yet, a discarded one is struck through.
+        """
         style = COLOUR[step.writer]
         body = self._body(step)
         if open_:
@@ -126,7 +139,10 @@ class TraceView:
         return body[len(body.plain) - len(body.plain.lstrip()) :]
 
     def hand_over(self, writer: Writer, prefilled: int) -> Text:
-        """A line that says who takes over, and what that model has to read first."""
+        """A line that says who takes over.
+
+        And what that model has to read first.
+        """
         line = Text(_INDENT, style="dim")
         line.append(f"→ {writer} model", style=f"not dim {COLOUR[writer]}")
         return line.append(f" takes over, reads {count(prefilled, 'token')}")
@@ -144,7 +160,10 @@ class TraceView:
 
 
 class TracePrinter:
-    """Shows a stream as it goes: whole steps are printed, the open one is redrawn in place."""
+    """A printer of a stream as it goes.
+
+    Whole steps are printed, the open one is redrawn in place.
+    """
 
     def __init__(self, console: Console, view: TraceView) -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""Mathematics: a chain of operations on whole numbers from 0 to 49.
+"""Mathematics: chains of operations on numbers from 0 to 49.
 
     Compute 5 *6 +6 -3 ?        30 = 5 *6 / 36 = 30 +6 / 33 = 36 -3 / answer 33
 
@@ -32,7 +32,10 @@ OPERATIONS = tuple(
 
 
 def apply(value: int, operation: str) -> int | None:
-    """The result of one operation, or None where it is no whole number from 0 to 49."""
+    """The result of one operation.
+
+    None where it is no whole number from 0 to 49.
+    """
     sign, n = operation[0], int(operation[1:])
     if sign == "/":
         return value // n if value and value % n == 0 else None
@@ -43,7 +46,10 @@ def apply(value: int, operation: str) -> int | None:
 
 
 def difficulty_of(value: int, operation: str) -> int | None:
-    """The difficulty class of `operation` on `value`; None for terms that are never asked."""
+    """The difficulty class of `operation` on `value`.
+
+    None for terms that are never asked.
+    """
     sign, n = operation[0], int(operation[1:])
     if sign in "*/":
         return 5
@@ -65,7 +71,10 @@ def _choices(value: int, difficulty: int) -> tuple[tuple[str, int], ...]:
 
 
 def draw(rng: random.Random, difficulty: int, steps: int) -> tuple[str, str]:
-    """A random (prompt, solution) with exactly `steps` operations of one difficulty."""
+    """A random (prompt, solution) of one difficulty.
+
+    It has exactly `steps` operations.
+    """
     while True:
         value = rng.randint(1, LARGEST_VALUE)
         prompt, lines = ["Compute", str(value)], []
@@ -83,7 +92,7 @@ def draw(rng: random.Random, difficulty: int, steps: int) -> tuple[str, str]:
 
 
 def grade(prompt: str, completion: str) -> bool:
-    """True when the completion's answer is the value of the chain in the prompt."""
+    """Whether the answer is the value of the prompt's chain."""
     _, start, *operations, _ = prompt.split()
     value: int | None = int(start)
     for operation in operations:

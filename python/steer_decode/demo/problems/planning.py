@@ -1,4 +1,6 @@
-"""Planning: a way on a 5 by 5 grid around walls that the prompt lists.
+"""Planning: a way on a grid around walls.
+
+The grid is 5 by 5, and the prompt lists the walls.
 
     Route a1 to c2 walls b1 ?
     a2 = a1 south [2] / b2 = a2 east [1] / c2 = b2 east [0] / answer c2
@@ -49,7 +51,10 @@ NEIGHBOURS = _make_neighbours()  # NEIGHBOURS[cell] = ((move, next cell), ...), 
 
 
 def distances_to(goal: int, walls: frozenset[int] | set[int]) -> list[int]:
-    """Moves from every cell to `goal`, -1 where there is no way; cells are 0..24."""
+    """Moves from every cell to `goal`.
+
+    Cells are 0..24; -1 where there is no way.
+    """
     distance = [-1] * (SIZE * SIZE)
     distance[goal] = 0
     queue = deque([goal])
@@ -67,7 +72,10 @@ def _direct(start: int, goal: int) -> int:
 
 
 def draw(rng: random.Random, difficulty: int, steps: int) -> tuple[str, str]:
-    """A random (prompt, solution) whose shortest way has exactly `steps` moves."""
+    """A random (prompt, solution) of exactly `steps` moves.
+
+    The shortest way has as many.
+    """
     detour = difficulty >= _DETOUR_FROM and steps >= 4  # fewer moves leave no room for one
     while True:
         goal, *walls = rng.sample(range(SIZE * SIZE), _WALLS[difficulty] + 1)
@@ -94,7 +102,7 @@ def draw(rng: random.Random, difficulty: int, steps: int) -> tuple[str, str]:
 
 
 def grade(prompt: str, completion: str) -> bool:
-    """True when the steps are a way from start to goal that keeps off the walls.
+    """Whether the steps lead to the goal past all walls.
 
     A step is right when it starts where the last one ended, its move leads to the cell that it
     names, and that cell is free; the number in brackets is not looked at.

@@ -1,4 +1,4 @@
-"""What a problem is, and how problems are divided into training, calibration and test.
+"""A problem, and its split: training, calibration or test.
 
 The split is a property of the prompt: a hash of its text puts it into one of ten buckets, of
 which one is test, one is calibration and the rest are training. A prompt that is held out can
@@ -21,7 +21,9 @@ _HELD_OUT = {0: "test", 1: "calibration"}
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: `prompt` is the exact text to tokenise, `solution` the reference completion.
+    """One problem.
+
+    `prompt` is the exact text to tokenise, `solution` the reference completion.
 
     The steps of `solution` are joined by "\\n\\n" and the last one is the answer step. `index`
     is the position in the stream of its domain and split (-1 for a problem made for training).
@@ -40,13 +42,19 @@ class Problem:
 
 
 def split_of(prompt: str) -> str:
-    """The split to which a prompt belongs: 80 % train, 10 % calibration, 10 % test."""
+    """The split to which a prompt belongs.
+
+    80 % train, 10 % calibration, 10 % test.
+    """
     digest = hashlib.sha256(prompt.encode()).digest()
     return _HELD_OUT.get(int.from_bytes(digest[:8], "big") % _BUCKETS, "train")
 
 
 def answer_word(completion: str) -> str | None:
-    """The word after the first "answer", or None where there is none."""
+    """The word after the first "answer".
+
+    None where there is none.
+    """
     words = completion.split()
     for word, following in itertools.pairwise(words):
         if word == "answer":

@@ -51,13 +51,16 @@ FACTS = _make_facts()
 
 
 def relations_of(difficulty: int) -> tuple[str, ...]:
-    """The relations that a problem of this difficulty uses in every hop."""
+    """The relations of this difficulty, used in every hop."""
     share = len(RELATIONS) // len(DIFFICULTIES)
     return RELATIONS[(difficulty - 1) * share : difficulty * share]
 
 
 def draw(rng: random.Random, difficulty: int, steps: int) -> tuple[str, str]:
-    """A random (prompt, solution) with exactly `steps` hops of one difficulty."""
+    """A random (prompt, solution) of one difficulty.
+
+    It has exactly `steps` hops.
+    """
     name = rng.choice(NAMES)
     prompt, lines = ["Who", "is", name], []
     for _ in range(steps):
@@ -70,7 +73,7 @@ def draw(rng: random.Random, difficulty: int, steps: int) -> tuple[str, str]:
 
 
 def grade(prompt: str, completion: str) -> bool:
-    """True when the completion's answer is the person whom the facts lead to."""
+    """Whether the answer is whom the facts lead to."""
     _, _, name, *relations, _ = prompt.split()
     for relation in relations:
         name = FACTS[name, relation]

@@ -1,4 +1,7 @@
-"""Greedy answers in bulk: prompts of equal length together, one KV cache a group."""
+"""Greedy answers in bulk.
+
+Prompts of equal length run together, with one KV cache a group.
+"""
 
 from __future__ import annotations
 

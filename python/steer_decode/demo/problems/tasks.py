@@ -1,4 +1,7 @@
-"""The three domains behind one face: `problems`, `grade`, and `draw` for training."""
+"""The three domains behind one face.
+
+`problems`, `grade`, and `draw` for training.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ def _task(domain: str) -> ModuleType:
 def draw(
     domain: str, rng: random.Random, difficulty: int, steps: int | None = None
 ) -> tuple[str, str]:
-    """One random (prompt, solution) of any split; `steps` as in the test problems unless given."""
+    """One random (prompt, solution) of any split.
+
+    `steps` are as in the test problems unless given.
+    """
     task = _task(domain)
     return task.draw(rng, difficulty, rng.randint(*task.STEPS) if steps is None else steps)
 
@@ -34,7 +40,7 @@ def draw(
 def draw_training(
     domain: str, rng: random.Random, difficulty: int, steps: int | None = None
 ) -> tuple[str, str]:
-    """Like `draw`, but never a prompt of the calibration or test split."""
+    """Like `draw`, but only prompts of the training split."""
     while True:
         prompt, solution = draw(domain, rng, difficulty, steps)
         if split_of(prompt) == "train":
@@ -63,7 +69,9 @@ def _stream(domain: str, split: str, difficulty: int) -> Iterator[Problem]:
 def problems(
     domain: str, n: int, split: str = "test", difficulty: int | None = None
 ) -> list[Problem]:
-    """The first `n` problems of a split, difficulties 1 to 5 in turn, or of one difficulty.
+    """The first `n` problems of a split.
+
+    Difficulties are 1 to 5 in turn, or all the one that is given.
 
     Problem i is the same whatever `n` is, and no prompt occurs twice or in two splits.
     Raises ValueError for an unknown domain, split or difficulty, and for an n below 0 or beyond
@@ -82,7 +90,9 @@ def problems(
 
 
 def grade(problem: Problem, completion: str) -> bool:
-    """True when `completion` (text after the prompt) solves `problem`; garbage is just False.
+    """Whether `completion` solves `problem`; garbage does not.
+
+    It is the text after the prompt.
 
     Mathematics and QA: the word after the first "answer" is right. Planning: the steps are any
     way from start to goal that keeps off the walls. Text after an end token is not read.

@@ -1,4 +1,4 @@
-"""Batches of training problems: what is drawn, and how it is laid out.
+"""Batches of training problems: what is drawn, how laid out.
 
 The batch of step s depends on the seed, on s and on the weights alone, so a resumed run draws
 what an uninterrupted one would have drawn.
@@ -23,7 +23,9 @@ _SHORT_STEPS = (1, 2)
 
 @dataclass(frozen=True)
 class Chunk:
-    """Sequences for one forward pass, right-padded to the longest: (sequences, length) int64.
+    """Sequences for one forward pass, (sequences, length) int64.
+
+    They are right-padded to the longest.
 
     `labels[i, t]` is the token to be predicted at position t, IGNORED in prompt and padding.
     `decisions` marks the positions whose label is the first token of a step, and `cells[i]` is
@@ -72,7 +74,9 @@ def _collate(encode: Encoder, group: list[_Sequence]) -> Chunk:
 def make_batch(
     encode: Encoder, seed: str, weights: list[float], short_share: float, size: int, chunk: int
 ) -> list[Chunk]:
-    """`size` sequences in chunks of at most `chunk`, sequences of like length together.
+    """`size` sequences in chunks of at most `chunk`.
+
+    Sequences of like length are together.
 
     `weights` gives the relative frequency of each of CELLS; `short_share` is the share of
     problems with one or two steps.

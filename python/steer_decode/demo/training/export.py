@@ -1,4 +1,4 @@
-"""Writing a model folder that transformers 4.57 and 5, and vLLM, can load."""
+"""Model folders for transformers 4.57 and 5, and vLLM."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def _both_spellings(path: Path) -> None:
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
-    """Write weights (bf16), configuration and tokenizer to `folder`, each file in one move."""
+    """Write weights (bf16), configuration and tokenizer to `folder`.
+
+    Each file appears in one move.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config
     shipped = copy.deepcopy(model).to(torch.bfloat16)

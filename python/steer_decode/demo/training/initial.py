@@ -16,7 +16,10 @@ from .tokenizer import vocabulary
 
 
 def parts(word: str) -> list[str]:
-    """The parts of a word, none for one that stands for itself."""
+    """The parts of a word.
+
+    None for one that stands for itself.
+    """
     if word in mathematics.VALUES:
         return [f"tens {int(word) // 10}", f"units {int(word) % 10}"]
     if word in mathematics.OPERATIONS:
@@ -28,7 +31,10 @@ def parts(word: str) -> list[str]:
 
 
 def initial_embeddings(width: int, std: float) -> torch.Tensor:
-    """(words, width) float32 of standard deviation `std`, drawn from torch's generator."""
+    """Initial embeddings, (words, width) float32.
+
+    Of standard deviation `std`, drawn from torch's generator.
+    """
     words = vocabulary()
     own = torch.randn(len(words), width)
     names = sorted({part for word in words for part in parts(word)})

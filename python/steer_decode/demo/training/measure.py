@@ -22,7 +22,10 @@ from ..problems.tasks import DOMAINS, grade, problems
 
 
 def first_wrong_step(reference: list[str], written: list[str]) -> int | None:
-    """The index of the first step that differs from the reference; None where none does."""
+    """The index of the first step unlike the reference's.
+
+    None where none differs.
+    """
     for i, step in enumerate(reference):
         if i >= len(written) or written[i] != step:
             return i
@@ -65,7 +68,10 @@ def measure(folder: Path, n: int, split: str, dtype: torch.dtype) -> dict[str, A
 
 
 def table(reports: dict[str, dict[str, Any]]) -> str:
-    """The reports, by model name, as one Markdown table of accuracies."""
+    """The reports as one Markdown table of accuracies.
+
+    They come by model name.
+    """
     lines = [
         "| model | parameters | domain | all | d=1 | d=2 | d=3 | d=4 | d=5 |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -99,7 +105,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 2 for an argument that cannot be, with one sentence on stderr."""
+    """Run the command.
+
+    It returns 2 for an argument that cannot be, with one sentence on stderr.
+    """
     args = _parser().parse_args(argv)
     if args.n < 1:
         print(f"--n {args.n} must be 1 or more.", file=sys.stderr)

@@ -1,4 +1,6 @@
-"""What the two models look like and how each is trained: every number that may be turned.
+"""The two models, and how each is trained.
+
+Every number that may be turned is here.
 
 Both are Llama models with a head size of 32 (vLLM takes 32 and 64) and tied embeddings. The
 large model sees every problem, most often those that it still gets wrong. The small model sees

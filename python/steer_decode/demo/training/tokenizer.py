@@ -76,7 +76,10 @@ def build() -> PreTrainedTokenizerFast:
 
 
 class Encoder:
-    """text -> ids by dictionary; what `build()` does, at the speed that training needs."""
+    """Text to ids by dictionary, fast enough for training.
+
+    It does what `build()` does.
+    """
 
     def __init__(self) -> None:
         self._ids = {word: i for i, word in enumerate(vocabulary())}
@@ -90,7 +93,9 @@ class Encoder:
 
 
 def save(folder: Path) -> None:
-    """Write the tokenizer's files into `folder`, under a class that every release can load.
+    """Write the tokenizer's files into `folder`.
+
+    Their class is one that every release can load.
 
     AutoTokenizer would otherwise take the class from the model type and garble the words.
     """

@@ -30,7 +30,9 @@ _SAMPLE = 40  # calibration problems a domain in a progress check
 
 
 class Trainer:
-    """The state of one run: model, optimiser, step, and the running error by cell.
+    """The state of one run.
+
+    Model, optimiser, step, and the running error by cell.
 
     One optimiser step splits its batch into chunks and works on `threads` of them at a time,
     each on one core; for matrices this small that beats threads inside each operator. The
@@ -59,7 +61,10 @@ class Trainer:
         self.pool = ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1))
 
     def learning_rate(self) -> float:
-        """Linear warm-up, then a cosine down to `final_rate` of the peak."""
+        """Learning rate: linear warm-up, then a cosine.
+
+        It goes down to `final_rate` of the peak.
+        """
         r = self.recipe
         if self.step < r.warm_up:
             return r.learning_rate * (self.step + 1) / r.warm_up
@@ -69,7 +74,10 @@ class Trainer:
         )
 
     def weights(self) -> list[float]:
-        """The frequency of each cell: the recipe's, or what the model still gets wrong."""
+        """The frequency of each cell.
+
+        The recipe's, or what the model still gets wrong.
+        """
         fixed = self.recipe.weights
         if fixed is None:
             # Easy problems first: difficulty 5 rises from a fifth of its weight to all of it.
@@ -117,7 +125,10 @@ class Trainer:
         return sum(loss for loss, _, _ in results) / tokens
 
     def save(self, path: Path) -> None:
-        """Write the whole state through a temporary file, so that `path` is always complete."""
+        """Write the whole state.
+
+        It goes through a temporary file, so that `path` is always complete.
+        """
         state = {
             "recipe": dataclasses.asdict(self.recipe),
             "seed": self.seed,
@@ -132,7 +143,10 @@ class Trainer:
         os.replace(scratch, path)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint; ValueError where it is of another seed or another shape."""
+        """Go on from a checkpoint.
+
+        ValueError where it is of another seed or another shape.
+        """
         state = torch.load(path, weights_only=True)
         shape = ("layers", "width", "heads", "inner")
         mine = dataclasses.asdict(self.recipe)
@@ -167,7 +181,10 @@ def _sample_accuracy(trainer: Trainer) -> str:
 
 
 def train(recipe: Recipe, out: Path, seed: int, threads: int, fresh: bool, save_every: int) -> None:
-    """Train one model and write it to `out`/<name>; prints progress as it goes."""
+    """Train one model and write it to `out`/<name>.
+
+    Prints progress as it goes.
+    """
     checkpoint = out / f"{recipe.name}.checkpoint.pt"
     trainer = Trainer(recipe, seed, threads)
     if checkpoint.exists() and not fresh:
@@ -218,7 +235,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 2 for an argument that cannot be, with one sentence on stderr."""
+    """Run the command.
+
+    It returns 2 for an argument that cannot be, with one sentence on stderr.
+    """
     args = _parser().parse_args(argv)
     for name in ("threads", "steps", "save_every"):
         value = getattr(args, name)

@@ -1,1 +1,4 @@
-"""Query cascades over recorded answers: what they would have reached, at every threshold."""
+"""Query cascades over recorded answers, without a run.
+
+What they would have reached, at every threshold.
+"""

@@ -1,4 +1,4 @@
-"""What query cascades would have reached, from recorded answers of either model alone.
+"""Query cascades from recorded answers of either model alone.
 
 A cascade lets the small model answer, and has the large one answer from the beginning where the
 small one was not sure (`corea`, policies/corea.py). Nothing that the small model wrote is seen by
@@ -43,7 +43,9 @@ EXACT = (AlwaysSmall.name, AlwaysLarge.name, QueryCascade.name)
 
 @dataclass(frozen=True)
 class Recorded:
-    """Answers of either model alone to the same questions; arrays have one entry an answer, [A].
+    """Answers of either model alone to the same questions.
+
+    Arrays have one entry an answer, [A].
 
     Attributes:
         names: domain and problem of each answer.
@@ -79,7 +81,10 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A cascade on the recorded answers, [A] each: what it would have been and cost."""
+    """A cascade on the recorded answers, [A] each.
+
+    What it would have answered, and what it would have cost.
+    """
 
     sent: NDArray[np.bool_]
     right: Array
@@ -112,7 +117,9 @@ def cascade(recorded: Recorded, signal: str, over: str, threshold: float) -> Out
 
 
 def threshold_for(recorded: Recorded, signal: str, over: str, share: float) -> float:
-    """The threshold that sends nearest to ``share`` of all answers, in the signal's own unit.
+    """The threshold that sends nearest to ``share`` of all answers.
+
+    It is in the signal's own unit.
 
     It lies halfway between two confidences that occur, so that rounding decides nothing; equal
     ones go together. Infinite where all or none are to be sent.
@@ -223,7 +230,10 @@ def _confidences(rows: Sequence[Row], signal: str, over: str) -> Array:
 
 
 def needs_a_run(folder: Path) -> str:
-    """Which routers cannot be replayed, why, and what to do, in words."""
+    """Which routers cannot be replayed, in words.
+
+    Says why, and what to do.
+    """
     rest = ", ".join(name for name in POLICIES if name not in EXACT)
     return (
         f"Not replayed: {rest}. They hand over inside an answer, and from the first hand-over on "

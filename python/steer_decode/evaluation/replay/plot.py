@@ -1,4 +1,7 @@
-"""Replayed cascades as a picture: accuracy against cost, one panel for each way to sum up."""
+"""Replayed cascades as a picture of accuracy against cost.
+
+There is one panel for each way to sum up.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Replayed cascades over a range of thresholds, beside the random mix, with intervals."""
+"""Replayed cascades at many thresholds, with intervals.
+
+The random mix stands beside them.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """All thresholds of one signal and one way to sum an answer's steps up."""
+    """All thresholds of one signal and one way to sum.
+
+    What is summed up are an answer's steps.
+    """
 
     signal: str
     over: str
@@ -72,14 +78,19 @@ class Sweep:
 
     @property
     def exact(self) -> list[str]:
-        """Costs that a run of the same cascade would have to the last digit."""
+        """Costs that a run would have to the last digit.
+
+        The run is one of the same cascade.
+        """
         return ["flops_paper", *(EXACT_ALONE if self.cohort == 1 else ())]
 
 
 def sweep(
     recorded: Recorded, shares: Sequence[float] = SHARES, resamples: int = RESAMPLES
 ) -> Sweep:
-    """Replays all built-in signals, all ways to sum up, at the thresholds that send ``shares``.
+    """Replay all signals and ways to sum at many thresholds.
+
+    The signals are those that are built in, the thresholds those that send ``shares``.
 
     Thresholds are fixed before problems are resampled for the intervals; the seeds of a problem
     stay together.
@@ -123,7 +134,10 @@ class _Means:
         self._costs = {w: {c: self.of(recorded.costs[w][c]) for c in COSTS} for w in WRITERS}
 
     def of(self, values: Array) -> Array:
-        """The mean of ``values`` [A], the seeds of a problem averaged first."""
+        """The mean of ``values`` [A].
+
+        The seeds of a problem are averaged first.
+        """
         by_problem = np.bincount(self._at, values) / self._count
         return self._boot.ratio(by_problem, self._ones)
 
@@ -160,7 +174,7 @@ class _Means:
 
 
 def markdown(found: Sweep, note: str) -> str:
-    """A table with a line for each signal and way to sum up."""
+    """A table with a line for each signal and summary."""
     lines = [
         f"### {found.problems} problems, {found.answers} answers of either model, no new run",
         "",
@@ -203,7 +217,10 @@ def markdown(found: Sweep, note: str) -> str:
 
 
 def to_dict(found: Sweep) -> dict[str, Any]:
-    """Plain data; intervals are [value, low, high], None where there is none."""
+    """The sweep as plain data.
+
+    Intervals are [value, low, high], None where there is none.
+    """
     curves = [
         {
             "signal": curve.signal,

@@ -1,4 +1,7 @@
-"""One page from the results of evaluations: accuracy against cost, chance, confidence, answers."""
+"""One page from the results of evaluations.
+
+Accuracy against cost, chance, confidence, and answers to read.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ _ROUTERS = 6
 
 
 def check_packages() -> None:
-    """
+    """Check that the packages of a report are there.
+
     Raises:
         SteerError: matplotlib or jinja2 is missing.
     """
@@ -49,7 +53,10 @@ class Report:
     numbers: Sequence[dict[str, Any]]
 
     def write(self, path: Path, figures: Path | None = None) -> None:
-        """Writes the page; and into the folder ``figures`` every picture and routers.json."""
+        """Write the page, and pictures if there is a folder.
+
+        The folder ``figures`` gets every picture and routers.json.
+        """
         if figures is not None:
             for picture in self.pictures:
                 picture.save(figures)

@@ -1,4 +1,4 @@
-"""One figure for a family of routers: the area under its accuracy-cost curve.
+"""The area under a family's accuracy-cost curve.
 
 A family is one router at several settings of its knob; its curve is that of ``util.curve``. It is
 taken anew in each resample of the bootstrap, the same resamples for all families, so that
@@ -79,7 +79,9 @@ def _without_knob(name: str) -> str:
 def measure_areas(
     results: Results, costs: Mapping[str, Array], accuracy: Array, problems: int
 ) -> Areas | None:
-    """Areas of all families, or None without both models alone or without a family.
+    """Measure the areas of all families.
+
+    None without both models alone or without a family.
 
     Args:
         results: whose routers are the columns.

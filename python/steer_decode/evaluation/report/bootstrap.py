@@ -1,4 +1,6 @@
-"""Intervals: the bootstrap over problems, and Wilson's where that cannot see.
+"""Intervals: a bootstrap over problems, and Wilson's.
+
+Wilson's serves where the bootstrap cannot see.
 
 A resample draws as many problems of each domain as there are, with replacement. All routers see
 the same draw, so that their differences are paired, and the seeds of a problem stay together.
@@ -32,7 +34,9 @@ class Interval(NamedTuple):
 
 
 class Bootstrap:
-    """Sums over resampled problems, the same resamples for everything that is summed.
+    """Sums over resampled problems.
+
+    Everything that is summed sees the same resamples.
 
     Args:
         domains: the domain of each problem.
@@ -53,7 +57,10 @@ class Bootstrap:
         self._domains = list(domains)
 
     def sums(self, values: Array) -> Array:
-        """[1 + resamples, ...] from [problems, ...]; the first row is that of the problems."""
+        """Sums [1 + resamples, ...] from [problems, ...].
+
+        The first row is that of the problems themselves.
+        """
         flat = values.reshape(len(values), -1)
         parts = [flat.sum(0, keepdims=True)]
         for start in range(0, len(self._counts), _CHUNK):
@@ -61,7 +68,10 @@ class Bootstrap:
         return np.concatenate(parts).reshape(-1, *values.shape[1:])
 
     def ratio(self, numerator: Array, denominator: Array) -> Array:
-        """Sum over sum, likewise; NaN where a resample has nothing below the line."""
+        """Sum over sum, [1 + resamples, ...].
+
+        It is NaN where a resample has nothing below the line.
+        """
         above, below = np.broadcast_arrays(self.sums(numerator), self.sums(denominator))
         return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
 
@@ -72,7 +82,10 @@ class Bootstrap:
 
 
 def interval(samples: Array) -> Interval:
-    """Of one figure, from [1 + resamples]: the percentile interval; NaNs are left out."""
+    """The percentile interval of one figure, from [1 + resamples].
+
+    NaNs are left out.
+    """
     rest = samples[1:][np.isfinite(samples[1:])]
     if not np.isfinite(samples[0]) or not len(rest):
         return Interval(float("nan"), float("nan"), float("nan"))
@@ -86,7 +99,10 @@ def intervals(samples: Array) -> list[Interval]:
 
 
 def difference(samples: Array, problems: int) -> Interval:
-    """Of a difference of shares; where no resample differs, what so many problems leave open."""
+    """The interval of a difference of shares.
+
+    Where no resample differs, it is what so many problems leave open.
+    """
     found = interval(samples)
     if _flat(found):
         reach = unseen(problems)
@@ -95,7 +111,10 @@ def difference(samples: Array, problems: int) -> Interval:
 
 
 def mean_share(samples: Array, problems: int) -> Interval:
-    """Of a mean of shares; where no resample differs, Wilson's of as many problems."""
+    """The interval of a mean of shares.
+
+    Where no resample differs, it is Wilson's of as many problems.
+    """
     found = interval(samples)
     if _flat(found):
         low, high = wilson(min(max(found.value, 0.0), 1.0), problems)

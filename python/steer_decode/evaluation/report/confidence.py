@@ -1,4 +1,7 @@
-"""Scores of right and wrong steps, and how often a step of a given confidence is right."""
+"""Confidence of steps beside whether they are right.
+
+Scores of right and wrong steps, and how often a step of a given confidence is right.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ _FEWEST = 10
 
 @dataclass(frozen=True)
 class Judged:
-    """How steps were judged: domains whose steps have labels, and those judged by the answer."""
+    """How steps were judged, by domain.
+
+    Some domains have labels for steps; others are judged by the answer.
+    """
 
     by_label: Sequence[str]
     by_answer: Sequence[str]
@@ -42,7 +48,10 @@ class Judged:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores under one signal by one writer, and how well they tell right from wrong."""
+    """Scores under one signal, by one writer.
+
+    And how well they tell right from wrong.
+    """
 
     writer: Writer
     right: Sequence[float]
@@ -52,7 +61,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Curve:
-    """Share of right steps against a measure of confidence, for either writer."""
+    """Share of right steps by confidence, for either writer."""
 
     router: str
     measure: str
@@ -82,13 +91,16 @@ def how_judged(results: Results) -> Judged:
 
 
 def signal_of(results: Results, router: str) -> tuple[str, bool]:
-    """Name of the signal of a router, and whether higher is surer."""
+    """A router's signal by name, and its direction.
+
+    The direction is whether higher is surer.
+    """
     known = results.settings.get("signals", {}).get(router, {})
     return str(known.get("name", "score")), bool(known.get("higher_is_surer", True))
 
 
 def scores(results: Results) -> dict[str, list[Scores]]:
-    """By signal, the scores of all steps of the routers that read it."""
+    """Scores of all steps, by the signal that was read."""
     found: dict[str, dict[Writer, tuple[list[float], list[float]]]] = {}
     surer: dict[str, bool] = {}
     for router, rows in results.rows.items():
@@ -110,7 +122,9 @@ def scores(results: Results) -> dict[str, list[Scores]]:
 
 
 def calibration(results: Results, boot: Bootstrap, router: str) -> Curve | None:
-    """How often steps are right, by what the router goes by; None where it read nothing.
+    """How often steps are right, by the router's own measure.
+
+    None where the router read nothing.
 
     That is the posterior of the confident component where there is one, else the look before the
     step (at the small model's next token, so for its own steps only), else the score.

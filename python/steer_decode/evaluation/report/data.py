@@ -1,4 +1,7 @@
-"""Results of one or several evaluations, brought into one table after checking that they may be."""
+"""Results of one or several evaluations, in one table.
+
+Whether they may stand in one is checked first.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ _COUNTS = ("correct", "tokens", "large_tokens", "steps", "large_steps", "discard
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """Answers that can be compared: every router answered every one of the problems.
+    """Answers that can be compared.
+
+    Every router answered every one of the problems.
 
     Attributes:
         rows: answers by router, each list in the order of the problems.
@@ -66,7 +71,10 @@ class Results:
 
     @cached_property
     def tables(self) -> dict[str, NDArray[np.float64]]:
-        """[problems, routers] of each figure, the mean over the seeds of a problem."""
+        """Each figure as a table [problems, routers].
+
+        It is the mean over the seeds of a problem.
+        """
         shape = len(self.names), len(self.rows)
         totals = {field: np.zeros(shape) for field in (*_SUMS, *_COUNTS)}
         answers = np.zeros(shape)
@@ -84,7 +92,7 @@ class Results:
         return name if name in ("small", "large", "random") else "routed"
 
     def alone(self, writer: str) -> str | None:
-        """The router that is one model alone, if it is there."""
+        """The router that is one model alone, if any."""
         return next((r for r in self.routers if self.kind(r) == writer), None)
 
     def routed(self) -> list[str]:
@@ -93,7 +101,9 @@ class Results:
 
 
 def load(folders: Sequence[Path], *, seconds: bool = False) -> Results:
-    """Reads what ``steer eval`` wrote; a line that is still being written is left out.
+    """Read what ``steer eval`` wrote.
+
+    A line that is still being written is left out.
 
     Args:
         folders: one or several; together they hold each answer once.

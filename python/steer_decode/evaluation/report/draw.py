@@ -17,7 +17,10 @@ _CHANCE = COLOURS["chance"].light
 def accuracy_against_cost(
     scope: Scope, cost: Cost, styles: Mapping[str, Style], name: str
 ) -> Picture:
-    """Each router as a point with intervals both ways, beside the random mix as a line."""
+    """Draw each router as a point beside the random mix.
+
+    Points have intervals both ways; the mix is a line.
+    """
     figure, axes = canvas()
     line = scope.lines.get(cost.key)
     scale = 100 if cost is SHARE else 1
@@ -112,7 +115,10 @@ def _row(router: RouterFigures, cost: Cost) -> list[str]:
 
 
 def above_chance(scope: Scope, styles: Mapping[str, Style], name: str) -> Picture | None:
-    """Accuracy minus that of the random mix at equal cost, for every way to count the cost."""
+    """Draw accuracy minus that of an equally dear random mix.
+
+    For every way to count the cost.
+    """
     some = [r for kind in ("routed", "random") for r in scope.routers if r.kind == kind]
     some = [r for r in some if r.above_chance]
     if not some:

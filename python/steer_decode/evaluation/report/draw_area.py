@@ -14,7 +14,10 @@ _RANDOM = "chance"
 
 
 def curves(scope: Scope, styles: Mapping[str, Style]) -> list[Picture]:
-    """For each cost the curve of every family; none where there are no areas."""
+    """Draw the curve of every family, for each cost.
+
+    None where there are no areas.
+    """
     areas = scope.areas
     if areas is None:
         return []

@@ -1,4 +1,7 @@
-"""Pictures of single steps: where the large model writes, and what confidence is worth."""
+"""Pictures of single steps.
+
+Where the large model writes, and what confidence is worth.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,10 @@ def use_by_position(
 def use_by_difficulty(
     results: Results, boot: Bootstrap, styles: Mapping[str, Style], routers: Sequence[str]
 ) -> list[Picture]:
-    """Share of the large model, and accuracy; none where problems have no difficulty."""
+    """Draw the large model's share, and accuracy, by difficulty.
+
+    None where problems have no difficulty.
+    """
     if len(difficulties(results)) < 2:
         return []
     pictures = []
@@ -98,7 +104,10 @@ def _rows(series: Sequence[tuple[str, Style, Series]]) -> list[list[str]]:
 
 
 def right_and_wrong(signal: str, groups: Sequence[Scores]) -> Picture:
-    """Histograms of the scores under one signal, a panel for each writer."""
+    """Draw histograms of the scores under one signal.
+
+    Each writer has a panel.
+    """
     figure, axes = canvas(rows=len(groups), height=1.1 + 1.7 * len(groups))
     panels = list(np.atleast_1d(axes))
     for panel, group in zip(panels, groups, strict=True):

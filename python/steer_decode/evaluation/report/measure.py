@@ -1,4 +1,7 @@
-"""The figures of a report: routers with intervals, chance at equal cost, use of the large model."""
+"""The figures of a report.
+
+Routers with intervals, chance at equal cost, use of the large model.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,10 @@ class PairFigures:
 
 @dataclass(frozen=True)
 class Line:
-    """The random mix of both models alone, question by question: cost against accuracy."""
+    """The random mix: cost against accuracy, as a line.
+
+    Each question goes whole to one of the models.
+    """
 
     costs: Sequence[float]
     accuracy: Sequence[Interval]
@@ -83,7 +89,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Scope:
-    """All figures over the problems of one domain, or of all."""
+    """All figures of one domain's problems, or of all problems."""
 
     name: str
     problems: int
@@ -96,7 +102,10 @@ class Scope:
 
 
 def measure(results: Results, boot: Bootstrap, domain: str | None, seconds: bool) -> Scope:
-    """Figures over the problems of ``domain``, or of all where that is None."""
+    """Measure the problems of ``domain``.
+
+    None stands for all problems.
+    """
     mask = np.array([domain in (None, d) for d, _ in results.names], dtype=float)[:, None]
     tables = {key: table * mask for key, table in results.tables.items()}
     costs = (*COSTS, SECONDS) if seconds else COSTS
@@ -205,7 +214,10 @@ class _Mix:
 
 @dataclass(frozen=True)
 class Series:
-    """One curve: x, y with intervals, and how many answers each point rests on."""
+    """One curve: x, and y with intervals.
+
+    Also how many answers each point rests on.
+    """
 
     x: Sequence[float]
     y: Sequence[Interval]
@@ -213,7 +225,10 @@ class Series:
 
 
 def by_position(results: Results, boot: Bootstrap, router: str) -> Series:
-    """Share of kept tokens that the large model wrote, by position of their step in the answer."""
+    """Share of kept tokens by the large model, by position.
+
+    The position is that of their step in the answer.
+    """
     length = min(_LONGEST, max(1, *(row.steps for row in results.rows[router])))
     large = np.zeros((len(results.names), length))
     tokens = np.zeros_like(large)
@@ -230,7 +245,10 @@ def by_position(results: Results, boot: Bootstrap, router: str) -> Series:
 
 
 def by_difficulty(results: Results, boot: Bootstrap, router: str, what: str) -> Series:
-    """``large`` (share of tokens) or ``correct`` (share of answers), by difficulty."""
+    """One figure by difficulty.
+
+    ``large`` is a share of tokens, ``correct`` a share of answers.
+    """
     levels = difficulties(results)
     above = np.zeros((len(results.names), len(levels)))
     below = np.zeros_like(above)

@@ -1,4 +1,7 @@
-"""The page: words, tables and pictures put into one file that needs nothing else."""
+"""The page: one file that needs nothing else.
+
+Words, tables and pictures are put into it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Colours of the report: one meaning each, in a light and a dark variant.
+"""Colours of the report, each with one meaning.
+
+There is a light and a dark variant.
 
 The two writers, chance and the routers can be told apart with the common kinds of colour
 blindness, and nowhere is colour alone: markers, letters and line styles say the same.
@@ -47,7 +49,10 @@ class Style(NamedTuple):
 
 
 def styles(routers: Sequence[tuple[str, str]]) -> dict[str, Style]:
-    """For (router, kind) in order: controls have colours of their own, the rest take turns."""
+    """The style of each (router, kind), in order.
+
+    Controls have colours of their own, the rest take turns.
+    """
     fixed = {"small": Style("small", "o"), "large": Style("large", "s")}
     found: dict[str, Style] = {}
     turn = 0

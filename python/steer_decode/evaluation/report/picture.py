@@ -1,4 +1,7 @@
-"""A picture of the report: one matplotlib figure with its words and its numbers."""
+"""A picture of the report.
+
+One matplotlib figure with its words and its numbers.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,10 @@ class Picture:
     rows: Sequence[Sequence[str]]
 
     def inline(self) -> str:
-        """SVG for a page: colours are its variables, so that they follow light and dark."""
+        """The picture as SVG for a page.
+
+        Its colours are variables of the page, so that they follow light and dark.
+        """
         text = self._svg("none")
         text = text[text.index("<svg") :]
         text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -109,7 +115,10 @@ def _context(fonttype: str) -> Any:
 
 
 def canvas(rows: int = 1, height: float = SIZE[1], sharex: bool = False) -> tuple[Figure, Any]:
-    """A figure that fits a phone, and its axes: one, or as many as ``rows``."""
+    """A figure that fits a phone, and its axes.
+
+    One, or as many as ``rows``.
+    """
     from matplotlib.figure import Figure
 
     with _context("none"):
@@ -141,14 +150,20 @@ def legend(figure: Figure, axes: Any) -> None:
 
 
 def shortened(name: str, limit: int = 44) -> str:
-    """``name`` as a label: not too long, and no mathematics for matplotlib to typeset."""
+    """``name`` as a label.
+
+    It is not too long, and holds no mathematics for matplotlib to typeset.
+    """
     shown = printable(name)
     short = shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
     return short.replace("$", r"\$")
 
 
 def errors(values: Sequence[Interval], scale: float = 1.0) -> list[list[float]]:
-    """For ``errorbar``: distances to both bounds; none where there is no interval."""
+    """Distances to both bounds, for ``errorbar``.
+
+    None where there is no interval.
+    """
     return [
         [scale * max(0.0, v.value - v.low) if math.isfinite(v.low) else 0.0 for v in values],
         [scale * max(0.0, v.high - v.value) if math.isfinite(v.high) else 0.0 for v in values],

@@ -1,4 +1,7 @@
-"""The answers that a page carries for its browser: whole problems, up to a cap."""
+"""The answers that a page carries for its browser.
+
+Whole problems, up to a cap.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _TEXT = 6_000
 
 @dataclass(frozen=True)
 class Traces:
-    """``data`` for the page, and how many of all answers it holds."""
+    """``data`` for the page, and how many answers it holds."""
 
     data: dict[str, Any]
     shown: int
@@ -28,7 +31,10 @@ class Traces:
     problems: int
 
     def json(self) -> str:
-        """JSON that may stand inside a script element: no "<" can close it."""
+        """JSON that may stand inside a script element.
+
+        No "<" in it can close the element.
+        """
         shown = _shown(self.data)
         text = json.dumps(shown, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         for character in "<>&\u2028\u2029":
@@ -46,7 +52,10 @@ def _shown(data: Any) -> Any:
 
 
 def choose(results: Results, answers: int = ANSWERS, size: int = BYTES) -> Traces:
-    """Problems in turn from each domain, with the answers of all routers, while there is room."""
+    """Choose problems in turn from each domain.
+
+    They come with the answers of all routers, while there is room.
+    """
     by_problem: dict[Name, list[Row]] = defaultdict(list)
     for rows in results.rows.values():
         for row in rows:

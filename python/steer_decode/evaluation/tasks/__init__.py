@@ -1,4 +1,7 @@
-"""What an evaluation asks: the demo's problems, reasoning-gym's, or a user's own JSON lines."""
+"""What an evaluation asks.
+
+The demo's problems, reasoning-gym's, or a user's own JSON lines.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task: one question, and how an answer to it is judged."""
+"""A task: one question, and the judge of its answers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Task:
 
     @property
     def number(self) -> int:
-        """What distinguishes the draws of this problem from those of its neighbours."""
+        """A number that tells this problem's draws from its neighbours'."""
         if self.problem.isascii() and self.problem.isdecimal():
             return int(self.problem)
         return zlib.crc32(self.problem.encode())

@@ -1,4 +1,7 @@
-"""Checkers: whether a text gives the reference answer. By name, or a user's own function."""
+"""Checkers: whether a text gives the reference answer.
+
+They are known by name, or are a user's own function.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,10 @@ def load_checker(spec: str) -> Checker:
 
 
 def exact(text: str, answer: str) -> bool:
-    """The final answer of the text equals the reference; case and white space do not count."""
+    """Whether the final answer equals the reference as text.
+
+    Case and white space do not count.
+    """
     return _plain(final_answer(text)) == _plain(reference_answer(answer))
 
 
@@ -66,7 +72,7 @@ def _plain(text: str) -> str:
 
 
 def math_verify(text: str, answer: str) -> bool:
-    """The final answer of the text says what the reference does.
+    """Whether the final answer says what the reference does.
 
     Numbers are compared as numbers, lists by their parts, words as words, formulas by
     math-verify. One that takes it longer than some seconds is wrong, and
@@ -80,7 +86,10 @@ def math_verify(text: str, answer: str) -> bool:
 
 
 def reference(answer: str) -> list[Any]:
-    """What is read in a reference answer; an empty list where that is nothing."""
+    """Read a reference answer.
+
+    An empty list where it says nothing.
+    """
     value = read(reference_answer(answer))
     if isinstance(value, Formula | Equation):
         latex = value.latex

@@ -1,4 +1,7 @@
-"""Scripts of this folder as processes of their own, which find what this process finds."""
+"""Scripts of this folder as processes of their own.
+
+They find what this process finds.
+"""
 
 from __future__ import annotations
 

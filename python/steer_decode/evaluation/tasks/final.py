@@ -1,4 +1,6 @@
-"""What a text answers: found once, in one way, before any checker looks at it.
+"""The final answer of a text.
+
+It is found once, in one way, before any checker looks at it.
 
 Thoughts do not count. Of what is left, the last answer that is marked counts; without one, the last
 line that states it; without one, the last line. `docs/results.md` has the rules in full.
@@ -91,7 +93,10 @@ def final_answer(text: str) -> str:
 
 
 def reference_answer(answer: str) -> str:
-    """What a reference answers: what it marks (a box, "#### 42"), else all of it."""
+    """The answer that a reference gives.
+
+    What it marks (a box, "#### 42"), else all of it.
+    """
     lines = answer.strip().splitlines()
     if lines and (found := _GSM.match(lines[-1].strip())):
         return bare(found["rest"])
@@ -121,7 +126,10 @@ def without_thoughts(text: str) -> str:
 
 
 def bare(answer: str) -> str:
-    """An answer without what may stand around the whole of it: dollars, emphasis, ``\\text{}``."""
+    """An answer without what stands around all of it.
+
+    Dollars, emphasis, ``\\text{}``.
+    """
     answer = answer.strip()
     for _ in range(8):
         inner = next((m["inner"].strip() for wrap in _WRAPS if (m := wrap.match(answer))), None)

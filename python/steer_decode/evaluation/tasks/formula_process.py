@@ -1,4 +1,6 @@
-"""The process that compares formulas: ``python formula_process.py``, one JSON line a question.
+"""The process that compares formulas.
+
+``python formula_process.py`` answers one JSON line a question.
 
 It stands alone, so that it starts without the rest of the package. Sympy may reckon for ever, or
 fill the memory, on a few characters ("9^{9^{9}}"), and nothing inside a process can stop it: the

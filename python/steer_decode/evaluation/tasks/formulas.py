@@ -1,4 +1,6 @@
-"""Formulas compared by math-verify, in a process of its own that can be killed.
+"""Formulas compared by math-verify, in a process of its own.
+
+That process can be killed.
 
 It starts with the first formula and serves the rest of the run; each forked worker has its own. It
 ends when the process that asks does, however that ends: its input closes, and a limit on processor
@@ -28,11 +30,13 @@ _START = 120.0
 
 
 class Undecided(Exception):
-    """Two formulas could not be compared in the time or the memory there is."""
+    """Two formulas that time or memory did not suffice for."""
 
 
 class Formulas:
-    """Asks the process; any number of threads may, one after another.
+    """The process, asked by any number of threads.
+
+    They ask one after another.
 
     Args:
         seconds: of processor time for one question.
@@ -44,7 +48,9 @@ class Formulas:
         self._process: subprocess.Popen[bytes] | None = None
 
     def read(self, latex: str) -> str | None:
-        """What math-verify reads in a formula, in sympy's words; None where it reads nothing.
+        """Read a formula with math-verify, in sympy's words.
+
+        None where it reads nothing.
 
         Raises:
             Undecided: it took too long.
@@ -53,7 +59,9 @@ class Formulas:
         return self._ask({"read": latex})["read"]
 
     def same(self, reference: tuple[str, str | None], answer: tuple[str, str | None]) -> bool:
-        """Whether two formulas agree; each is its LaTeX and the unit of its last digit, if any.
+        """Whether two formulas agree.
+
+        Each is its LaTeX and the unit of its last digit, if any.
 
         Raises:
             Undecided: it took too long.
@@ -67,7 +75,10 @@ class Formulas:
             self._end()
 
     def forget(self) -> None:
-        """In a forked child: leaves the process to the parent, whose it is."""
+        """Leave the process to the parent, in a forked child.
+
+        It is the parent's.
+        """
         self._lock = threading.Lock()
         process, self._process = self._process, None
         if process is not None:

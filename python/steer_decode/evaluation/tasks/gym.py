@@ -19,7 +19,9 @@ _ASK = "\n\nThink step by step, and give the final answer alone between <answer>
 
 
 def gym_tasks(spec: str, n: int) -> list[Task]:
-    """The first ``n`` problems of a data set, with seed 0 unless the specification has another.
+    """The first ``n`` problems of a data set.
+
+    The seed is 0 unless the specification has another.
 
     Args:
         spec: ``NAME`` or ``NAME:KEY=VALUE:...``, settings as the data set's configuration has them.

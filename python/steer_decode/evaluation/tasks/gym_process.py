@@ -1,4 +1,6 @@
-"""The process that makes problems of reasoning-gym: the same ones wherever and whenever it runs.
+"""The process that makes problems of reasoning-gym.
+
+They are the same ones wherever and whenever it runs.
 
 Some data sets walk through sets, whose order follows the seed of Python's hashes, and some draw
 from the generator that all of a process shares: whoever starts this fixes the one (PYTHONHASHSEED),
@@ -20,7 +22,10 @@ _STRIDE = 1_000_003  # between the seeds of blocks, far above those of problems
 
 
 def data_set(name: str, size: int, settings: dict[str, Any]) -> Any:
-    """A data set of reasoning-gym; "datasets" of "composite" may be plain data."""
+    """A data set of reasoning-gym.
+
+    "datasets" of "composite" may be plain data.
+    """
     import reasoning_gym
     from reasoning_gym.composite import DatasetSpec
 
@@ -60,7 +65,10 @@ def _entry(data: Any, index: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Reads what is asked for, as JSON, and writes a pickle: the entries, or what went wrong."""
+    """Read a request as JSON, and write a pickle.
+
+    It holds the entries, or what went wrong.
+    """
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # some data sets print
     asked = json.load(sys.stdin)

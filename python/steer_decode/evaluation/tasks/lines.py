@@ -1,4 +1,7 @@
-"""Files of questions, read in one way: JSON objects, one a line, or plain text where it may be."""
+"""Files of questions, read in one way.
+
+They hold JSON objects, one a line, or plain text where that is allowed.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ _OBJECT = re.compile(r"\s*\{\s*[\"}]")
 
 
 def read_lines(path: Path, what: str, form: str) -> list[tuple[int, str]]:
-    """The lines of a file that are not blank, with their numbers from 1 on.
+    """Read a file's lines that are not blank.
+
+    Each comes with its number, from 1 on.
 
     The file is UTF-8, with or without a byte order mark; lines end as any system ends them, and
     nowhere else (a JSON text may hold other separators). Nothing is a comment.
@@ -39,7 +44,9 @@ def read_lines(path: Path, what: str, form: str) -> list[tuple[int, str]]:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The prompts of a file: of each line its "prompt" if it is a JSON object, else all of it.
+    """Read the prompts of a file.
+
+    Of each line its "prompt" if it is a JSON object, else all of it.
 
     Raises:
         SteerError: a file that cannot be read, or a line that opens as a JSON object and is none
@@ -70,7 +77,9 @@ def read_object(line: str, where: str, form: str) -> dict[str, Any]:
 
 
 def text_of(record: dict[str, Any], key: str, where: str) -> str:
-    """A text of a record; a number is taken as it is written.
+    """A text of a record.
+
+    A number is taken as it is written.
 
     Raises:
         SteerError: it is missing, blank or something else.

@@ -1,4 +1,7 @@
-"""One way to write what can be written in many: Unicode and LaTeX spacing made plain."""
+"""One way to write what can be written in many.
+
+Unicode and LaTeX spacing are made plain.
+"""
 # ruff: noqa: RUF001  # signs that look like others are what this is about
 
 from __future__ import annotations
@@ -37,7 +40,9 @@ _FRAC = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 
 
 def plain(text: str) -> str:
-    """``text`` with one character for each meaning: minus signs, digits, fractions, powers, spaces.
+    """``text`` with one character for each meaning.
+
+    Minus signs, digits, fractions, powers, spaces.
 
     Superscripts become ``^{}``, "½" becomes "1/2" and "2½" becomes "2 1/2", full-width letters and
     digits of any script become ASCII ones, LaTeX spacing and ``\\left``, ``\\right`` go.
@@ -58,7 +63,10 @@ def plain(text: str) -> str:
 
 
 def compact(text: str) -> str:
-    """Without white space, for what is the same but for that; "1 1/2" is not 11/2."""
+    """Leave white space out, where it says nothing.
+
+    "1 1/2" is not 11/2.
+    """
     return _SPACE.sub("", text)
 
 

@@ -1,4 +1,7 @@
-"""Numbers as people and models write them, read to the last digit."""
+"""Numbers as people write them, to the last digit.
+
+Models write them likewise.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Numbers with a unit: currencies, per cent, measures, words that say of what there are so many."""
+"""Numbers with a unit.
+
+Currencies, per cent, measures, words that say of what there are so many.
+"""
 # ruff: noqa: RUF001  # signs that look like others are what this is about
 
 from __future__ import annotations
@@ -98,7 +101,9 @@ _MEASURE = re.compile(
 
 
 def read_quantity(text: str) -> tuple[Exact, str] | None:
-    """A number and its unit, "" where it has none; None where the text is no such thing.
+    """Read a number and its unit.
+
+    The unit is "" where it has none; None stands for a text that is no such thing.
 
     Units are those of :data:`_NAMES`, with powers and quotients; words ("42 apples") are read and
     left out. What might be a variable ("5m", "2x") is no unit.

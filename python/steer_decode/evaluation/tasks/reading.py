@@ -1,4 +1,7 @@
-"""What an answer is: a number, several values, an equation, a formula, or words."""
+"""What kind of thing an answer is.
+
+A number, several values, an equation, a formula, or words.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,10 @@ class Equation:
 
 @dataclass(frozen=True)
 class Several:
-    """Values in brackets, or in none; ``brackets`` are those around them, as in "[)" or ""."""
+    """Values in brackets, or in none.
+
+    ``brackets`` are those around them, as in "[)" or "".
+    """
 
     brackets: str
     parts: tuple[Value, ...]
@@ -80,7 +86,10 @@ _LABELLED = re.compile(r"(?:\(([A-Z])\)|([A-Z])[).:])\s*(\S.*)", re.S)
 
 
 def read(text: str) -> Value | None:
-    """What an answer says, or None where it says nothing: no letter and no figure."""
+    """Read what an answer says.
+
+    None where it says nothing: no letter and no figure.
+    """
     text = plain(bare(text)).strip()
     text = text.removesuffix(".").strip() if not text.endswith("..") else text
     return _read(text, 0) if any(c.isalnum() for c in text) or "\\" in text else None
@@ -111,7 +120,10 @@ def _read(text: str, depth: int) -> Value:
 
 
 def words(text: str) -> Words:
-    """Text as it is compared: case, quotes, emphasis, spacing and full stops do not count."""
+    """Text as it is compared.
+
+    Case, quotes, emphasis, spacing and full stops do not count.
+    """
     text = _TEXT.sub(lambda m: m[1], plain(bare(text)))
     text = re.sub(r"[$`\"“”]|\*\*|(?<![\w\\])'|'(?!\w)", "", text).strip().strip(".,;:!?").strip()
     text = re.sub(r"^(?:option|choice)\s+(?=\(?[A-Za-z]\)?$)", "", text, flags=re.I)
@@ -122,7 +134,10 @@ def words(text: str) -> Words:
 
 
 def label(text: str) -> tuple[str, str] | None:
-    """Letter and words of a choice, as in "(B) Paris"; None where the text is no such thing."""
+    """Letter and words of a choice, as in "(B) Paris".
+
+    None where the text is no such thing.
+    """
     found = _LABELLED.fullmatch(_TEXT.sub(lambda m: m[1], plain(bare(text))).strip())
     return (str(found[1] or found[2]).casefold(), found[3]) if found else None
 

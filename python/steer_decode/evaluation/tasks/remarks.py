@@ -1,4 +1,7 @@
-"""What a checker has to say beside right or wrong, to whoever listens."""
+"""What a checker says beside right or wrong.
+
+Whoever listens hears it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ _heard: ContextVar[list[str] | None] = ContextVar("heard", default=None)
 
 
 def remark(text: str) -> None:
-    """Says ``text`` to the nearest :func:`remarks` of this thread, or to the log where none is."""
+    """Say ``text`` to the nearest :func:`remarks` of this thread.
+
+    To the log where there is none.
+    """
     heard = _heard.get()
     if heard is None:
         logging.getLogger("steer_decode").warning(text)
@@ -21,7 +27,7 @@ def remark(text: str) -> None:
 
 @contextmanager
 def remarks() -> Iterator[list[str]]:
-    """The remarks that are made while it is open, each once."""
+    """The remarks made while it is open, each once."""
     heard: list[str] = []
     token = _heard.set(heard)
     try:

@@ -1,4 +1,7 @@
-"""Lists in one text whose parts may hold what separates them: in brackets, quotes, file names."""
+"""Lists in one text, split at their separators.
+
+Parts may hold a separator in brackets, quotes and names of files.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ _PAIRS = {"[": "]", "{": "}", "(": ")"}
 
 
 def separated(text: str, separator: str, whole: Callable[[str], bool] | None = None) -> list[str]:
-    """The parts of ``text`` between separators that stand in no brackets and no double quotes.
+    """Split ``text`` at separators that stand in no brackets.
+
+    Nor in double quotes.
 
     Brackets and quotes that do not close enclose nothing.
 

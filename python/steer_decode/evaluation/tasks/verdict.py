@@ -1,4 +1,7 @@
-"""Whether an answer is that of the reference, by what either is."""
+"""Whether an answer is that of the reference.
+
+Either is compared as what it is.
+"""
 
 from __future__ import annotations
 
