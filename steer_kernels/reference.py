@@ -251,4 +251,4 @@ def rms_norm(
     """weight x / sqrt(mean(x^2) + epsilon) in float64; see `ops.rms_norm`."""
     y = x.double()
     y = y * (y.square().mean(-1, keepdim=True) + epsilon).rsqrt()
-    return (weight.double() * y).to(out_dtype or x.dtype)
+    return (weight.double() * y).to(out_dtype or x.dtype).contiguous()
