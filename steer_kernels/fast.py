@@ -1,8 +1,8 @@
 """`logit_stats_` and `sample_logits_`: the same figures, written into tensors the caller keeps.
 
-A call of the operators goes through torch's dispatcher and allocates six or eight tensors: about
-4 us, a sixth of a call for one row. A loop that calls one of them for every token can keep its
-outputs instead:
+For loops of one's own: what comes with the package calls the operators. A call of those goes
+through torch's dispatcher and allocates six or eight tensors: about 4 us, a sixth of a call for one
+row. A loop that calls one of them for every token can keep its outputs instead:
 
     out = empty_stats(rows=1, k=8)
     while True:
@@ -28,9 +28,10 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from steer_kernels import _extension
-from steer_kernels.ops import logit_stats as stats_op
-from steer_kernels.ops import sample_logits as sample_op
-from steer_kernels.ops.logit_stats import MAX_K, LogitStats, logit_stats
+from steer_kernels.ops import _logits, _sampling
+from steer_kernels.ops._logits import MAX_K
+from steer_kernels.ops._sampling import Cuts
+from steer_kernels.ops.logit_stats import LogitStats, logit_stats
 from steer_kernels.ops.sample_logits import SampledLogits, sample_logits
 
 __all__ = ["empty_sampled", "empty_stats", "logit_stats_", "native", "sample_logits_"]
@@ -117,7 +118,7 @@ def logit_stats_(logits: Tensor, out: LogitStats, vocab_size: int | None = None)
             increment_version(out)
             return out
         except (TypeError, RuntimeError):
-            stats_op._check(logits, 1, vocab_size)  # says it better, if it is one of these
+            _logits.check(logits, 1, vocab_size)  # says it better, if it is one of these
             raise
     _copy(logit_stats(logits, _ranks(out, LogitStats), vocab_size), out)
     return out
@@ -150,7 +151,8 @@ def sample_logits_(
             increment_version(out)
             return out
         except (TypeError, RuntimeError):
-            sample_op._check(logits, uniform, temperature, top_k, top_p, min_p, 1, vocab_size)
+            cuts = Cuts(temperature, top_k, top_p, min_p)
+            _sampling.check(logits, uniform, cuts, 1, vocab_size)
             raise
     k = _ranks(out, SampledLogits)
     _copy(sample_logits(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size), out)

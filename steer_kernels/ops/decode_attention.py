@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from steer_kernels import reference
-from steer_kernels._extension import extension
 from steer_kernels.ops._autograd import check_no_tangent, has_tangent
+from steer_kernels.ops._register import checked, register
 
-_NAME = "steer_kernels::decode_attention"
 _SCHEMA = (
     "(Tensor query, Tensor keys, Tensor values, Tensor starts, float? scale=None, "
     "int? window=None) -> Tensor"
@@ -86,8 +85,8 @@ def _check(
     keys: Tensor,
     values: Tensor,
     starts: Tensor,
-    scale: float | None,
-    window: int | None,
+    scale: float | None = None,
+    window: int | None = None,
 ) -> None:
     given = {"query": query, "keys": keys, "values": values, "starts": starts}
     for name, tensor in given.items():
@@ -170,7 +169,7 @@ def _check_numbers(scale: float | None, window: int | None) -> None:
             raise ValueError(f"window must be below 2^63, got {window}")
 
 
-def _fake(
+def _empty(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -178,26 +177,9 @@ def _fake(
     scale: float | None = None,
     window: int | None = None,
 ) -> Tensor:
-    _check(query, keys, values, starts, scale, window)
     batch, heads, queries, _ = query.shape
     return query.new_empty(batch, queries, heads, values.shape[3])
 
 
-def _fallback(
-    query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    starts: Tensor,
-    scale: float | None = None,
-    window: int | None = None,
-) -> Tensor:
-    """Stands in for the kernel. Checks too: torch.ops can be called past `decode_attention`."""
-    _check(query, keys, values, starts, scale, window)
-    return reference.decode_attention(query, keys, values, starts, scale, window)
-
-
-if extension is None:
-    torch.library.define(_NAME, _SCHEMA)
-    torch.library.impl(_NAME, "cpu", _fallback)
-torch.library.register_fake(_NAME, _fake)
-_op = torch.ops.steer_kernels.decode_attention.default
+_fallback = checked(_check, reference.decode_attention)
+_op = register("decode_attention", _SCHEMA, cpu=_fallback, fake=checked(_check, _empty))

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from steer_kernels import reference
-from steer_kernels._extension import extension
 from steer_kernels.ops._autograd import has_tangent
 from steer_kernels.ops._layers import check_tensors
+from steer_kernels.ops._register import checked, register
 
-_NAME = "steer_kernels::decode_linear"
 _SCHEMA = "(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor"
 
 
@@ -54,7 +53,7 @@ def decode_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
         raise
 
 
-def _check(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
     given = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
     check_tensors(given, "torch.nn.functional.linear")
     if weight.ndim != 2 or weight.shape[1] < 1:
@@ -73,19 +72,9 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         )
 
 
-def _fake(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    _check(x, weight, bias)
+def _empty(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
-def _fallback(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Stands in for the kernel. Checks too: torch.ops can be called past `decode_linear`."""
-    _check(x, weight, bias)
-    return reference.decode_linear(x, weight, bias)
-
-
-if extension is None:
-    torch.library.define(_NAME, _SCHEMA)
-    torch.library.impl(_NAME, "cpu", _fallback)
-torch.library.register_fake(_NAME, _fake)
-_op = torch.ops.steer_kernels.decode_linear.default
+_fallback = checked(_check, reference.decode_linear)
+_op = register("decode_linear", _SCHEMA, cpu=_fallback, fake=checked(_check, _empty))

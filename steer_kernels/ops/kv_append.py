@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from steer_kernels import reference
-from steer_kernels._extension import cuda_extension, extension
-from steer_kernels.ops._autograd import check_no_tangent, count_writes, has_tangent
+from steer_kernels._extension import cuda_extension
+from steer_kernels.ops._autograd import check_no_tangent, has_tangent
+from steer_kernels.ops._register import checked, register
 
-_NAME = "steer_kernels::kv_append_"
 _SCHEMA = (
     "(Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor k, Tensor v, Tensor rows, Tensor starts, "
     "Tensor counts) -> ()"
@@ -161,14 +161,7 @@ def _check_new(name: str, new: Tensor, cache_name: str, cache: Tensor) -> None:
         )
 
 
-def _fake(*arguments: Tensor) -> None:
-    _check(*arguments)
-
-
-def _fallback(*arguments: Tensor) -> None:
-    """Stands in for a kernel. Checks too: torch.ops can be called past `kv_append_`."""
-    _check(*arguments)
-    reference.kv_append_(*arguments)
+_fallback = checked(_check, reference.kv_append_)
 
 
 def _cuda_fallback(*arguments: Tensor) -> None:
@@ -181,11 +174,11 @@ def _cuda_fallback(*arguments: Tensor) -> None:
     _fallback(*arguments)
 
 
-if extension is None:
-    torch.library.define(_NAME, _SCHEMA)
-    torch.library.impl(_NAME, "cpu", _fallback)
-if cuda_extension is None:
-    torch.library.impl(_NAME, "cuda", _cuda_fallback)
-torch.library.register_fake(_NAME, _fake)
-_op = torch.ops.steer_kernels.kv_append_.default
-count_writes("kv_append_", 2)
+_op = register(
+    "kv_append_",
+    _SCHEMA,
+    cpu=_fallback,
+    cuda=_cuda_fallback if cuda_extension is None else None,
+    fake=_check,
+    written=2,
+)

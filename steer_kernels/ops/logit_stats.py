@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import functools
-import warnings
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from steer_kernels import reference
-from steer_kernels._extension import extension
+from steer_kernels.ops._logits import (
+    MAX_K,
+    check,
+    empty_stats,
+    left_to_the_kernel,
+    triton_kernel,
+)
+from steer_kernels.ops._register import checked, register
 
-MAX_K = 64
+__all__ = ["MAX_K", "LogitStats", "logit_stats"]
 
-_NAME = "steer_kernels::logit_stats"
 _SCHEMA = (
     "(Tensor logits, int k=8, int? vocab_size=None) -> (Tensor max_logit, Tensor lse, "
     "Tensor entropy, Tensor topk_logits, Tensor topk_ids, Tensor valid)"
 )
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_DEVICES = ("cpu", "cuda", "meta")
 
 
 class LogitStats(NamedTuple):
@@ -131,112 +132,29 @@ def logit_stats(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> Lo
         TypeError: `logits` is no tensor or has another dtype; `k` or `vocab_size` is no int.
         ValueError: another rank, layout, device or stride, or a value out of range.
     """
-    if _left_to_the_kernel(logits, k, vocab_size):
+    if left_to_the_kernel(logits, k, vocab_size):
         try:
-            return LogitStats(*_OP(logits, k, vocab_size))
+            return LogitStats(*_op(logits, k, vocab_size))
         except Exception:
-            _check(logits, k, vocab_size)  # names the argument, if it is one
+            check(logits, k, vocab_size)  # names the argument, if it is one
             raise
-    _check(logits, k, vocab_size)
+    check(logits, k, vocab_size)
     if logits.requires_grad:
         logits = logits.detach()
-    return LogitStats(*_OP(logits, k, vocab_size))
-
-
-def _left_to_the_kernel(logits: object, k: object, vocab_size: object) -> bool:
-    """Whether the C++ kernel itself finds all that `_check` would: it takes a microsecond less."""
-    return (
-        type(logits) is Tensor  # no fake one: nobody looks at the arguments then
-        and logits.is_cpu
-        and not logits.requires_grad
-        and type(k) is int  # a bool would pass for one
-        and (vocab_size is None or type(vocab_size) is int)
-        and not torch.compiler.is_compiling()
-    )
-
-
-def _check(logits: Tensor, k: int, vocab_size: int | None) -> None:
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"logits must be a torch.Tensor, got {type(logits).__name__}")
-    if logits.layout != torch.strided:
-        raise ValueError(f"logits must be a dense tensor, got layout {logits.layout}")
-    if logits.ndim != 2:
-        raise ValueError(f"logits must have shape [B, V], got {list(logits.shape)}")
-    if logits.dtype not in _DTYPES:
-        raise TypeError(f"logits must be float32, bfloat16 or float16, got {logits.dtype}")
-    if logits.device.type not in _DEVICES:
-        raise ValueError(f"logits must be on the CPU or a CUDA device, got {logits.device}")
-    columns = logits.shape[1]
-    if columns < 1:
-        raise ValueError(f"logits must have at least one column, got shape {list(logits.shape)}")
-    if columns > 1 and logits.stride(1) != 1:
-        raise ValueError(
-            "logits must be contiguous in the last dimension, got strides "
-            f"{list(logits.stride())}; call .contiguous() first"
-        )
-    if vocab_size is None:
-        vocab_size = columns
-    elif not _is_int(vocab_size):
-        raise TypeError(f"vocab_size must be an int or None, got {vocab_size!r}")
-    elif not 1 <= vocab_size <= columns:
-        raise ValueError(f"vocab_size must be in 1..{columns} (columns), got {vocab_size}")
-    if not _is_int(k):
-        raise TypeError(f"k must be an int, got {k!r}")
-    if not 1 <= k <= MAX_K:
-        raise ValueError(f"k must be in 1..{MAX_K}, got {k}")
-    if k > vocab_size:
-        raise ValueError(f"k must be at most vocab_size={vocab_size}, got {k}")
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool)
+    return LogitStats(*_op(logits, k, vocab_size))
 
 
 def _fake(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> reference.Stats:
-    rows = logits.shape[0]
-    return (
-        logits.new_empty(rows, dtype=torch.float32),
-        logits.new_empty(rows, dtype=torch.float32),
-        logits.new_empty(rows, dtype=torch.float32),
-        logits.new_empty((rows, k), dtype=torch.float32),
-        logits.new_empty((rows, k), dtype=torch.int64),
-        logits.new_empty(rows, dtype=torch.bool),
-    )
-
-
-def _cpu_fallback(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> reference.Stats:
-    """Stands in for the C++ kernel. Checks too: torch.ops can be called past `logit_stats`."""
-    _check(logits, k, vocab_size)
-    return reference.logit_stats(logits, k, vocab_size)
-
-
-@functools.cache
-def _triton_kernel() -> Callable[[Tensor, int, int], reference.Stats] | None:
-    """The Triton kernel, imported when the first CUDA tensor comes; None without triton."""
-    try:
-        from steer_kernels.triton.logit_stats import logit_stats_triton
-    except ImportError as error:
-        warnings.warn(
-            f"logit_stats on CUDA tensors runs on the much slower torch reference, as the Triton "
-            f"kernel cannot be imported ({error}).",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return None
-    return logit_stats_triton
+    return empty_stats(logits, k)
 
 
 def _cuda(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> reference.Stats:
-    _check(logits, k, vocab_size)
-    kernel = _triton_kernel()
+    check(logits, k, vocab_size)
+    kernel = triton_kernel("logit_stats")
     if kernel is None:
         return reference.logit_stats(logits, k, vocab_size)
     return kernel(logits, k, logits.shape[1] if vocab_size is None else vocab_size)
 
 
-if extension is None:
-    torch.library.define(_NAME, _SCHEMA)
-    torch.library.impl(_NAME, "cpu", _cpu_fallback)
-torch.library.impl(_NAME, "cuda", _cuda)
-torch.library.register_fake(_NAME, _fake)
-_OP = torch.ops.steer_kernels.logit_stats.default
+_fallback = checked(check, reference.logit_stats)
+_op = register("logit_stats", _SCHEMA, cpu=_fallback, cuda=_cuda, fake=_fake)

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from steer_kernels import reference
-from steer_kernels._extension import extension
 from steer_kernels.ops._autograd import has_tangent
 from steer_kernels.ops._layers import check_tensors
+from steer_kernels.ops._register import checked, register
 
-_NAME = "steer_kernels::rms_norm"
 _SCHEMA = "(Tensor x, Tensor weight, float epsilon) -> Tensor"
 
 
@@ -66,19 +65,9 @@ def _check(x: Tensor, weight: Tensor, epsilon: float) -> None:
         raise ValueError(f"epsilon must be at least 0, got {epsilon}")
 
 
-def _fake(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    _check(x, weight, epsilon)
+def _empty(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     return x.new_empty(x.shape)
 
 
-def _fallback(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """Stands in for the kernel. Checks too: torch.ops can be called past `rms_norm`."""
-    _check(x, weight, epsilon)
-    return reference.rms_norm(x, weight, epsilon)
-
-
-if extension is None:
-    torch.library.define(_NAME, _SCHEMA)
-    torch.library.impl(_NAME, "cpu", _fallback)
-torch.library.register_fake(_NAME, _fake)
-_op = torch.ops.steer_kernels.rms_norm.default
+_fallback = checked(_check, reference.rms_norm)
+_op = register("rms_norm", _SCHEMA, cpu=_fallback, fake=checked(_check, _empty))

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from steer_kernels import reference
-from steer_kernels._extension import extension
-from steer_kernels.ops import logit_stats as stats_op
+from steer_kernels.ops._logits import empty_stats, triton_kernel
+from steer_kernels.ops._register import register
+from steer_kernels.ops._sampling import ARGUMENTS, Cuts, check, left_to_the_kernel, takes_cuts
 from steer_kernels.ops.logit_stats import LogitStats
 
-_NUMBERS = (float, int)
-_NAME = "steer_kernels::sample_logits"
 _SCHEMA = (
-    "(Tensor logits, Tensor uniform, float temperature=1.0, int top_k=0, float top_p=1.0, "
-    "float min_p=0.0, int k=8, int? vocab_size=None) -> (Tensor max_logit, Tensor lse, "
-    "Tensor entropy, Tensor topk_logits, Tensor topk_ids, Tensor valid, Tensor token, "
-    "Tensor logprob)"
+    f"{ARGUMENTS} -> (Tensor max_logit, Tensor lse, Tensor entropy, Tensor topk_logits, "
+    "Tensor topk_ids, Tensor valid, Tensor token, Tensor logprob)"
 )
 
 
@@ -99,148 +95,60 @@ def sample_logits(
         RuntimeError: on the CPU, a value of `uniform` outside [0, 1). On a GPU the host does not
             read the values; there the row is given the token 0, and NaN as its log-probability.
     """
-    if _left_to_the_kernel(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size):
+    cuts = (temperature, top_k, top_p, min_p)
+    if left_to_the_kernel(logits, uniform, cuts, k, vocab_size):
         try:
             return SampledLogits(
-                *_OP(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
+                *_op(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
             )
         except Exception:
-            _check(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
+            check(logits, uniform, Cuts(*cuts), k, vocab_size)  # names the argument, if it is one
             raise
-    _check(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
+    check(logits, uniform, Cuts(*cuts), k, vocab_size)
     if logits.requires_grad or uniform.requires_grad:
         logits, uniform = logits.detach(), uniform.detach()
     return SampledLogits(
-        *_OP(logits, uniform, float(temperature), top_k, float(top_p), float(min_p), k, vocab_size)
+        *_op(logits, uniform, float(temperature), top_k, float(top_p), float(min_p), k, vocab_size)
     )
 
 
-def _left_to_the_kernel(
-    logits: object,
-    uniform: object,
-    temperature: object,
-    top_k: object,
-    top_p: object,
-    min_p: object,
-    k: object,
-    vocab_size: object,
-) -> bool:
-    """As for `logit_stats`: whether the C++ kernel itself finds all that `_check` would."""
-    return (
-        stats_op._left_to_the_kernel(logits, k, vocab_size)
-        and type(uniform) is Tensor
-        and uniform.is_cpu
-        and not uniform.requires_grad
-        and type(temperature) in _NUMBERS
-        and type(top_p) in _NUMBERS
-        and type(min_p) in _NUMBERS
-        and type(top_k) is int
-    )
-
-
-def _check(
-    logits: Tensor,
-    uniform: Tensor,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
-    k: int,
-    vocab_size: int | None,
-) -> None:
-    stats_op._check(logits, k, vocab_size)
-    if not isinstance(uniform, Tensor):
-        raise TypeError(f"uniform must be a torch.Tensor, got {type(uniform).__name__}")
-    if uniform.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"uniform must be float32 or float64, got {uniform.dtype}")
-    if uniform.ndim != 1 or uniform.shape[0] != logits.shape[0]:
-        raise ValueError(
-            f"uniform must have shape [B] = [{logits.shape[0]}], got {list(uniform.shape)}"
-        )
-    if uniform.device != logits.device:
-        raise ValueError(
-            f"uniform must be on the device of the logits, {logits.device}, got {uniform.device}"
-        )
-    for name, value in (("temperature", temperature), ("top_p", top_p), ("min_p", min_p)):
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0 <= temperature <= sys.float_info.max:
-        raise ValueError(f"temperature must be 0 (greedy) or a positive number, got {temperature}")
-    if not stats_op._is_int(top_k):
-        raise TypeError(f"top_k must be an int, got {top_k!r}")
-    if top_k < 0:
-        raise ValueError(f"top_k must be 0 (all) or positive, got {top_k}")
-    if top_k >= 2**63:
-        raise ValueError(f"top_k must be below 2^63, got {top_k}")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p must lie in (0, 1], got {top_p}")
-    if not 0 <= min_p <= 1:
-        raise ValueError(f"min_p must lie in [0, 1], got {min_p}")
-
-
+@takes_cuts
 def _fake(
-    logits: Tensor,
-    uniform: Tensor,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    k: int = 8,
-    vocab_size: int | None = None,
+    logits: Tensor, uniform: Tensor, cuts: Cuts, k: int, vocab_size: int | None
 ) -> reference.Sampled:
     rows = logits.shape[0]
     token = logits.new_empty(rows, dtype=torch.int64)
     logprob = logits.new_empty(rows, dtype=torch.float32)
-    return (*stats_op._fake(logits, k, vocab_size), token, logprob)
+    return (*empty_stats(logits, k), token, logprob)
 
 
-def _cpu_fallback(
-    logits: Tensor,
-    uniform: Tensor,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    k: int = 8,
-    vocab_size: int | None = None,
+@takes_cuts
+def _fallback(
+    logits: Tensor, uniform: Tensor, cuts: Cuts, k: int, vocab_size: int | None
 ) -> reference.Sampled:
     """Stands in for the C++ kernel. Checks too: torch.ops can be called past `sample_logits`."""
-    _check(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
+    check(logits, uniform, cuts, k, vocab_size)
     outside = ~((uniform >= 0) & (uniform < 1))
     if outside.any():
         row = int(outside.int().argmax())
         raise RuntimeError(f"uniform must lie in [0, 1), got {float(uniform[row])} in row {row}")
-    return reference.sample_logits(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
+    return reference.sample_logits(logits, uniform, *cuts, k, vocab_size)
 
 
+@takes_cuts
 def _cuda(
-    logits: Tensor,
-    uniform: Tensor,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    k: int = 8,
-    vocab_size: int | None = None,
+    logits: Tensor, uniform: Tensor, cuts: Cuts, k: int, vocab_size: int | None
 ) -> reference.Sampled:
     """Triton, with nothing read on the host; the reference on the device where there is none."""
-    _check(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
+    check(logits, uniform, cuts, k, vocab_size)
     columns = logits.shape[1] if vocab_size is None else vocab_size
-    if stats_op._triton_kernel() is not None:
-        from steer_kernels.triton.sample_logits import sample_logits_triton
-
-        return sample_logits_triton(logits, uniform, temperature, k, columns, top_k, top_p, min_p)
-    stats = stats_op._cuda(logits, k, vocab_size)
+    kernel = triton_kernel("sample_logits")
+    if kernel is not None:
+        return kernel(logits, uniform, cuts, k, columns)
+    stats = reference.logit_stats(logits, k, columns)
     inside = (uniform >= 0) & (uniform < 1)
-    token, logprob = reference.draw(
-        logits[:, :columns], uniform.where(inside, 0.0), temperature, top_k, top_p, min_p
-    )
+    token, logprob = reference.draw(logits[:, :columns], uniform.where(inside, 0.0), *cuts)
     return (*stats, token.where(inside, 0), logprob.float().where(inside, torch.nan))
 
 
-if extension is None:
-    torch.library.define(_NAME, _SCHEMA)
-    torch.library.impl(_NAME, "cpu", _cpu_fallback)
-torch.library.impl(_NAME, "cuda", _cuda)
-torch.library.register_fake(_NAME, _fake)
-_OP = torch.ops.steer_kernels.sample_logits.default
+_op = register("sample_logits", _SCHEMA, cpu=_fallback, cuda=_cuda, fake=_fake)

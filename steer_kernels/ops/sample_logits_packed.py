@@ -12,12 +12,9 @@ import enum
 import torch
 from torch import Tensor
 
-from steer_kernels._extension import extension
-from steer_kernels.ops import sample_logits as sample_op
-from steer_kernels.ops.sample_logits import SampledLogits
-
-_NAME = "steer_kernels::sample_logits_packed"
-_SCHEMA = sample_op._SCHEMA.partition(" -> ")[0] + " -> Tensor"
+from steer_kernels.ops._register import register
+from steer_kernels.ops._sampling import ARGUMENTS, Cuts, check, left_to_the_kernel, takes_cuts
+from steer_kernels.ops.sample_logits import SampledLogits, sample_logits
 
 
 class Packed(enum.IntEnum):
@@ -53,13 +50,13 @@ def sample_logits_packed(
         largest logits and their ids. float64 holds float32 numbers and ids exactly; `unpack` gives
         them back.
     """
-    arguments = (logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
-    if not sample_op._left_to_the_kernel(*arguments):
-        return pack(sample_op.sample_logits(*arguments))
+    cuts = (temperature, top_k, top_p, min_p)
+    if not left_to_the_kernel(logits, uniform, cuts, k, vocab_size):
+        return pack(sample_logits(logits, uniform, *cuts, k, vocab_size))
     try:
-        packed: Tensor = _OP(*arguments)
+        packed: Tensor = _op(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size)
     except Exception:
-        sample_op._check(*arguments)  # names the argument, if it is one
+        check(logits, uniform, Cuts(*cuts), k, vocab_size)  # names the argument, if it is one
         raise
     return packed
 
@@ -96,25 +93,15 @@ def unpack(packed: Tensor) -> SampledLogits:
 
 def _fallback(*arguments: object, **options: object) -> Tensor:
     """Stands in for the C++ kernel, and on a GPU puts together what the kernel there returns."""
-    return pack(SampledLogits(*sample_op._OP(*arguments, **options)))
+    operator = torch.ops.steer_kernels.sample_logits.default
+    return pack(SampledLogits(*operator(*arguments, **options)))
 
 
-def _fake(
-    logits: Tensor,
-    uniform: Tensor,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    k: int = 8,
-    vocab_size: int | None = None,
-) -> Tensor:
+@takes_cuts
+def _fake(logits: Tensor, uniform: Tensor, cuts: Cuts, k: int, vocab_size: int | None) -> Tensor:
     return logits.new_empty((logits.shape[0], _TOP + 2 * k), dtype=torch.float64)
 
 
-if extension is None:
-    torch.library.define(_NAME, _SCHEMA)
-    torch.library.impl(_NAME, "cpu", _fallback)
-torch.library.impl(_NAME, "cuda", _fallback)
-torch.library.register_fake(_NAME, _fake)
-_OP = torch.ops.steer_kernels.sample_logits_packed.default
+_op = register(
+    "sample_logits_packed", f"{ARGUMENTS} -> Tensor", cpu=_fallback, cuda=_fallback, fake=_fake
+)

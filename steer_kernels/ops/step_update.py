@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from steer_kernels import reference
-from steer_kernels._extension import cuda_extension, extension
+from steer_kernels._extension import cuda_extension
 from steer_kernels._memory import refuse_shared
-from steer_kernels.ops._autograd import count_writes
+from steer_kernels.ops._register import register
 
-_NAME = "steer_kernels::step_update_"
 _SCHEMA = (
     "(Tensor(a!) transcript, Tensor(b!) length, Tensor(c!) step_start, Tensor(d!) score_sum, "
     "Tensor(e!) score_count, Tensor(f!) flag, Tensor limit, Tensor token, Tensor score, "
@@ -181,7 +180,7 @@ def step_update_(
     """
     tensors = (*state, token, score, token_class)
     _check(tensors, active, max_step)
-    torch.ops.steer_kernels.step_update_.default(*tensors, active=active, max_step=max_step)
+    _op(*tensors, active=active, max_step=max_step)
 
 
 _DTYPES = {
@@ -260,10 +259,11 @@ def _cuda_fallback(*tensors: Tensor, active: Tensor | None = None, max_step: int
     _fallback(*tensors, active=active, max_step=max_step)
 
 
-if extension is None:
-    torch.library.define(_NAME, _SCHEMA)
-    torch.library.impl(_NAME, "cpu", _fallback)
-if cuda_extension is None:
-    torch.library.impl(_NAME, "cuda", _cuda_fallback)
-torch.library.register_fake(_NAME, _fake)
-count_writes("step_update_", 6)
+_op = register(
+    "step_update_",
+    _SCHEMA,
+    cpu=_fallback,
+    cuda=_cuda_fallback if cuda_extension is None else None,
+    fake=_fake,
+    written=6,
+)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from steer_kernels.triton.topk import LOWEST_KEY, _unpack
+from steer_kernels.triton.topk import LOWEST_KEY, unpack
 
 NO_COLUMN = tl.constexpr(2**31 - 1)
 
@@ -68,7 +68,7 @@ def draw_from_list(
     """Column and log-probability of the token, and whether the list decides it."""
     slot = tl.arange(0, K)
     keys = tl.sort(tl.where(slot < length, best, LOWEST_KEY), descending=True)
-    x, ids = _unpack(keys)
+    x, ids = unpack(keys)
     x = tl.where(slot < length, x, float("-inf"))
     kept, decided = _kept_of_list(x, slot, length, top, inverse_temperature, row_total, vocab_size,
                                   top_k, top_p, least)  # fmt: skip

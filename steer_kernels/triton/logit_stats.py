@@ -2,11 +2,10 @@
 
 Mathematics  Per tile: m = max x, S = sum exp(x - m), T = sum (x - m) exp(x - m). Tiles merge by
              moving them to the common maximum M: S' = w S, T' = w (T + (m - M) S), w = exp(m - M).
-             lse = M + log S, entropy = log S - T / S: a shift of the row cancels. Top-k: topk.py.
+             lse = M + log S, entropy = log S - T / S: a shift of the row cancels (moments.py).
+             Top-k: topk.py.
 Movement     A row is cut into tiles of 2048 columns, dealt to `splits` programs. A tile is read
-             once, in 128-bit loads, also where the row starts off 16 bytes: the loads are
-             aligned, and the words are shifted in registers. Tiles at a ragged edge (the last of a
-             row, the first if it starts off 16 bytes) are loaded by element, under a mask.
+             once, in aligned 128-bit loads, wherever the row starts (tiles.py).
 Bytes        Read rows * vocab_size * itemsize; written per row 12 a tile, 8 * list size a program.
 Order        A thread owns columns, not addresses; sums are kept per tile and merged in the order of
              the tiles: the bits of a row depend on its values, not on its neighbours, its alignment
@@ -27,6 +26,8 @@ import triton
 import triton.language as tl
 
 from steer_kernels.triton.heuristics import LAUNCH, TILE, RowSplit, list_size, split_rows
+from steer_kernels.triton.moments import merge_moments, tile_sum, weights
+from steer_kernels.triton.tiles import load_tile
 from steer_kernels.triton.topk import (
     empty_list,
     insert_tile,
@@ -36,117 +37,7 @@ from steer_kernels.triton.topk import (
     store_ordered,
 )
 
-WEIGHTLESS = tl.constexpr(-150.0)  # exp of this, and of all below, is 0 in float32
-MERGE_TILES = tl.constexpr(128)  # tiles merged at a time, in ascending order
-
-# ---- device: loading a tile as fp32 [GROUPS, VEC] --------------------------------------------
-
-
-@triton.jit
-def _funnel(low, high, bits):
-    """The 64 bits that start `bits` (0 to 63) above the bottom of high:low."""
-    return (low >> bits) | ((high << 1) << (63 - bits))
-
-
-@triton.jit
-def _load_wide(start, skew, GROUPS: tl.constexpr, VEC: tl.constexpr):
-    """VEC columns (16 bytes) per group from `start`, which lies `skew` elements above 16 bytes."""
-    base = (start - skew).to(tl.pointer_type(tl.uint64), bitcast=True)
-    pairs = tl.arange(0, GROUPS)[:, None] * 2 + tl.arange(0, 2)[None, :]
-    words = tl.multiple_of(base, 16) + pairs
-    w0, w1 = tl.split(tl.load(words))
-    if skew != 0:
-        w2, w3 = tl.split(tl.load(words + 2))  # the neighbour's vector: from L1, not from memory
-        shift = skew * (128 // VEC)
-        bits = (shift & 63).to(tl.uint64)
-        upper = shift >= 64
-        a, b, c = tl.where(upper, w1, w0), tl.where(upper, w2, w1), tl.where(upper, w3, w2)
-        w0, w1 = _funnel(a, b, bits), _funnel(b, c, bits)
-    pair = tl.join(w0, w1)
-    x = tl.join(pair.to(tl.uint32), (pair >> 32).to(tl.uint32))
-    if VEC == 8:
-        x = tl.join(x.to(tl.uint16), (x >> 16).to(tl.uint16))
-    return tl.reshape(x, (GROUPS, VEC)).to(start.dtype.element_ty, bitcast=True).to(tl.float32)
-
-
-@triton.jit
-def _load_two(row, at, apart: tl.constexpr, vocab_size):
-    """The columns `at` and `at + apart`, -inf beyond the vocabulary: [GROUPS, 2]."""
-    low = tl.load(row + at, mask=at < vocab_size, other=float("-inf"))
-    high = tl.load(row + at + apart, mask=at + apart < vocab_size, other=float("-inf"))
-    return tl.join(low, high)
-
-
-@triton.jit
-def _load_ragged(row, first, vocab_size, GROUPS: tl.constexpr, VEC: tl.constexpr):
-    """The columns from `first` on, under a mask, joined as _load_wide joins them.
-
-    So both have one layout, a thread owning whole groups. A load of [GROUPS, VEC] has another, and
-    where the two meet, wide values too would go through shared memory.
-    """
-    at = first + tl.arange(0, GROUPS) * VEC
-    if VEC == 8:
-        even = tl.join(_load_two(row, at, 4, vocab_size), _load_two(row, at + 2, 4, vocab_size))
-        odd = tl.join(_load_two(row, at + 1, 4, vocab_size), _load_two(row, at + 3, 4, vocab_size))
-        x = tl.join(even, odd)
-    else:
-        x = tl.join(_load_two(row, at, 2, vocab_size), _load_two(row, at + 1, 2, vocab_size))
-    return tl.reshape(x, (GROUPS, VEC)).to(tl.float32)
-
-
-@triton.jit
-def _load_tile(row, tile, skew, vocab_size, TILE: tl.constexpr, VEC: tl.constexpr):
-    """Columns and values of a tile, -inf beyond the vocabulary. Reads nothing outside the row."""
-    GROUPS: tl.constexpr = TILE // VEC
-    cols = tile * TILE + tl.arange(0, GROUPS)[:, None] * VEC + tl.arange(0, VEC)[None, :]
-    below = (tile > 0) | (skew == 0)
-    above = (tile + 1) * TILE + tl.where(skew == 0, 0, VEC - skew) <= vocab_size
-    if below & above:
-        x = _load_wide(row + tile * TILE, skew, GROUPS, VEC)
-    else:
-        x = _load_ragged(row, tile * TILE, vocab_size, GROUPS, VEC)
-    return cols, x
-
-
-# ---- device: the moments (m, S, T) -----------------------------------------------------------
-
-
-@triton.jit
-def _weights(x, top):
-    """exp(x - top) and (x - top) exp(x - top), with x == top == +inf and 0 * inf made safe.
-
-    A top of -inf is taken for 0, so that -inf weighs nothing. NaN stays NaN in the first result.
-    """
-    base = tl.where(top == float("-inf"), 0.0, top)
-    delta = tl.where(x == base, 0.0, x - base)
-    weight = tl.exp(delta)
-    return weight, tl.maximum(delta, WEIGHTLESS) * weight
-
-
-@triton.jit
-def _sum(x):
-    return tl.sum(tl.sum(x, axis=1), axis=0)
-
-
-@triton.jit
-def _merge_moments(moments, tiles):
-    """(M, S, T) of a row from those of its tiles, `moments` [3, tiles], in ascending order."""
-    top = float("-inf")
-    total = 0.0
-    slope = 0.0
-    for first in range(0, tiles, MERGE_TILES):
-        tile = first + tl.arange(0, MERGE_TILES)
-        here = tile < tiles
-        m = tl.load(moments + tile, mask=here, other=float("-inf"), cache_modifier=".cg")
-        s = tl.load(moments + tiles + tile, mask=here, other=0.0, cache_modifier=".cg")
-        t = tl.load(moments + 2 * tiles + tile, mask=here, other=0.0, cache_modifier=".cg")
-        new_top = tl.maximum(top, tl.max(m, axis=0))
-        w, dw = _weights(m, new_top)
-        w0, dw0 = _weights(top, new_top)
-        slope = w0 * slope + dw0 * total + tl.sum(w * t + dw * s, axis=0)
-        total = w0 * total + tl.sum(w * s, axis=0)
-        top = new_top
-    return top, total, slope
+# ---- device: the row -------------------------------------------------------------------------
 
 
 @triton.jit
@@ -168,7 +59,7 @@ def finish_row(
 
     Returns the maximum, the sum at it, the merged list and whether the row is valid.
     """
-    top, total, slope = _merge_moments(moments, tiles)
+    top, total, slope = merge_moments(moments, tiles)
     valid = (total == total) & (top > float("-inf"))  # a NaN anywhere made the total NaN
     log_total = tl.log(total)
     tl.store(max_out + row, tl.where(valid, top, float("nan")))
@@ -201,12 +92,12 @@ def logit_stats_kernel(
 
     best = empty_list(k, K)
     for tile in range(split * tiles_per_split, tl.minimum((split + 1) * tiles_per_split, tiles)):
-        cols, x = _load_tile(start, tile, skew, vocab_size, TILE, VEC)
+        cols, x = load_tile(start, tile, skew, vocab_size, TILE, VEC)
         top = tl.max(x)
-        weight, slope = _weights(x, top)
+        weight, slope = weights(x, top)
         tl.store(moments + tile, top)
-        tl.store(moments + tiles + tile, _sum(weight))
-        tl.store(moments + 2 * tiles + tile, _sum(slope))
+        tl.store(moments + tiles + tile, tile_sum(weight))
+        tl.store(moments + 2 * tiles + tile, tile_sum(slope))
         # Tiles ascend and the higher column loses a tie: what does not exceed the k-th is out.
         if ordered_bits(top) > kth_bits(best):
             best = insert_tile(best, x, cols, tile * TILE, vocab_size, logits.dtype.element_ty)
@@ -257,7 +148,7 @@ class Workspace(NamedTuple):
 
 
 @contextlib.contextmanager
-def _device_of(logits: torch.Tensor) -> Iterator[None]:
+def device_of(logits: torch.Tensor) -> Iterator[None]:
     """Launch on the tensor's GPU; for the interpreter, keep numpy quiet about NaN and infinity."""
     if logits.is_cuda:
         with torch.cuda.device(logits.device):
@@ -280,7 +171,7 @@ def logit_stats_into(
     logits: torch.Tensor, k: int, vocab_size: int, out: Outputs, cut: RowSplit, workspace: Workspace
 ) -> None:
     """One launch, and nothing allocated. There is a row, and `workspace` was made for `cut`."""
-    with _device_of(logits):
+    with device_of(logits):
         logit_stats_kernel[(logits.shape[0] * cut.splits,)](
             logits, logits.stride(0), vocab_size, k, cut.tiles, cut.tiles_per_split, cut.splits,
             *workspace, *out,

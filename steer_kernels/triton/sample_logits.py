@@ -22,6 +22,7 @@ import torch
 import triton
 import triton.language as tl
 
+from steer_kernels.ops._sampling import Cuts
 from steer_kernels.reference import Sampled
 from steer_kernels.triton.cuts import NO_COLUMN, draw_from_list, exponent
 from steer_kernels.triton.heuristics import (
@@ -33,18 +34,16 @@ from steer_kernels.triton.heuristics import (
     list_size,
 )
 from steer_kernels.triton.logit_stats import (
-    MERGE_TILES,
     Outputs,
     Workspace,
-    _device_of,
-    _load_tile,
-    _sum,
-    _weights,
+    device_of,
     finish_row,
     last_to_finish,
     plan,
 )
+from steer_kernels.triton.moments import MERGE_TILES, tile_sum, weights
 from steer_kernels.triton.select import select_kernel, tempered
+from steer_kernels.triton.tiles import load_tile
 from steer_kernels.triton.topk import (
     empty_list,
     first_column,
@@ -59,7 +58,7 @@ UNDECIDED = tl.constexpr(-1)  # the token of a row that is left to the second la
 @triton.jit
 def _store_mass(mass, x, top, inverse_temperature):
     """A tile of nothing but -inf has no mass, though each element equals its top."""
-    total = _sum(tempered(x, top, inverse_temperature))
+    total = tile_sum(tempered(x, top, inverse_temperature))
     tl.store(mass, tl.where(top == float("-inf"), 0.0, total))
 
 
@@ -113,7 +112,7 @@ def _draw(
     local_top = tl.load(moments + tile, cache_modifier=".cg")
     target = (target - below) / tl.exp(exponent(local_top, top, inverse))
     # First which 16 bytes, then which column of them: few registers, as little is kept per column.
-    _cols, x = _load_tile(start, tile, skew, vocab_size, TILE, VEC)
+    _cols, x = load_tile(start, tile, skew, vocab_size, TILE, VEC)
     mass = tl.sum(tempered(x, local_top, inverse_temperature), axis=1).to(tl.float64)
     through = tl.cumsum(mass, axis=0)
     group = tl.arange(0, TILE // VEC)
@@ -156,12 +155,12 @@ def sample_logits_kernel(
 
     best = empty_list(length, K)
     for tile in range(split * tiles_per_split, tl.minimum((split + 1) * tiles_per_split, tiles)):
-        cols, x = _load_tile(start, tile, skew, vocab_size, TILE, VEC)
+        cols, x = load_tile(start, tile, skew, vocab_size, TILE, VEC)
         top = tl.max(x)
-        weight, slope = _weights(x, top)
+        weight, slope = weights(x, top)
         tl.store(moments + tile, top)
-        tl.store(moments + tiles + tile, _sum(weight))
-        tl.store(moments + 2 * tiles + tile, _sum(slope))
+        tl.store(moments + tiles + tile, tile_sum(weight))
+        tl.store(moments + 2 * tiles + tile, tile_sum(slope))
         # float32 has no registers for both kinds of weights at once, and the list's branches keep
         # ptxas from computing them so; 16 bits have, but not to hold a tile through those branches.
         if (not GREEDY) and VEC == 8:
@@ -213,18 +212,15 @@ def _in_two(value: float) -> tuple[float, float]:
 def sample_logits_triton(
     logits: torch.Tensor,
     uniform: torch.Tensor,
-    temperature: float,
+    cuts: Cuts,
     k: int,
     vocab_size: int,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
 ) -> Sampled:
     """The six results of `logit_stats_triton`, token int64 [B] and logprob f32 [B].
 
     The arguments are taken as checked, but for the values of `uniform`: a row where it is outside
-    [0, 1) is given the token 0 and the log-probability NaN. `temperature` 0 is greedy. One launch,
-    and a second one where something is cut.
+    [0, 1) is given the token 0 and the log-probability NaN. A temperature of 0 is greedy. One
+    launch, and a second one where something is cut.
     """
     rows, device = logits.shape[0], logits.device
     out = Outputs.empty(rows, k, device)
@@ -232,6 +228,7 @@ def sample_logits_triton(
     logprob = torch.empty(rows, dtype=torch.float32, device=device)
     if not rows:
         return (*out, token, logprob)
+    temperature, top_k, top_p, min_p = cuts
     greedy = temperature == 0
     cut = not greedy and (0 < top_k < vocab_size or top_p < 1 or min_p > 0)
     length = cut_list_length(k, top_k, vocab_size) if cut else k
@@ -239,21 +236,21 @@ def sample_logits_triton(
     workspace = Workspace.empty(rows, length, split, device)
     masses = torch.empty((rows, split.tiles), dtype=torch.float32, device=device)
     inverse = 1.0 if greedy else min(max(1.0 / temperature, 1e-37), 1e37)
-    cuts = (
+    scalars = (
         *_in_two(inverse), top_k, *_in_two(top_p), *_in_two(math.log(min_p) if min_p else -math.inf)
     )  # fmt: skip
     uniforms = uniform.double().contiguous()
     vec = 16 // logits.element_size()
-    with _device_of(logits):
+    with device_of(logits):
         sample_logits_kernel[(rows * split.splits,)](
             logits, logits.stride(0), vocab_size, k, length, split.tiles, split.tiles_per_split,
-            split.splits, uniforms, *cuts, masses, *workspace, *out, token, logprob,
+            split.splits, uniforms, *scalars, masses, *workspace, *out, token, logprob,
             TILE=TILE, VEC=vec, K=list_size(length), GREEDY=greedy, CUT=cut,
             **LAUNCH,
         )  # fmt: skip
         if cut:
             select_kernel[(rows,)](
-                logits, logits.stride(0), vocab_size, split.tiles, uniforms, *cuts,
+                logits, logits.stride(0), vocab_size, split.tiles, uniforms, *scalars,
                 out.max_logit, token, logprob,
                 TILE=TILE, VEC=vec, BITS=CODE_BITS[logits.dtype], **SELECT_LAUNCH,
             )  # fmt: skip

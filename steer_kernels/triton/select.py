@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 
 from steer_kernels.triton.cuts import NO_COLUMN, exponent
-from steer_kernels.triton.logit_stats import _load_tile
+from steer_kernels.triton.tiles import load_tile
 from steer_kernels.triton.topk import ordered_bits
 
 
@@ -62,7 +62,7 @@ def _sums_above(
     sum_b = tl.zeros((TILE // VEC,), tl.float64)
     sum_c = tl.zeros((TILE // VEC,), tl.float64)
     for tile in range(tiles):
-        cols, x = _load_tile(start, tile, skew, vocab_size, TILE, VEC)
+        cols, x = load_tile(start, tile, skew, vocab_size, TILE, VEC)
         code = _code(x, BITS)
         weight = _weights_of(x, code, cols < vocab_size, floor, top, inverse_temperature, COUNT)
         sum_a += tl.sum(tl.where(code > a, weight, 0.0), axis=1)
@@ -106,7 +106,7 @@ def _kept_weights(
     least, TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr,
 ):  # fmt: skip
     """Columns of a tile, float32 weights (0 where not kept), and the ties of t up to its end."""
-    cols, x = _load_tile(start, tile, skew, vocab_size, TILE, VEC)
+    cols, x = load_tile(start, tile, skew, vocab_size, TILE, VEC)
     code = _code(x, BITS)
     tied = ((code == code_p) & (cols < vocab_size)).to(tl.int32)
     in_group = tl.sum(tied, axis=1)

@@ -38,7 +38,7 @@ def _pack(x, cols):
 
 
 @triton.jit
-def _unpack(keys):
+def unpack(keys):
     bits = (keys >> 32).to(tl.int32)
     x = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.float32, bitcast=True)
     return x, (keys & COLUMN_MASK) ^ COLUMN_MASK
@@ -136,6 +136,6 @@ def store_ordered(values_out, ids_out, best, valid, k, length, K: tl.constexpr):
     rank = tl.sum((keys[None, :] > keys[:, None]).to(tl.int32), axis=1)
     rank = tl.where(valid, rank, slot)
     stored = real & (rank < k)
-    values, ids = _unpack(best)
+    values, ids = unpack(best)
     tl.store(values_out + rank, tl.where(valid, values, float("nan")), mask=stored)
     tl.store(ids_out + rank, tl.where(valid, ids, slot.to(tl.int64)), mask=stored)

@@ -64,7 +64,7 @@ def test_the_raw_operator_checks_too(arguments: tuple, keywords: dict, message: 
 
 
 @pytest.mark.parametrize("value", OUTSIDE)
-@pytest.mark.parametrize("op", [sample_logits, op_module._cpu_fallback])
+@pytest.mark.parametrize("op", [sample_logits, op_module._fallback])
 def test_uniform_outside_its_range(op, value: float) -> None:
     with pytest.raises(RuntimeError, match=r"uniform must lie in \[0, 1\), got .* in row 1"):
         op(GOOD, torch.tensor([0.5, value]))

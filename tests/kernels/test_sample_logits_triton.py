@@ -21,6 +21,7 @@ pytest.importorskip("triton")
 from support.compiled import DEVICE, INTEGERS, POINTERS, _output
 
 from steer_kernels import reference
+from steer_kernels.ops._sampling import Cuts
 from steer_kernels.triton import sample_logits as module
 from steer_kernels.triton.heuristics import (
     LAUNCH,
@@ -44,7 +45,8 @@ def test_split_does_not_change_a_bit(monkeypatch: pytest.MonkeyPatch, temperatur
         for tiles_per_split in (1, 2, 5):
             cut = RowSplit(5, tiles_per_split, -(-5 // tiles_per_split))
             monkeypatch.setattr(module, "plan", lambda *_, cut=cut: cut)
-            results.append(module.sample_logits_triton(logits, uniform, temperature, 8, columns))
+            cuts = Cuts(temperature, 0, 1.0, 0.0)
+            results.append(module.sample_logits_triton(logits, uniform, cuts, 8, columns))
         assert results[0][6].item() >= TILE
         for other in results[1:]:
             assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
@@ -54,10 +56,7 @@ def test_split_does_not_change_a_bit(monkeypatch: pytest.MonkeyPatch, temperatur
 
 
 def sample(logits: torch.Tensor, uniform: torch.Tensor, cuts: tuple, k: int = 4) -> tuple:
-    temperature, top_k, top_p, min_p = cuts
-    return module.sample_logits_triton(
-        logits, uniform, temperature, k, logits.shape[1], top_k, top_p, min_p
-    )
+    return module.sample_logits_triton(logits, uniform, Cuts(*cuts), k, logits.shape[1])
 
 
 def launches(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
@@ -141,7 +140,7 @@ def test_second_launch_on_odd_rows_and_special_values(monkeypatch: pytest.Monkey
     logits = flat.to(DEVICE)
     uniform = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9], dtype=torch.float64, device=DEVICE)
     for cuts in ((1.0, 0, 0.9, 0.0), (0.7, 90, 0.8, 0.0), (3.0, 200, 1.0, 0.1)):
-        out = module.sample_logits_triton(logits, uniform, cuts[0], 4, vocab, *cuts[1:])
+        out = module.sample_logits_triton(logits, uniform, Cuts(*cuts), 4, vocab)
         truth = reference.sample_logits(logits, uniform, *cuts, k=4, vocab_size=vocab)
         assert torch.equal(out[6], truth[6])
         torch.testing.assert_close(out[7], truth[7], atol=2e-6, rtol=2e-6)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import steer_kernels
 from steer_kernels import LogitStats, logit_stats, reference
+from steer_kernels._extension import extension
 from steer_kernels.ops import logit_stats as op_module
 
 INF, NAN = math.inf, math.nan
@@ -25,9 +26,7 @@ INTERPRETER_ROWS, INTERPRETER_ELEMENTS = 7, 10_000  # about a second of Triton's
 
 Run = Callable[..., LogitStats]
 
-needs_extension = pytest.mark.skipif(
-    op_module.extension is None, reason="the C++ extension is not loaded"
-)
+needs_extension = pytest.mark.skipif(extension is None, reason="the C++ extension is not loaded")
 
 
 def backends() -> list:
@@ -41,7 +40,7 @@ def backends() -> list:
 
 
 def _run_reference(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> LogitStats:
-    return LogitStats(*op_module._cpu_fallback(logits, k, vocab_size))
+    return LogitStats(*op_module._fallback(logits, k, vocab_size))
 
 
 def _run_triton(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> LogitStats:

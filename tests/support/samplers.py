@@ -36,7 +36,7 @@ Sample = Callable[..., SampledLogits]
 
 
 def _reference(*args: object, **kwargs: object) -> SampledLogits:
-    return SampledLogits(*op_module._cpu_fallback(*args, **kwargs))
+    return SampledLogits(*op_module._fallback(*args, **kwargs))
 
 
 def _cuda(logits: Tensor, uniform: Tensor, *args: object, **kwargs: object) -> SampledLogits:

@@ -1,0 +1,63 @@
+"""How an operator is entered with torch: its schema, and what runs it where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from steer_kernels._extension import extension
+from steer_kernels.ops._autograd import count_writes
+
+SCHEMAS: dict[str, str] = {}  # of every operator that is registered, by its name
+
+
+def register(
+    name: str,
+    schema: str,
+    *,
+    cpu: Callable[..., Any],
+    fake: Callable[..., Any],
+    cuda: Callable[..., Any] | None = None,
+    written: int = 0,
+) -> torch._ops.OpOverload:
+    """Register an operator of the namespace steer_kernels.
+
+    The extension has the schemas and the CPU kernels; where it is not loaded, both come from here.
+    There is no autograd kernel: no operator has a derivative.
+
+    Args:
+        name: after `torch.ops.steer_kernels`.
+        schema: arguments and results, as in csrc/bind/cpu.cpp.
+        cpu: stands in for the CPU kernel where the extension is not loaded.
+        fake: gives results without values, for tracing and for meta tensors.
+        cuda: runs on CUDA tensors; None for an operator that has no such kernel, or has it in the
+            CUDA part.
+        written: how many of its first arguments the operator writes; every call then moves their
+            version counters.
+
+    Returns:
+        What calls the operator.
+    """
+    SCHEMAS[name] = schema
+    full = f"steer_kernels::{name}"
+    if extension is None:
+        torch.library.define(full, schema)
+        torch.library.impl(full, "cpu", cpu)
+    if cuda is not None:
+        torch.library.impl(full, "cuda", cuda)
+    torch.library.register_fake(full, fake)
+    if written:
+        count_writes(name, written)
+    return getattr(torch.ops.steer_kernels, name).default
+
+
+def checked(check: Callable[..., None], compute: Callable[..., Any]) -> Callable[..., Any]:
+    """`compute`, for arguments that pass `check`: torch.ops leads past the public function."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        check(*args, **kwargs)
+        return compute(*args, **kwargs)
+
+    return run
