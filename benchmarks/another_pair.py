@@ -27,8 +27,8 @@ from steer_decode.evaluation.report.bootstrap import Bootstrap, interval
 from steer_decode.evaluation.tasks.demo import demo_tasks
 from steer_decode.fitting.both_sides import calibrate_sides
 from steer_decode.fitting.mixtures import Run
-from steer_decode.policies.fitted.logistic import SHIPPED
-from steer_decode.policies.fitted.thresholds import COST_NAMES, Plan, SidesCalibration
+from steer_decode.policies.fitted.both_sides import COST_NAMES, BothSidesCalibration, Plan
+from steer_decode.policies.fitted.file import SHIPPED
 from steer_decode.util.curve import area
 from step_bank import StepBank
 from transformers.utils import logging
@@ -61,7 +61,7 @@ def setting(plan: Plan, share: float) -> Setting:
     return Setting(before, t.lost, t.hold, after, t.doubt, t.sure, "mean", t.keep, plan.fix)
 
 
-def families(made: SidesCalibration) -> dict[str, list[Setting]]:
+def families(made: BothSidesCalibration) -> dict[str, list[Setting]]:
     ours = {
         f"both-sides:cost={cost}": [
             setting(plan, share) for share in (MENDED if plan.fix == "token" else WRITTEN)
@@ -72,7 +72,7 @@ def families(made: SidesCalibration) -> dict[str, list[Setting]]:
     return {**ours, "first-token": first, "spec-reason": [Setting(keep=k) for k in LOG_PROBS]}
 
 
-def compare(pair: Pair, made: SidesCalibration, n: int) -> dict[str, Any]:
+def compare(pair: Pair, made: BothSidesCalibration, n: int) -> dict[str, Any]:
     """Areas of each family, and by how much ours for that cost is above its rivals."""
     bank = StepBank(pair, demo_tasks(DOMAINS, n, "test"))
     boot = Bootstrap([task.domain for task in bank.tasks])
@@ -122,7 +122,7 @@ def main() -> None:
     if args.noise:
         made = calibrate_sides(Run(pair, prompts, options=options, cohort=32))
     else:
-        made = SidesCalibration.load(SHIPPED / "both-sides.json")
+        made = BothSidesCalibration.load(SHIPPED / "both-sides.json")
     result = {"noise": args.noise, "seed": args.seed, "n": args.n, "prompts": len(prompts)}
     result |= {"signals": {c: f"{p.over} {p.signal}" for c, p in made.plans.items()}}
     result |= {"agreement": dict(made.agreement)} | compare(pair, made, args.n)

@@ -23,7 +23,7 @@ from steer_decode.core.sampling import Sampling
 from steer_decode.core.transcript import Transcript, Writer
 from steer_decode.engines.hf.lane import Lane
 from steer_decode.evaluation.tasks.base import Task
-from steer_decode.policies.fitted.calibration import write_whole
+from steer_decode.util.files import write_whole
 from torch.nn.utils.rnn import pad_sequence
 
 from steer_kernels import LogitStats, logit_stats, sample_logits

@@ -22,7 +22,7 @@ from steer_decode.cli.view.answer import svg
 from steer_decode.cli.view.terminal import console
 from steer_decode.core.saved import load
 from steer_decode.evaluation.rows import Row
-from steer_decode.policies.fitted.logistic import SHIPPED
+from steer_decode.policies.fitted.file import SHIPPED
 from steer_decode.util.text import cell, dump, one_line, printable
 from support import made_results
 from support.forged import places, put

@@ -23,9 +23,9 @@ from steer_decode.evaluation.results import ResultsFolder
 from steer_decode.evaluation.summary import markdown, summarise
 from steer_decode.policies import EcoTab, Learned, QueryCascade, Replay
 from steer_decode.policies.features import FEATURES
-from steer_decode.policies.fitted.logistic import SHIPPED
-from steer_decode.policies.fitted.thresholds import COST_NAMES, SidesCalibration
-from steer_decode.policies.learned import LearnedRouter, RouterNetwork
+from steer_decode.policies.fitted.both_sides import COST_NAMES, BothSidesCalibration
+from steer_decode.policies.fitted.file import SHIPPED
+from steer_decode.policies.fitted.network import RouterNetwork, TrainedNetwork
 from support import made_results
 from support.forged import HUGE, forged
 from support.side_door import PAIR
@@ -43,7 +43,7 @@ def calibration(path: Path) -> None:
 
 
 def sides(path: Path) -> None:
-    made = SidesCalibration.load(path)
+    made = BothSidesCalibration.load(path)
     for cost in COST_NAMES:
         assert math.isfinite(made.plans[cost].thresholds(0.3).sure)
 
@@ -210,7 +210,7 @@ def test_a_forged_network_is_named(tmp_path: Path, what: str) -> None:
     from safetensors.torch import load_file, save_file
 
     path = tmp_path / "r.safetensors"
-    LearnedRouter("roro", PAIR.fingerprint, RouterNetwork(list(FEATURES))).save(path)
+    TrainedNetwork("roro", PAIR.fingerprint, RouterNetwork(list(FEATURES))).save(path)
     Learned(path)
     tensors = load_file(path)
     LEARNED[what](tensors)
@@ -232,7 +232,15 @@ NO_FILES = ["/dev/zero", "/dev/full", "/", "x" * 300, "a\0b", "\ud800", "d/" * 3
 @pytest.mark.parametrize("name", NO_FILES, ids=lambda name: repr(name)[:12])
 @pytest.mark.parametrize(
     "read",
-    [Calibration.load, SidesCalibration.load, LearnedRouter.load, ecotab, corea, trace, replay],
+    [
+        Calibration.load,
+        BothSidesCalibration.load,
+        TrainedNetwork.load,
+        ecotab,
+        corea,
+        trace,
+        replay,
+    ],
 )
 def test_what_is_no_file_is_named_at_once(read: Callable[[Any], Any], name: str) -> None:
     with pytest.raises(SteerError, match="cannot read"):

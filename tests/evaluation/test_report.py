@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from steer_decode.cli import app
 from steer_decode.evaluation.report import build, load
-from steer_decode.evaluation.report.palette import COLOURS, styles
+from steer_decode.evaluation.report.styles import styles
 from steer_decode.evaluation.rows import StepRecord
+from steer_decode.util.palette import COLOURS
 from support import made_results as made
 from typer.testing import CliRunner
 

@@ -114,7 +114,7 @@ def test_fits_the_window_and_filters(page: Path, width: int) -> None:
 @pytest.mark.parametrize(("width", "height"), [(390, 2400), (1280, 2400)])
 def test_a_screenshot_shows_both_writers(page: Path, width: int, height: int) -> None:
     from matplotlib.image import imread
-    from steer_decode.evaluation.report.palette import COLOURS
+    from steer_decode.util.palette import COLOURS
 
     shot = page.with_name(f"shot-{width}.png")
     browse(page, f"--window-size={width},{height}", f"--screenshot={shot}")

@@ -17,7 +17,7 @@ from steer_decode.evaluation.tasks.demo import demo_tasks
 from steer_decode.fitting.both_sides import calibrate_sides, told
 from steer_decode.fitting.mixtures import Run
 from steer_decode.fitting.paths import Answer, Draft, Forecast, paths
-from steer_decode.policies.fitted.thresholds import COSTS, SidesCalibration, Thresholds
+from steer_decode.policies.fitted.both_sides import COSTS, BothSidesCalibration, Thresholds
 from support.tiny import make_pair, prompt_text
 from typer.testing import CliRunner
 
@@ -199,4 +199,4 @@ def test_the_demo_pair_is_calibrated_from_two_dozen_prompts(pair: Pair) -> None:
         kept = [step for output in outputs for step in output.trace.kept]
         large = sum(s.by("large") for s in kept)
         assert large / sum(len(s.token_ids) for s in kept) == pytest.approx(middle.share, abs=1e-3)
-    assert isinstance(made, SidesCalibration)
+    assert isinstance(made, BothSidesCalibration)

@@ -17,8 +17,14 @@ from steer_decode import (
     parse_policy,
 )
 from steer_decode.demo import DOMAINS, pair_paths, problems
-from steer_decode.policies.fitted.logistic import SHIPPED
-from steer_decode.policies.fitted.thresholds import COSTS, Knot, Plan, SidesCalibration, Thresholds
+from steer_decode.policies.fitted.both_sides import (
+    COSTS,
+    BothSidesCalibration,
+    Knot,
+    Plan,
+    Thresholds,
+)
+from steer_decode.policies.fitted.file import SHIPPED
 from support.tiny import make_pair, prompt_text
 
 PAIR = make_pair("llama", 0)
@@ -106,12 +112,12 @@ def test_a_draft_below_doubt_is_taken_back_unread() -> None:
     assert seen == {False, True}
 
 
-def calibration(pair: str = "") -> SidesCalibration:
+def calibration(pair: str = "") -> BothSidesCalibration:
     """Knots at 0, 0.5 and 1 on a scale where the middle one is half way."""
     low, high = Thresholds(2.0, -40.0, -1.0, -1.0, 0.0), Thresholds(2.0, 0.0, 2.0, -1.0, 0.4)
     knots = [Knot(0.0, low), Knot(0.5, low.towards(high, 0.5)), Knot(1.0, high)]
     plan = Plan("max-prob", "mean", -1.0, knots)
-    return SidesCalibration(pair or PAIR.fingerprint, dict.fromkeys(COSTS, plan))
+    return BothSidesCalibration(pair or PAIR.fingerprint, dict.fromkeys(COSTS, plan))
 
 
 class TestShare:
@@ -128,7 +134,7 @@ class TestShare:
     def test_it_is_kept_whole(self, tmp_path: Path) -> None:
         made = calibration()
         made.save(tmp_path / "sides.json")
-        assert SidesCalibration.load(tmp_path / "sides.json") == made
+        assert BothSidesCalibration.load(tmp_path / "sides.json") == made
         spec = f"both-sides:share=0.3:cost=papers:path={tmp_path / 'sides.json'}"
         assert str(parse_policy(spec)) == spec
 
@@ -148,17 +154,17 @@ class TestShare:
     def test_another_file_is_refused(self, tmp_path: Path, text: str, message: str) -> None:
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(SteerError, match=f"is no calibration of router.*{message}"):
-            SidesCalibration.load(tmp_path / "x.json")
+            BothSidesCalibration.load(tmp_path / "x.json")
         with pytest.raises(SteerError, match="cannot read calibration"):
-            SidesCalibration.load(tmp_path / "none.json")
+            BothSidesCalibration.load(tmp_path / "none.json")
 
     def test_shares_have_to_rise(self, tmp_path: Path) -> None:
         made = calibration()
         plan = made.plans["papers"]
         falling = Plan(plan.signal, plan.over, plan.lowest, [*plan.knots][::-1])
-        SidesCalibration("x", dict.fromkeys(COSTS, falling)).save(tmp_path / "x.json")
+        BothSidesCalibration("x", dict.fromkeys(COSTS, falling)).save(tmp_path / "x.json")
         with pytest.raises(SteerError, match="shares do not rise"):
-            SidesCalibration.load(tmp_path / "x.json")
+            BothSidesCalibration.load(tmp_path / "x.json")
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -178,7 +184,7 @@ class TestShare:
             parse_policy(text)
 
     def test_the_demo_pair_has_one_and_more_share_is_more_share(self) -> None:
-        shipped = SidesCalibration.load(SHIPPED / "both-sides.json")
+        shipped = BothSidesCalibration.load(SHIPPED / "both-sides.json")
         pair = Pair.from_pretrained(*pair_paths())
         prompts = [p.prompt for name in DOMAINS for p in problems(name, 3, split="test")]
         for cost in ("processed", "bytes"):

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from steer_decode import EcoTab, Router, SteerError, Step, parse_policy
 from steer_decode.fitting import Task, fit_corea, fit_ecotab
+from steer_decode.fitting.logistic import fit_noisy_or
 from steer_decode.policies.ecotab import Trie, cells, split_entropy, table_tokens
-from steer_decode.policies.fitted.logistic import Logistic, Parameters, fit_noisy_or
+from steer_decode.policies.fitted.logistic import Logistic, LogisticMaps
 from support import reference_loop as ref
 from support.tiny import make_pair, prompt_text
 
@@ -61,8 +62,8 @@ def test_tokens_that_overlap_a_cell_are_the_tables() -> None:
     assert table_tokens(texts, TABLE, Trie(["million"])) == [*[False] * 6, True, *[False] * 3]
 
 
-def maps(table: Logistic, text: Logistic, fingerprint: str = "x") -> Parameters:
-    return Parameters("ecotab", fingerprint, {"table": table, "text": text})
+def maps(table: Logistic, text: Logistic, fingerprint: str = "x") -> LogisticMaps:
+    return LogisticMaps("ecotab", fingerprint, {"table": table, "text": text})
 
 
 def test_the_two_risks_are_joined_by_noisy_or() -> None:

@@ -18,7 +18,7 @@ from steer_decode.evaluation.evaluate import Evaluation, settings
 from steer_decode.fitting import Task, Training, train
 from steer_decode.fitting.policy_gradient import constrained_advantages, process_advantages
 from steer_decode.policies.features import FEATURES, read_features
-from steer_decode.policies.learned import LearnedRouter, RouterNetwork
+from steer_decode.policies.fitted.network import RouterNetwork, TrainedNetwork
 from support.tiny import make_pair, prompt_text
 
 from steer_kernels import logit_stats
@@ -205,10 +205,10 @@ def test_files_that_are_no_router_are_refused(tmp_path: Path) -> None:
         Learned(str(path))
     network = RouterNetwork(list(FEATURES))
     network.features[0] = "hunch"
-    LearnedRouter("roro", PAIR.fingerprint, network).save(path)
+    TrainedNetwork("roro", PAIR.fingerprint, network).save(path)
     with pytest.raises(SteerError, match="unknown feature 'hunch'"):
         Learned(str(path))
-    other = LearnedRouter("roro", "another", RouterNetwork(list(FEATURES)))
+    other = TrainedNetwork("roro", "another", RouterNetwork(list(FEATURES)))
     other.save(path)
     with pytest.raises(SteerError, match=r"r\.safetensors' was trained for another pair \(another"):
         Router(PAIR, Learned(str(path)))
@@ -233,7 +233,7 @@ def test_bad_settings(make: Any, message: str) -> None:
 
 def test_two_trainings_are_told_apart_in_the_settings_of_results() -> None:
     names = list(FEATURES)
-    made = [LearnedRouter("roro", PAIR.fingerprint, RouterNetwork(names)) for _ in range(2)]
+    made = [TrainedNetwork("roro", PAIR.fingerprint, RouterNetwork(names)) for _ in range(2)]
     described = []
     for router in (*made, made[0]):
         evaluation = Evaluation(PAIR, {"learned": Learned(router)}, [])

@@ -24,7 +24,7 @@ from steer_decode.policies import (
     Steer,
     SteerCohort,
 )
-from steer_decode.policies.fitted.logistic import SHIPPED
+from steer_decode.policies.fitted.file import SHIPPED
 
 CALIBRATION = SHIPPED.parent / "calibration.json"
 # What a router needs beside the argument that is tried.

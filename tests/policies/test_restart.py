@@ -31,7 +31,7 @@ from steer_decode import (
 )
 from steer_decode.core.transcript import WRITERS
 from steer_decode.policies import REDO, RESTART, Mend
-from steer_decode.policies.fitted.logistic import Logistic, Parameters
+from steer_decode.policies.fitted.logistic import Logistic, LogisticMaps
 from support import reference_loop as ref
 from support.tiny import FAMILIES, make_pair, prompt_text
 
@@ -158,7 +158,7 @@ def test_the_cascade_hands_over_what_is_below_the_threshold(over: str) -> None:
     larges = Router(pair, AlwaysLarge()).cohort(prompts, max_new_tokens=80)
     ended = [o for o in drafts if o.trace.stop_reason == "eos"]
     level = statistics.median(confidence(o.trace.kept, over) for o in ended)
-    fit = Parameters("corea", pair.fingerprint, {"answer": Logistic(3.0, -1.0)})
+    fit = LogisticMaps("corea", pair.fingerprint, {"answer": Logistic(3.0, -1.0)})
     # A rising map moves the threshold, not the verdict.
     for policy in (
         QueryCascade(level, over=over),
@@ -172,7 +172,7 @@ def test_the_cascade_hands_over_what_is_below_the_threshold(over: str) -> None:
         assert len({o.cost.large_token_share for o in outs}) == 2
 
 
-def _with(parameters: Parameters, threshold: float, over: str) -> QueryCascade:
+def _with(parameters: LogisticMaps, threshold: float, over: str) -> QueryCascade:
     policy = QueryCascade(threshold, over=over)
     policy.parameters, policy._map = parameters, parameters.maps["answer"]
     return policy
@@ -180,7 +180,7 @@ def _with(parameters: Parameters, threshold: float, over: str) -> QueryCascade:
 
 def test_cascade_parameters_are_saved_loaded_and_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
-    made = Parameters(
+    made = LogisticMaps(
         "corea",
         PAIR.fingerprint,
         {"answer": Logistic(2.0, -1.0)},
@@ -188,14 +188,14 @@ def test_cascade_parameters_are_saved_loaded_and_refused(tmp_path: Path) -> None
     )
     made.save(path)
     assert list(tmp_path.iterdir()) == [path]
-    assert Parameters.load(path, "corea") == made
+    assert LogisticMaps.load(path, "corea") == made
     policy = parse_policy(f"corea:path={path}:threshold=0.6")
     assert policy.signal.name == "margin"
     assert str(policy) == f"corea:threshold=0.6:path={path}"
     with pytest.raises(SteerError, match="were fitted for another pair"):
         Router(make_pair("llama", 5), policy)
     with pytest.raises(SteerError, match="holds no parameters of router 'ecotab'"):
-        Parameters.load(path, "ecotab")
+        LogisticMaps.load(path, "ecotab")
     path.write_text("[]")
     with pytest.raises(SteerError, match="holds no parameters of router 'corea'"):
         QueryCascade(path=str(path))

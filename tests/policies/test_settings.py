@@ -219,12 +219,12 @@ def test_a_users_router_that_takes_a_calibration_is_given_it() -> None:
     assert not wants_calibration(f"{spec}:threshold=1")
     with pytest.raises(SteerError, match="either a calibration or a threshold, not both"):
         make_policy(f"{spec}:threshold=1", demo, Path("mine.json"))
-    with pytest.raises(SteerError, match="router '.*:Own' takes no calibration: leave out"):
+    with pytest.raises(SteerError, match=r"router '.*:Own' takes no calibration: leave out"):
         make_policy(OWN, demo, Path("mine.json"))
 
 
 def test_a_policy_says_what_it_goes_by() -> None:
-    from steer_decode.policies.fitted.logistic import SHIPPED
+    from steer_decode.policies.fitted.file import SHIPPED
 
     calibrated = Steer(SHIPPED.parent / "calibration.json")
     assert calibrated.has_posterior

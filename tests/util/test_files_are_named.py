@@ -12,7 +12,7 @@ import pytest
 from steer_decode import Calibration, SteerError
 from steer_decode.cli import app
 from steer_decode.policies.features import FEATURES
-from steer_decode.policies.learned import LearnedRouter, RouterNetwork
+from steer_decode.policies.fitted.network import RouterNetwork, TrainedNetwork
 from steer_decode.util import files
 from support.made_results import write
 from support.side_door import PAIR
@@ -32,15 +32,15 @@ def full(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "write_text", nothing)
     monkeypatch.setattr(Path, "write_bytes", nothing)
-    monkeypatch.setattr("steer_decode.policies.learned.save_file", nothing)
+    monkeypatch.setattr("steer_decode.policies.fitted.network.save_file", nothing)
 
 
 def empty_calibration() -> Calibration:
     return Calibration("x", "max-logit", {"small": {}, "large": {}}, {"small": {}, "large": {}})
 
 
-def network() -> LearnedRouter:
-    return LearnedRouter("roro", PAIR.fingerprint, RouterNetwork(list(FEATURES)))
+def network() -> TrainedNetwork:
+    return TrainedNetwork("roro", PAIR.fingerprint, RouterNetwork(list(FEATURES)))
 
 
 @pytest.mark.usefixtures("full")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..policies.fitted.thresholds import SidesCalibration
+    from ..policies.fitted.both_sides import BothSidesCalibration
     from .models import Models
 
 
@@ -54,7 +54,7 @@ def calibrate_both_sides(
     )
 
 
-def _told(made: SidesCalibration) -> Table:
+def _told(made: BothSidesCalibration) -> Table:
     from rich.table import Table
 
     table = Table(title="what tells drafts with consent from others, AUROC", title_justify="left")
@@ -65,7 +65,7 @@ def _told(made: SidesCalibration) -> Table:
     return table
 
 
-def _plans(made: SidesCalibration) -> Table:
+def _plans(made: BothSidesCalibration) -> Table:
     from rich.table import Table
 
     table = Table(title="what was chosen by each cost", title_justify="left")

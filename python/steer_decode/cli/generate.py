@@ -167,7 +167,7 @@ def _answer(
 ) -> None:
     from ..core.saved import document
     from ..policies import AlwaysLarge, AlwaysSmall
-    from ..policies.fitted.calibration import write_whole
+    from ..util.files import write_whole
     from .view import answer as render
     from .view.terminal import console, lines
 

@@ -185,9 +185,11 @@ def wants_calibration(spec: str) -> bool:
 
 def _shipped(policy: type[Policy]) -> dict[str, str]:
     """What the package has for the demo pair: a calibration, and parameters of fitted routers."""
-    demo = Path(__file__).parents[1] / "demo"
-    files = {"calibration": str(demo / "calibration.json")} if policy.takes_calibration else {}
-    return files | ({"path": str(demo / "routers" / policy.shipped)} if policy.shipped else {})
+    from ..policies.fitted.file import SHIPPED
+
+    made = str(SHIPPED.parent / "calibration.json")
+    files = {"calibration": made} if policy.takes_calibration else {}
+    return files | ({"path": str(SHIPPED / policy.shipped)} if policy.shipped else {})
 
 
 def check_writable(path: Path | None) -> None:

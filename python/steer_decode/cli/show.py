@@ -24,7 +24,7 @@ def show(
     """
     check_writable(svg)
     from ..core import saved as record
-    from ..policies.fitted.calibration import write_whole
+    from ..util.files import write_whole
     from .view import answer as render
     from .view.terminal import console
 

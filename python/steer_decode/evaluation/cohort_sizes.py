@@ -139,8 +139,9 @@ def draw(sizes: Sequence[Size], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from .report.palette import COLOURS, styles
+    from ..util.palette import COLOURS
     from .report.picture import shortened
+    from .report.styles import styles
 
     names = [(f.router, f.kind) for f in sizes[0].figures if f.kind == "routed"]
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")

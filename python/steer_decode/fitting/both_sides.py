@@ -27,7 +27,7 @@ from ..core.transcript import WRITERS, Writer
 from ..errors import SteerError
 from ..policies import AlwaysLarge, BothSides, Mend, Policy
 from ..policies.both_sides import OVER, refused
-from ..policies.fitted.thresholds import COSTS, Knot, Plan, SidesCalibration, Thresholds
+from ..policies.fitted.both_sides import COSTS, BothSidesCalibration, Knot, Plan, Thresholds
 from ..util.rank import auroc
 from .mixtures import Run
 from .paths import Answer, Draft, Forecast, Path, paths
@@ -55,7 +55,7 @@ class _Way:
         return round(self.areas[cost], 3), sum(self.areas.values())
 
 
-def calibrate_sides(run: Run, signals: Sequence[str] = tuple(SIGNALS)) -> SidesCalibration:
+def calibrate_sides(run: Run, signals: Sequence[str] = tuple(SIGNALS)) -> BothSidesCalibration:
     """Signals, thresholds and shares of a pair.
 
     Args:
@@ -90,7 +90,7 @@ def calibrate_sides(run: Run, signals: Sequence[str] = tuple(SIGNALS)) -> SidesC
         "forecast_area": {cost: round(way.areas[cost], 4) for cost, way in chosen.items()},
     }
     settings = {"prompts": len(run.prompts), **run.options}
-    return SidesCalibration(run.pair.fingerprint, plans, agreement, settings)
+    return BothSidesCalibration(run.pair.fingerprint, plans, agreement, settings)
 
 
 def _ways(
@@ -235,7 +235,7 @@ def _share(run: Run, way: _Way, thresholds: Thresholds) -> float:
     """Share of kept tokens that the large model writes at ``thresholds``."""
     knots = [Knot(0.0, thresholds), Knot(1.0, thresholds)]
     plan = Plan(way.signal, way.over, way.bounds[0], knots, way.path.fix)
-    fixed = SidesCalibration(run.pair.fingerprint, dict.fromkeys(COSTS, plan))
+    fixed = BothSidesCalibration(run.pair.fingerprint, dict.fromkeys(COSTS, plan))
     tokens = {"small": 0, "large": 0}
     for output in run.answers(BothSides(share=0.5, path=fixed)):
         for step in output.trace.kept:

@@ -5,16 +5,64 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+import torch
+
 from ..core.signals import SIGNALS, get_signal
 from ..core.trace import Trace
 from ..core.transcript import Writer
+from ..errors import SteerError
 from ..models.pair import Pair
 from ..policies import AlwaysSmall, RandomShare, Replay
 from ..policies.ecotab import split_entropy, table_tokens
-from ..policies.fitted.logistic import Parameters, fit_noisy_or
+from ..policies.fitted.logistic import Logistic, LogisticMaps
 from ..policies.query_cascade import confidence_of
 from ..util.partial import Partial
 from .questions import Task, answers
+
+
+def fit_noisy_or(
+    inputs: Sequence[Sequence[float]], labels: Sequence[bool], ridge: float = 1e-2
+) -> list[Logistic]:
+    """One logistic map a column, by maximum likelihood of the labels under their Noisy-OR.
+
+    With one column this is plain logistic regression (Platt scaling). A NaN stands for a cause that
+    is absent from a sample. ``ridge`` holds the slopes of separable data finite; it acts on
+    columns of unit spread.
+
+    Raises:
+        SteerError: fewer than ten samples, or labels that are all alike.
+    """
+    y = torch.tensor(labels, dtype=torch.float64)
+    if len(y) < 10 or bool((y == y[0]).all()):
+        raise SteerError(
+            f"cannot fit {len(y)} labels, {int(y.sum())} of them true: "
+            "at least ten are needed, and both kinds; use more prompts"
+        )
+    x = torch.tensor(inputs, dtype=torch.float64).reshape(len(y), -1)
+    absent = x.isnan()
+    mean = x.nanmean(0)
+    spread = ((x - mean) ** 2).nanmean(0).sqrt().clamp_min(1e-9)
+    z = ((x - mean) / spread).nan_to_num(0.0)
+    weights = torch.zeros(2, z.shape[1], dtype=torch.float64, requires_grad=True)
+    with torch.no_grad():
+        weights[1] = -1.0
+    optimiser = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        # log(1 - sigmoid(a)) = -softplus(a); their sum is the log-probability that nothing acts.
+        calm = -torch.nn.functional.softplus(z * weights[0] + weights[1])
+        quiet = calm.masked_fill(absent, 0.0).sum(1).clamp_max(-1e-12)
+        likelihood = y * torch.log(-torch.expm1(quiet)) + (1 - y) * quiet
+        value = -likelihood.mean() + ridge * (weights[0] ** 2).mean()
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    slopes = weights[0].detach() / spread
+    intercepts = weights[1].detach() - slopes * mean
+    pairs = zip(slopes.tolist(), intercepts.tolist(), strict=True)
+    return [Logistic(slope, intercept) for slope, intercept in pairs]
 
 
 def fit_corea(
@@ -26,7 +74,7 @@ def fit_corea(
     max_new_tokens: int = 128,
     progress: Callable[[], None] = lambda: None,
     kept: Partial | None = None,
-) -> Parameters:
+) -> LogisticMaps:
     """The map from the small model's confidence in its whole answer to the chance that it is right.
 
     Args:
@@ -47,7 +95,7 @@ def fit_corea(
             labels.append(task.right(output.text))
     (fitted,) = fit_noisy_or(inputs, labels)
     settings = {"signal": signal, "over": over, "answers": len(labels), "right": sum(labels)}
-    return Parameters("corea", pair.fingerprint, {"answer": fitted}, settings)
+    return LogisticMaps("corea", pair.fingerprint, {"answer": fitted}, settings)
 
 
 class _Explorer(RandomShare):
@@ -70,7 +118,7 @@ def fit_ecotab(
     max_new_tokens: int = 128,
     progress: Callable[[], None] = lambda: None,
     kept: Partial | None = None,
-) -> Parameters:
+) -> LogisticMaps:
     """The maps from the entropies of a step to the risk that the small model's next step fails.
 
     Labels come from suffix replacement. From a random place of an answer that both models wrote at
@@ -99,7 +147,7 @@ def fit_ecotab(
                 labels.append(not right)
     table, text = fit_noisy_or(inputs, labels)
     settings = {"labels": len(labels), "failed": sum(labels), "seed": seed}
-    return Parameters("ecotab", pair.fingerprint, {"table": table, "text": text}, settings)
+    return LogisticMaps("ecotab", pair.fingerprint, {"table": table, "text": text}, settings)
 
 
 def _replayed(

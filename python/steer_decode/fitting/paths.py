@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core.cost import ModelShape
 from ..core.transcript import WRITERS, Writer
-from ..policies.fitted.thresholds import COSTS, Thresholds
+from ..policies.fitted.both_sides import COSTS, Thresholds
 from ..util.curve import Array, area
 from .ledger import Ledger
 

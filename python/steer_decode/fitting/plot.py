@@ -11,8 +11,9 @@ from ..core.transcript import WRITERS, Writer
 from ..policies.fitted.calibration import LAST_BIN, Calibration
 from ..policies.fitted.mixture import TwoGaussians
 from ..util.files import replacing
+from ..util.palette import SURE, UNSURE
 
-_COLOURS = {"unconfident": "#e07a3f", "confident": "#2a9d8f"}
+_COLOURS = {"unconfident": UNSURE.light, "confident": SURE.light}
 
 
 def draw(

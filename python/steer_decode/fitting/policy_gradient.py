@@ -33,7 +33,8 @@ from ..errors import SteerError
 from ..models.pair import Pair
 from ..policies.base import StepStart
 from ..policies.features import FEATURES, read_features
-from ..policies.learned import KINDS, Learned, LearnedRouter, RouterNetwork
+from ..policies.fitted.network import KINDS, RouterNetwork, TrainedNetwork
+from ..policies.learned import Learned
 from ..policies.rewards import Reward, reward_of
 from ..util.partial import Partial
 from .kept import packed, unpacked
@@ -110,7 +111,7 @@ class _Rollout:
 class _Exploring(Learned):
     """Draws each route from the network and remembers it."""
 
-    def __init__(self, router: LearnedRouter, grades: bool) -> None:
+    def __init__(self, router: TrainedNetwork, grades: bool) -> None:
         super().__init__(router)
         self.grades = grades
         self.seen: dict[int, tuple[list[list[float]], list[bool]]] = defaultdict(lambda: ([], []))
@@ -133,7 +134,7 @@ def train(
     training: Training,
     progress: Callable[[float, float], None] = lambda right, share: None,
     kept: Partial | None = None,
-) -> LearnedRouter:
+) -> TrainedNetwork:
     """Trains a router of ``training.kind``.
 
     Args:
@@ -169,9 +170,9 @@ def train(
 
 def _begin(
     pair: Pair, tasks: Sequence[Task], training: Training, kept: Partial | None
-) -> LearnedRouter:
+) -> TrainedNetwork:
     """A network that knows the spread of its features, and thresholds at their quantiles."""
-    coin = LearnedRouter(training.kind, pair.fingerprint, RouterNetwork(list(FEATURES)))
+    coin = TrainedNetwork(training.kind, pair.fingerprint, RouterNetwork(list(FEATURES)))
     some = range(min(len(tasks), training.questions * training.group))
     rollouts = _roll_out(pair, coin, tasks, some, training, 0, kept)
     x = torch.tensor([row for r in rollouts for row in r.features])
@@ -182,12 +183,12 @@ def _begin(
         thresholds = [-1.0, *inner, float(entropy.max()) + 1e3]  # always and never among them
     network = RouterNetwork(list(FEATURES), thresholds)
     network.standardise(x)
-    return LearnedRouter(training.kind, pair.fingerprint, network)
+    return TrainedNetwork(training.kind, pair.fingerprint, network)
 
 
 def _roll_out(
     pair: Pair,
-    router: LearnedRouter,
+    router: TrainedNetwork,
     tasks: Sequence[Task],
     asked: Sequence[int],
     training: Training,
@@ -268,7 +269,7 @@ def _ascend(
 
 def _calibrate(
     pair: Pair,
-    router: LearnedRouter,
+    router: TrainedNetwork,
     tasks: Sequence[Task],
     training: Training,
     kept: Partial | None,

@@ -14,13 +14,14 @@ from .controls import AlwaysLarge, AlwaysSmall, RandomShare
 from .ecotab import EcoTab
 from .first_token import FirstTokenEntropy
 from .learned import Learned
+from .percentile import Percentile
 from .query_cascade import QueryCascade
 from .replay import Replay
 from .reward_guided import RewardGuided
 from .settings import Setting, settings_of
 from .spec_reason import SpecReason
 from .steer import Steer
-from .steer_cohort import Percentile, SteerCohort
+from .steer_cohort import SteerCohort
 
 POLICIES: dict[str, type[Policy]] = {
     policy.name: policy

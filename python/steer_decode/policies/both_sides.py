@@ -49,8 +49,8 @@ from ..errors import SteerError
 from ..models.pair import Pair
 from ..util import checks
 from .base import REDO, Mend, Policy, Redo, StepStart
-from .fitted.logistic import path_setting
-from .fitted.thresholds import COST_NAMES, SidesCalibration, Thresholds
+from .fitted.both_sides import COST_NAMES, BothSidesCalibration, Thresholds
+from .fitted.file import path_setting
 
 OVER: dict[str, Callable[[Sequence[float]], float]] = {
     "min": min,
@@ -117,12 +117,12 @@ class BothSides(Policy):
         fix: str | None = None,
         share: float | None = None,
         cost: str | None = None,
-        path: str | Path | SidesCalibration | None = None,
+        path: str | Path | BothSidesCalibration | None = None,
     ) -> None:
         given = {"sure": sure, "keep": keep, "lost": lost, "doubt": doubt, "hold": hold}
         own = {**given, "signal": signal, "over": over, "fix": fix}
         self._source = ""
-        self.sides: SidesCalibration | None = None
+        self.sides: BothSidesCalibration | None = None
         self.share = None if share is None else checks.fraction("share", share)
         if self.share is None:
             if cost is not None:
@@ -158,14 +158,16 @@ class BothSides(Policy):
         self._lowest = 0.0
         return Thresholds(**values)
 
-    def _calibrated(self, share: float, path: str | Path | SidesCalibration | None) -> None:
+    def _calibrated(self, share: float, path: str | Path | BothSidesCalibration | None) -> None:
         checks.one_of("cost", self.cost, COST_NAMES)
         if path is None:
             raise SteerError(
                 "both-sides:share=... needs a calibration of the pair, path=FILE: make one with "
                 "`steer calibrate --router both-sides`"
             )
-        sides, self._source = checks.loaded("path", path, SidesCalibration, SidesCalibration.load)
+        sides, self._source = checks.loaded(
+            "path", path, BothSidesCalibration, BothSidesCalibration.load
+        )
         self.sides = sides
         plan = sides.plans[self.cost]
         self.signal, self.over, self._lowest = get_signal(plan.signal), plan.over, plan.lowest

@@ -31,7 +31,8 @@ from ..models.pair import Pair
 from ..util.checks import fraction, loaded
 from ..util.files import read_text
 from .base import Policy, Redo
-from .fitted.logistic import Parameters, noisy_or, path_setting
+from .fitted.file import path_setting
+from .fitted.logistic import LogisticMaps, noisy_or
 
 _RULE = re.compile(r":?-{2,}:?")  # between the head of a Markdown table and its body
 
@@ -132,14 +133,14 @@ class EcoTab(Policy):
     def __init__(
         self,
         threshold: float = 0.2,
-        path: str | Path | Parameters | None = None,
+        path: str | Path | LogisticMaps | None = None,
         strings: str | Path | Sequence[str] | None = None,
     ) -> None:
         self.threshold = fraction("threshold", threshold)
         if path is None:
             raise SteerError("ecotab needs path=FILE, made by `steer train-router ecotab`")
         self.parameters, self._path = loaded(
-            "path", path, Parameters, partial(Parameters.load, kind=self.name)
+            "path", path, LogisticMaps, partial(LogisticMaps.load, kind=self.name)
         )
         self.fitted = str(dict(self.parameters.maps))
         self._strings = strings

@@ -16,7 +16,7 @@ from ..core.signals import SIGNALS
 from ..errors import SteerError
 from . import POLICIES, Policy
 from .both_sides import OVER as OVER_TOKENS
-from .fitted.thresholds import COST_NAMES
+from .fitted.both_sides import COST_NAMES
 from .query_cascade import OVER as OVER_STEPS
 from .rewards import LIKELIHOOD
 from .settings import SWITCHES, settings_of

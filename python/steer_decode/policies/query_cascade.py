@@ -24,7 +24,8 @@ from ..core.transcript import Writer
 from ..models.pair import Pair
 from ..util import checks
 from .base import RESTART, Policy, Redo, Restart
-from .fitted.logistic import Logistic, Parameters, path_setting
+from .fitted.file import path_setting
+from .fitted.logistic import Logistic, LogisticMaps
 
 OVER = ("mean", "min", "last", "first")
 
@@ -69,16 +70,16 @@ class QueryCascade(Policy):
     def __init__(
         self,
         threshold: float = 0.5,
-        path: str | Path | Parameters | None = None,
+        path: str | Path | LogisticMaps | None = None,
         signal: str | Signal = "max-prob",
         over: str = "mean",
     ) -> None:
         self.threshold = checks.threshold("threshold", threshold)
         self._path = ""
-        self.parameters: Parameters | None = None
+        self.parameters: LogisticMaps | None = None
         if path is not None:
             self.parameters, self._path = checks.loaded(
-                "path", path, Parameters, partial(Parameters.load, kind=self.name)
+                "path", path, LogisticMaps, partial(LogisticMaps.load, kind=self.name)
             )
         self._map: Logistic | None = None
         if self.parameters is not None:

@@ -1,67 +1,30 @@
-"""Routers of a cohort: the steps of many answers are judged together, index by index.
+"""STEER as published (arXiv 2511.06190, sections 3 and 4): a mixture at every step of a cohort.
 
-`SteerCohort` is STEER as published (arXiv 2511.06190, sections 3 and 4). Faithful: rounds in lock
-step; the score of a step is the mean maximum logit of its writer, over the tokens of mathematical
-expressions if asked; at every step index two Gaussians are fitted by EM to the scores of the
-unfinished answers, apart for steps of either model; the posterior of the confident one against
-gamma; the small model writes step 0, and an unconfident one is thrown away and written again by the
-large model, the only discard. Ours, where the paper is silent: a fit that degenerates gives way to
-the last good one of the same writer, and without any the step counts as unconfident; a step without
-a token that counts has no score and goes to the large model; the option ``monotone``. Not of the
-paper but of a port of its code, and off: ``give_up``, which leaves a question that the large model
-is not sure of either to the small one.
-
-`Percentile` is the router of the paper's ablation: the lowest share of each round, no mixture.
+Faithful: rounds in lock step; the score of a step is the mean maximum logit of its writer, over the
+tokens of mathematical expressions if asked; at every step index two Gaussians are fitted by EM to
+the scores of the unfinished answers, apart for steps of either model; the posterior of the
+confident one against gamma; the small model writes step 0, and an unconfident one is thrown away
+and written again by the large model, the only discard. Ours, where the paper is silent: a fit that
+degenerates gives way to the last good one of the same writer, and without any the step counts as
+unconfident; a step without a token that counts has no score and goes to the large model; the option
+``monotone``. Not of the paper but of a port of its code, and off: ``give_up``, which leaves a
+question that the large model is not sure of either to the small one.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-from ..core.signals import Signal, get_signal
+from ..core.signals import Signal
 from ..core.trace import Step, Trace
-from ..core.transcript import WRITERS, Writer
+from ..core.transcript import Writer
 from ..errors import SteerError
-from ..util.checks import fraction, one_of
-from .base import REDO, Policy, Redo, StepStart
+from ..util.checks import fraction
+from .base import StepStart
+from .cohort import CohortPolicy
 from .fitted import mixture
 from .fitted.mixture import TwoGaussians
-
-
-class CohortPolicy(Policy):
-    """Judges each round apart for either writer; a subclass says which steps are confident."""
-
-    in_rounds = True
-
-    def __init__(self, signal: str | Signal, tokens: str) -> None:
-        self.signal = get_signal(signal)
-        self.tokens = one_of("tokens", tokens, ("all", "math"))
-
-    def after_round(self, steps: Sequence[Step]) -> Sequence[Writer | Redo]:
-        confident = [False] * len(steps)
-        for writer in WRITERS:
-            mine = [
-                i for i, s in enumerate(steps) if s.writer == writer and not math.isnan(s.score)
-            ]
-            judged = self.confident(writer, [steps[i] for i in mine]) if mine else []
-            for i, sure in zip(mine, judged, strict=True):
-                confident[i] = sure
-        return [_verdict(step, sure) for step, sure in zip(steps, confident, strict=True)]
-
-    def after_step(self, step: Step) -> Writer | Redo:
-        return self.after_round([step])[0]
-
-    def confident(self, writer: Writer, steps: Sequence[Step]) -> list[bool]:
-        """Which of ``steps``, all written by ``writer`` and with a score, are confident."""
-        raise NotImplementedError
-
-
-def _verdict(step: Step, confident: bool) -> Writer | Redo:
-    if confident:
-        return "small"
-    return REDO if step.index == 0 and step.writer == "small" else "large"
 
 
 class SteerCohort(CohortPolicy):
@@ -135,31 +98,3 @@ class SteerCohort(CohortPolicy):
             if value != usual
         )
         return f"{self.name}:gamma={self.gamma:g}{more}"
-
-
-class Percentile(CohortPolicy):
-    """The least confident share of each round goes to the large model (the paper's ablation).
-
-    Args:
-        share: of the steps of either writer at one index, in [0, 1].
-        signal: whose mean over a step is its score.
-        tokens: as for :class:`SteerCohort`.
-    """
-
-    name: ClassVar[str] = "percentile"
-
-    def __init__(
-        self, share: float = 0.3, signal: str | Signal = "max-logit", tokens: str = "all"
-    ) -> None:
-        super().__init__(signal, tokens)
-        self.share = fraction("share", share)
-
-    def confident(self, writer: Writer, steps: Sequence[Step]) -> list[bool]:
-        scores = [self.signal.confidence(step.score) for step in steps]
-        # Ties go by order, so that the share is met to within one step.
-        ranked = sorted(range(len(steps)), key=lambda i: scores[i])
-        routed = set(ranked[: round(self.share * len(steps))])
-        return [i not in routed for i in range(len(steps))]
-
-    def __str__(self) -> str:
-        return f"{self.name}:share={self.share:g}:signal={self.signal.name}"

@@ -222,13 +222,16 @@ def record(
     return checked
 
 
-def versioned(expected: int, check: Check) -> Check:
-    """An object of this version; ``check`` takes the rest of it."""
+def versioned(expected: int, check: Check, kind: str = "") -> Check:
+    """An object of this version, and of this ``kind`` if one is given; ``check`` takes the rest."""
 
     def checked(value: Any) -> Any:
         found = dict(_members(value))
         version = found.pop("version", None)
-        if type(version) is not int or version != expected:
+        known = type(version) is int and version == expected
+        if kind and not (found.pop("kind", None) == kind and known):
+            raise Fault(f"not version {expected} of {kind}")
+        if not known:
             raise Fault(f"version {short(version)}, expected {expected}")
         return check(found)
 

@@ -21,11 +21,12 @@ from rich.text import Text
 
 from ...core.events import Event, HandOver, StepClosed, TextDelta
 from ...core.trace import Step, Trace
-from ...core.transcript import Writer, other
+from ...core.transcript import WRITERS, Writer, other
 from ...policies import Policy
+from ...util.palette import COLOURS
 from ...util.units import count, printable
 
-COLOUR: dict[Writer, str] = {"small": "#2a9d8f", "large": "#e07a3f"}
+COLOUR: dict[Writer, str] = {writer: COLOURS[writer].terminal for writer in WRITERS}
 MARK: dict[Writer, str] = {"small": "S", "large": "L"}
 WIDTH = 92
 _INDENT = " " * 8

@@ -13,7 +13,7 @@ from ...core.signals import SIGNALS
 from ...core.transcript import WRITERS
 from ...policies.query_cascade import OVER
 from ...util.files import replacing
-from ..report.palette import COLOURS
+from ...util.palette import COLOURS
 from ..report.picture import shortened
 from .sweep import Curve, Sweep
 

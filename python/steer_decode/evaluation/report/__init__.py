@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .area import Areas
     from .bootstrap import Bootstrap
     from .measure import Scope
-    from .palette import Style
     from .picture import Picture
+    from .styles import Style
 
 __all__ = ["Report", "Results", "build", "check_packages", "load"]
 
@@ -83,7 +83,7 @@ def build(
     from . import page
     from .bootstrap import Bootstrap
     from .measure import measure
-    from .palette import styles as assign
+    from .styles import styles as assign
     from .traces import choose
 
     boot = Bootstrap([domain for domain, _ in results.names], resamples)

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...util.palette import COLOURS
 from ...util.units import duration, si, significant
 from .measure import SHARE, Cost, RouterFigures, Scope
-from .palette import COLOURS, Style
 from .picture import INK, Picture, canvas, errors, legend, percent, ratio, shortened
+from .styles import Style
 
 _CHANCE = COLOURS["chance"].light
 

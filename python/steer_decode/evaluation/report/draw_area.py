@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from .area import Areas, Family
 from .draw import axis_label
 from .measure import Cost, Scope
-from .palette import Style
 from .picture import Picture, canvas, legend, percent
+from .styles import Style
 
 _RANDOM = "chance"
 

@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from ...util.palette import COLOURS, SURE, UNSURE
 from .bootstrap import Bootstrap
 from .confidence import Curve, Scores
 from .data import Results
 from .draw import curves
 from .measure import Series, by_difficulty, by_position, difficulties
-from .palette import COLOURS, Style
 from .picture import INK, Picture, canvas, errors, legend, percent, shortened
+from .styles import Style
 
-_RIGHT, _WRONG = COLOURS["r0"].light, COLOURS["r1"].light
+_RIGHT, _WRONG = SURE.light, UNSURE.light
 _FEW = 10
 _WRITER = {"small": Style("small", "o"), "large": Style("large", "s")}
 

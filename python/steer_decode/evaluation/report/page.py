@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
+from ...util.palette import variables
 from ...util.units import count, duration, printable, si
 from ..rows import Row
 from .bootstrap import Interval
@@ -16,8 +17,8 @@ from .confidence import how_judged
 from .data import Results
 from .draw import cost_text
 from .measure import SECONDS, SHARE, Cost, RouterFigures, Scope
-from .palette import Style, variables
 from .picture import Picture, percent
+from .styles import Style
 from .traces import Traces
 
 _GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "P": "✚", "v": "▼", "X": "✖", "*": "★"}

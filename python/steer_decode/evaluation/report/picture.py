@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...util.files import replacing
+from ...util.palette import COLOURS
 from ...util.text import printable
 from ...util.units import significant
 from .bootstrap import Interval
-from .palette import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,20 +7,16 @@ bin, for scores drift down with the index. That is this project's online mode, n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from typing import Any
 
 from ...core.signals import SIGNALS
 from ...core.transcript import WRITERS, Writer
-from ...errors import SteerError
-from ...models.pair import Pair
 from ...util import documents
-from ...util.files import write_whole as write_whole
+from .file import FittedFile, Words
 from .mixture import TwoGaussians
 
-VERSION = 1
 LAST_BIN = 4
 
 
@@ -30,7 +26,7 @@ def index_bin(index: int) -> int:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(FittedFile):
     """Mixtures of the step scores of one pair under one signal.
 
     Attributes:
@@ -60,41 +56,23 @@ class Calibration:
         mixture = fits.get(index_bin(index), fits.get(-1))
         return None if mixture is None else mixture.posterior(confidence)
 
-    def check(self, pair: Pair, source: str = "") -> None:
-        """Refuses a calibration that was made for another pair.
+    @classmethod
+    def words(cls, kind: str) -> Words:
+        way = "make one with `steer calibrate`"
+        return Words("calibration", "was made", "is not a calibration", way)
 
-        Raises:
-            SteerError: the fingerprints differ.
-        """
-        if self.pair != pair.fingerprint:
-            where = f"calibration {source!r}" if source else "the calibration"
-            raise SteerError(
-                f"{where} was made for another pair ({self.pair}, this one is "
-                f"{pair.fingerprint}): make one with `steer calibrate`"
-            )
+    @classmethod
+    def read(cls, value: Any, kind: str) -> Calibration:
+        return cls(**_RECORD(value))
 
-    def save(self, path: str | Path) -> None:
-        """Writes JSON through a temporary file and a rename."""
-        record = {
-            "version": VERSION,
+    def members(self) -> Mapping[str, Any]:
+        return {
             "pair": self.pair,
             "signal": self.signal,
             "settings": dict(self.settings),
             "counts": {w: {str(b): n for b, n in self.counts[w].items()} for w in WRITERS},
             "fits": {w: {str(b): asdict(m) for b, m in self.fits[w].items()} for w in WRITERS},
         }
-        write_whole(Path(path), json.dumps(record, indent=1) + "\n")
-
-    @classmethod
-    def load(cls, path: str | Path) -> Calibration:
-        """Reads what :meth:`save` wrote.
-
-        Raises:
-            SteerError: no such file, or not a calibration.
-        """
-        return documents.read(
-            path, "calibration", _made, "is not a calibration", "make one with `steer calibrate`"
-        )
 
 
 _NUMBER = documents.number()
@@ -127,10 +105,3 @@ _RECORD = documents.record(
     },
     others="dropped",
 )
-
-
-_FILE = documents.versioned(VERSION, _RECORD)
-
-
-def _made(value: object) -> Calibration:
-    return Calibration(**_FILE(value))

@@ -1,28 +1,15 @@
-"""Fitted numbers of a router: logistic maps, their fit, and the JSON file they are saved in."""
+"""Logistic maps of a router, and the JSON file that they are saved in."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-
-import torch
+from typing import Any
 
 from ...core.signals import SIGNALS
-from ...errors import SteerError
-from ...models.pair import Pair
 from ...util import documents
-from .calibration import write_whole
-
-VERSION = 1
-SHIPPED = Path(__file__).parents[2] / "demo" / "routers"  # of the demo pair
-
-
-def path_setting(path: str) -> str:
-    """The setting that names a file of parameters; nothing for one that comes with the package."""
-    return "" if Path(path).parent == SHIPPED else f":path={path}"
+from .file import FittedFile, Words
 
 
 @dataclass(frozen=True)
@@ -42,53 +29,8 @@ def noisy_or(risks: Sequence[float]) -> float:
     return 1 - math.prod(1 - risk for risk in risks)
 
 
-def fit_noisy_or(
-    inputs: Sequence[Sequence[float]], labels: Sequence[bool], ridge: float = 1e-2
-) -> list[Logistic]:
-    """One logistic map a column, by maximum likelihood of the labels under their Noisy-OR.
-
-    With one column this is plain logistic regression (Platt scaling). A NaN stands for a cause that
-    is absent from a sample. ``ridge`` holds the slopes of separable data finite; it acts on
-    columns of unit spread.
-
-    Raises:
-        SteerError: fewer than ten samples, or labels that are all alike.
-    """
-    y = torch.tensor(labels, dtype=torch.float64)
-    if len(y) < 10 or bool((y == y[0]).all()):
-        raise SteerError(
-            f"cannot fit {len(y)} labels, {int(y.sum())} of them true: "
-            "at least ten are needed, and both kinds; use more prompts"
-        )
-    x = torch.tensor(inputs, dtype=torch.float64).reshape(len(y), -1)
-    absent = x.isnan()
-    mean = x.nanmean(0)
-    spread = ((x - mean) ** 2).nanmean(0).sqrt().clamp_min(1e-9)
-    z = ((x - mean) / spread).nan_to_num(0.0)
-    weights = torch.zeros(2, z.shape[1], dtype=torch.float64, requires_grad=True)
-    with torch.no_grad():
-        weights[1] = -1.0
-    optimiser = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        optimiser.zero_grad()
-        # log(1 - sigmoid(a)) = -softplus(a); their sum is the log-probability that nothing acts.
-        calm = -torch.nn.functional.softplus(z * weights[0] + weights[1])
-        quiet = calm.masked_fill(absent, 0.0).sum(1).clamp_max(-1e-12)
-        likelihood = y * torch.log(-torch.expm1(quiet)) + (1 - y) * quiet
-        value = -likelihood.mean() + ridge * (weights[0] ** 2).mean()
-        value.backward()
-        return value
-
-    optimiser.step(loss)
-    slopes = weights[0].detach() / spread
-    intercepts = weights[1].detach() - slopes * mean
-    pairs = zip(slopes.tolist(), intercepts.tolist(), strict=True)
-    return [Logistic(slope, intercept) for slope, intercept in pairs]
-
-
 @dataclass(frozen=True)
-class Parameters:
+class LogisticMaps(FittedFile):
     """What was fitted for one pair and one kind of router.
 
     Attributes:
@@ -103,32 +45,18 @@ class Parameters:
     maps: Mapping[str, Logistic]
     settings: Mapping[str, object] = field(default_factory=dict)
 
-    def check(self, pair: Pair, source: str) -> None:
-        """Refuses what was fitted for another pair."""
-        if self.pair != pair.fingerprint:
-            raise SteerError(
-                f"router parameters {source!r} were fitted for another pair ({self.pair}, this "
-                f"one is {pair.fingerprint}): make some with `steer train-router {self.kind}`"
-            )
-
-    def save(self, path: str | Path) -> None:
-        """Writes JSON through a temporary file and a rename."""
-        write_whole(Path(path), json.dumps({"version": VERSION, **asdict(self)}, indent=1) + "\n")
+    @classmethod
+    def words(cls, kind: str) -> Words:
+        wrong = f"holds no parameters of router {kind!r}"
+        way = f"make some with `steer train-router {kind}`"
+        return Words("router parameters", "were fitted", wrong, way)
 
     @classmethod
-    def load(cls, path: str | Path, kind: str) -> Parameters:
-        """Reads what :meth:`save` wrote.
+    def read(cls, value: Any, kind: str) -> LogisticMaps:
+        return cls(**_record(kind)(value))
 
-        Raises:
-            SteerError: no such file, or not parameters of a router of this kind.
-        """
-        return documents.read(
-            path,
-            "router parameters",
-            lambda value: cls(**_file(kind)(value)),
-            f"holds no parameters of router {kind!r}",
-            f"make some with `steer train-router {kind}`",
-        )
+    def members(self) -> Mapping[str, Any]:
+        return asdict(self)
 
 
 _NUMBER = documents.number()
@@ -143,9 +71,9 @@ _SETTINGS = {
 }
 
 
-def _file(kind: str) -> documents.Check:
+def _record(kind: str) -> documents.Check:
     needed = dict.fromkeys(_MAPS.get(kind, ()), _map)
-    record = documents.record(
+    return documents.record(
         {
             "kind": documents.one_of((kind,)),
             "pair": documents.text,
@@ -154,7 +82,6 @@ def _file(kind: str) -> documents.Check:
         },
         others="dropped",
     )
-    return documents.versioned(VERSION, record)
 
 
 def _map(value: object) -> Logistic:

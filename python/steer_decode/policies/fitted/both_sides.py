@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from math import inf
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ...core.signals import SIGNALS
 from ...core.transcript import Writer
-from ...errors import SteerError
-from ...models.pair import Pair
 from ...util import documents
-from .calibration import write_whole
+from .file import FittedFile, Words
 
-VERSION = 1
-KIND = "both-sides"
 COSTS = {"papers": "flops_paper", "processed": "flops_processed", "bytes": "bytes_read"}
 COST_NAMES = tuple(COSTS)
 _MAKE = "make one with `steer calibrate --router both-sides`"
@@ -89,7 +83,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class SidesCalibration:
+class BothSidesCalibration(FittedFile):
     """What was found out about a pair, without labels.
 
     Attributes:
@@ -99,39 +93,27 @@ class SidesCalibration:
         settings: for the reader, how it was made.
     """
 
+    KIND: ClassVar[str] = "both-sides"
+
     pair: str
     plans: Mapping[str, Plan]
     agreement: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def check(self, pair: Pair, source: str = "") -> None:
-        """Refuses a calibration that was made for another pair.
-
-        Raises:
-            SteerError: the fingerprints differ.
-        """
-        if self.pair != pair.fingerprint:
-            where = f"calibration {source!r}" if source else "the calibration"
-            raise SteerError(
-                f"{where} of router {KIND!r} was made for another pair ({self.pair}, this one is "
-                f"{pair.fingerprint}): {_MAKE}"
-            )
-
-    def save(self, path: str | Path) -> None:
-        """Writes JSON through a temporary file and a rename."""
-        record = {"version": VERSION, "kind": KIND, **asdict(self)}
-        write_whole(Path(path), json.dumps(record, indent=1, allow_nan=False) + "\n")
+    @classmethod
+    def words(cls, kind: str) -> Words:
+        router = f" of router {cls.KIND!r}"
+        return Words("calibration", "was made", f"is no calibration{router}", _MAKE, router)
 
     @classmethod
-    def load(cls, path: str | Path) -> SidesCalibration:
-        """Reads what :meth:`save` wrote.
+    def read(cls, value: Any, kind: str) -> BothSidesCalibration:
+        record = _FILE(value)
+        if set(record["plans"]) != set(COSTS):
+            raise documents.Fault(f"plans for {', '.join(record['plans']) or 'nothing'}")
+        return cls(**record)
 
-        Raises:
-            SteerError: no such file, or not a calibration of this router.
-        """
-        return documents.read(
-            path, "calibration", _made, f"is no calibration of router {KIND!r}", _MAKE
-        )
+    def members(self) -> Mapping[str, Any]:
+        return asdict(self)
 
 
 _NUMBER = documents.number()
@@ -164,13 +146,3 @@ _FILE = documents.record(
     {"pair": documents.text, "plans": documents.mapped(lambda value: Plan(**_PLAN(value)))},
     dict.fromkeys(("agreement", "settings"), documents.mapped(documents.anything)),
 )
-
-
-def _made(value: object) -> SidesCalibration:
-    record = documents.mapped(documents.anything)(value)
-    if (record.pop("version", None), record.pop("kind", None)) != (VERSION, KIND):
-        raise documents.Fault(f"not version {VERSION} of {KIND}")
-    record = _FILE(record)
-    if set(record["plans"]) != set(COSTS):
-        raise documents.Fault(f"plans for {', '.join(record['plans']) or 'nothing'}")
-    return SidesCalibration(**record)
