@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import griffe
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +22,19 @@ FIGURES = ["docs/*.svg", "benchmarks/results/**/*.json", "benchmarks/results/**/
 PACKAGES = {"steer_decode": "python/steer_decode", "steer_kernels": "steer_kernels"}
 MODULES = {"steer_kernels.fast": "steer_kernels/fast.py",
            "steer_kernels.reference": "steer_kernels/reference.py"}  # fmt: skip
+
+
+class PlainRoles(griffe.Extension):
+    """Show what a docstring refers to by a role, :meth:`finish` say, as code."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Rewrite the docstring of a module, class, function or attribute."""
+        if obj.docstring is not None:
+            obj.docstring.value = re.sub(
+                r":(?:class|meth|func|data|attr|mod|exc):`(?:~[\w.]*\.)?([^`]+)`",
+                r"``\1``",
+                obj.docstring.value,
+            )
 
 
 def on_config(config: Any) -> Any:

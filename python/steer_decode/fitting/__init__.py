@@ -1,4 +1,7 @@
-"""What ``steer train-router`` does: routers that are fitted or trained on a pair's own answers."""
+"""Fits and trains what routers read from files.
+
+A pair's own answers are what they are fitted to.
+"""
 
 from __future__ import annotations
 

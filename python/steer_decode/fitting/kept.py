@@ -1,4 +1,7 @@
-"""Answers that long work keeps over an interruption, number for number."""
+"""Answers kept over an interruption of long work.
+
+Number for number.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,18 @@ _FIGURES = ("before", "posterior")
 def kept_answers(
     kept: Partial, make: Callable[[], Iterable[RoutedOutput]]
 ) -> Iterator[RoutedOutput]:
-    """The next batch of answers: those that ``kept`` has, or those of ``make``, which it keeps."""
+    """The next batch of answers.
+
+    Those that ``kept`` has, or those of ``make``, which it keeps.
+    """
     return kept.batch(make, packed, unpacked)
 
 
 def packed(output: RoutedOutput) -> dict[str, Any]:
-    """Plain data, numbers that are not finite among it; steps without what is at its default."""
+    """Plain data of an answer.
+
+    Numbers that are not finite are among it; steps go without what is at its default.
+    """
     data = output.to_dict()
     blank = Step(-1, "small").to_dict()
     needed = ("index", "writer", "token_ids", "text")

@@ -1,4 +1,6 @@
-"""What an answer would cost, counted from the lengths of its steps, without running a model.
+"""What an answer would cost, from its steps' lengths.
+
+No model runs.
 
 A ledger keeps the books of one model over one answer as its lane would for an answer that is
 written alone: watermark, forward passes, FLOPs, bytes. It serves where many routers are compared on
@@ -42,7 +44,10 @@ class Ledger:
         return 2.0 * self.shape.active * self.written
 
     def catch_up(self, length: int) -> None:
-        """Reads to the end of a transcript of ``length`` tokens, for the next token's logits."""
+        """Read to the end of a transcript of ``length`` tokens.
+
+        For the next token's logits.
+        """
         if self.mark >= length:
             if self.known:
                 return
@@ -50,13 +55,18 @@ class Ledger:
         self._pass(length - self.mark, 1)
 
     def write(self, length: int, n: int) -> None:
-        """Writes ``n`` tokens behind the first ``length``; the last of them stays unread."""
+        """Write ``n`` tokens behind the first ``length``.
+
+        The last of them stays unread.
+        """
         for i in range(n):
             self.catch_up(length + i)
         self.written += n
 
     def grade(self, start: int, n: int, foreign: Iterable[int] = ()) -> None:
-        """Reads the ``n`` tokens from ``start`` on, with the head on each.
+        """Read the ``n`` tokens from ``start`` on, for a grade.
+
+        The head works on each.
 
         ``foreign`` are those, from 0, that are not its likeliest: it keeps the logits before them.
         """

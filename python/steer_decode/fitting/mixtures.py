@@ -1,4 +1,6 @@
-"""Makes a calibration: runs a pair over prompts, gathers scores, fits a mixture to each bin.
+"""Makes a calibration of a pair.
+
+It runs over prompts, its scores are gathered, and a mixture is fitted to each bin.
 
 Scores shift once routing is on: a step follows other steps than it did at even odds. With a target
 share of large-model tokens the prompts are therefore run again with routing on, gamma is bisected,

@@ -1,4 +1,7 @@
-"""The fitted mixtures as a picture: scores and both Gaussians, by writer and step index."""
+"""The fitted mixtures as a picture.
+
+Scores and both Gaussians, by writer and step index.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ _COLOURS = {"unconfident": UNSURE.light, "confident": SURE.light}
 def draw(
     calibration: Calibration, scores: Mapping[Writer, Mapping[int, Sequence[float]]], path: Path
 ) -> None:
-    """Writes a histogram of the scores of each step-index bin, with what was fitted to it.
+    """Draw a histogram of scores for each step-index bin.
+
+    What was fitted to it is drawn as well.
 
     As figure 2 of STEER (arXiv 2511.06190), one row a writer. The suffix of ``path`` chooses the
     format.

@@ -32,7 +32,9 @@ def answers(
     seed: int = 0,
     kept: Partial | None = None,
 ) -> Iterator[tuple[Task, RoutedOutput]]:
-    """Greedy answers to ``tasks``, in order; the i-th has the seed ``seed + i``.
+    """Greedy answers to ``tasks``, in order.
+
+    The i-th has the seed ``seed + i``.
 
     ``kept`` keeps them over an interruption, cohort by cohort.
     """

@@ -1,4 +1,4 @@
-"""Who writes next: one file per router, one small protocol, and the names of the command line."""
+"""Who writes next: one file per router, and their names."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RouterSpec:
-    """A router as the command line names it: its class, and its settings as the class takes them.
+    """A router as the command line names it.
+
+    Its class, and its settings as the class takes them.
 
     Attributes:
         name: of :data:`POLICIES`, or MODULE:CLASS.
@@ -121,7 +123,9 @@ class RouterSpec:
         return cls(name, policy, {key: known[key].read(value) for key, value in values.items()})
 
     def make(self, **defaults: Any) -> Policy:
-        """The router; ``defaults`` are settings where the text has none and the router knows them.
+        """Make the router.
+
+        ``defaults`` are settings where the text has none and the router knows them.
 
         Raises:
             SteerError: a value that the router refuses, or one that it needs and has not.
@@ -144,7 +148,9 @@ class RouterSpec:
 
 
 def policy_class(name: str) -> type[Policy]:
-    """The router of this name, or the class that MODULE:CLASS names; MODULE must be importable.
+    """The router of this name, or of MODULE:CLASS.
+
+    MODULE must be importable.
 
     Raises:
         SteerError: there is no such router or class, or it is no :class:`Policy`.

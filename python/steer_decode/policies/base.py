@@ -1,4 +1,7 @@
-"""What a policy is: it says who writes, before a step, after a step, or both."""
+"""What a policy is: it says who writes.
+
+Before a step, after a step, or both.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ RESTART: Final = "restart"
 
 
 class Mend(NamedTuple):
-    """Token ``at`` of a step is refused: the other model writes it, and the step's writer goes on.
+    """Token ``at`` of a step is refused.
+
+    The other model writes it, and the step's writer goes on.
 
     What stood before it stays. A step may be mended more than once, each time further on. With
     ``rest`` the other model goes on itself to the end of the step, which then has to stay.
@@ -69,7 +74,9 @@ class StepStart:
 
 
 class Policy:
-    """Base of all routers; a subclass overrides ``before_step``, ``after_step``, or both.
+    """Base of all routers.
+
+    A subclass overrides ``before_step``, ``after_step``, or both.
 
     Attributes:
         name: what the command line and the tables call it.
@@ -108,7 +115,9 @@ class Policy:
         """Raises :class:`SteerError` where this policy cannot serve ``pair``."""
 
     def question(self, pair: Pair) -> Question | None:
-        """What the large model is asked about every step of the small one, if anything.
+        """The question about every draft, if any.
+
+        The large model answers it.
 
         The log-probabilities of the choices are then in ``step.answers``. With a question the
         steps are not graded by their own log-probabilities.
@@ -116,11 +125,14 @@ class Policy:
         return None
 
     def wants_grade(self, step: Step) -> bool:
-        """Whether this step of the small model is worth its reading, with ``grades``."""
+        """Whether this draft is worth its reading, with ``grades``."""
         return True
 
     def counted(self, texts: Sequence[str], prompt: str) -> list[bool]:
-        """Which tokens of a step, by their ``texts``, enter its score; empty for all of them."""
+        """Which tokens of a step enter its score.
+
+        They are told by their ``texts``; empty for all of them.
+        """
         return math_tokens(texts) if self.tokens == "math" else []
 
     def before_step(self, start: StepStart) -> Writer:
@@ -128,7 +140,9 @@ class Policy:
         return start.writer
 
     def after_step(self, step: Step) -> Writer | Redo | Mend:
-        """Who writes the next step, or ``"redo"``: take this one back, the other model writes it.
+        """Who writes the next step, or this one again.
+
+        ``"redo"`` takes it back, and the other model writes it.
 
         A step that was written again cannot be taken back a second time. ``Mend(i)`` takes back
         what stands from token i on: the other model writes that token, this one the rest.
@@ -136,21 +150,28 @@ class Policy:
         return step.writer
 
     def judge(self, step: Step, trace: Trace) -> Verdict:
-        """As :meth:`after_step`, for policies that look at the whole answer, ``step`` its last.
+        """As :meth:`after_step`, with the whole answer in view.
+
+        ``step`` is its last.
 
         They may also answer "restart": everything is taken back, once, and the large model begins.
         """
         return self.after_step(step)
 
     def after_round(self, steps: Sequence[Step]) -> Sequence[Writer | Redo | Mend]:
-        """Judges the steps with one index that a cohort has just closed, one verdict for each.
+        """Judge the steps that a cohort has just closed.
+
+        They have one index; there is one verdict for each.
 
         Those of answers that have ended are among them, as a step 0 may be taken back.
         """
         return [self.after_step(step) for step in steps]
 
     def start(self) -> Policy:
-        """The policy for one run: itself, or a copy where it gathers something on the way."""
+        """The policy for one run.
+
+        Itself, or a copy where it gathers something on the way.
+        """
         return self
 
     def __str__(self) -> str:

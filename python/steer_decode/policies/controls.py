@@ -1,4 +1,7 @@
-"""Controls: one model alone, and chance. No router is worth much that chance at its cost beats."""
+"""Controls: one model alone, and chance.
+
+No router is worth much that chance at its cost beats.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,9 @@ class AlwaysLarge(Policy):
 
 
 class RandomShare(Policy):
-    """Each step goes to the large model with probability ``share``, on its own coin.
+    """Each step goes to the large model by chance.
+
+    The probability is ``share``, and each step has its own coin.
 
     The coin of a step is a function of the conversation's seed and of the step's index, so that
     two shares are nested: what the large model writes at 0.3 it also writes at 0.5.

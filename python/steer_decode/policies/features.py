@@ -1,4 +1,6 @@
-"""What a learned router knows before a step, by name. All of it is free of labels and of text.
+"""What a learned router knows before a step, by name.
+
+All of it is free of labels and of text.
 
 The numbers come from the small model's next-token logits, which are computed anyway if it goes on,
 and from the entropies of the steps so far. None changes when all logits shift.
@@ -71,6 +73,9 @@ FEATURES: dict[str, Callable[[StepStart], float]] = {
 
 
 def read_features(start: StepStart, names: Sequence[str]) -> list[float]:
-    """The named features of the step that is about to begin; what is not finite counts as 0."""
+    """Read the named features of the step about to begin.
+
+    What is not finite counts as 0.
+    """
     values = (FEATURES[name](start) for name in names)
     return [value if math.isfinite(value) else 0.0 for value in values]

@@ -1,4 +1,6 @@
-"""GlimpRouter (arXiv 2601.05110): the entropy of a step's first token decides who writes the step.
+"""GlimpRouter (arXiv 2601.05110): a step's first token decides.
+
+Its entropy decides who writes the step.
 
 Before each step the small model reads the transcript to its end and gives the distribution of the
 next token. Above the threshold the large model writes the step; otherwise the small model goes on
@@ -17,7 +19,9 @@ from .base import Policy, StepStart
 
 
 class FirstTokenEntropy(Policy):
-    """Large model where the small model's first token of the step is unsure.
+    """Large model where a step's first token is unsure.
+
+    The small model is asked about it before the step.
 
     Args:
         threshold: in the signal's own unit (nats for entropy). A step goes to the large model where

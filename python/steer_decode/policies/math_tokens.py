@@ -22,7 +22,10 @@ _BARE = re.compile(r"[\s()\[\]{}\\]*")
 
 
 def math_tokens(texts: Sequence[str]) -> list[bool]:
-    """For each token of a step, by its text, whether its confidence counts."""
+    """Whether the confidence of each token counts, by its text.
+
+    The tokens are those of one step.
+    """
     whole = "".join(texts)
     regions = [match.span() for match in _REGION.finditer(whole)]
     counted, at = [], 0

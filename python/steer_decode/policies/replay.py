@@ -1,4 +1,6 @@
-"""Oracle replay: who writes each step is given beforehand, by a trace or a list. For ablations.
+"""Oracle replay: who writes each step is given beforehand.
+
+By a trace or a list; for ablations.
 
 A control of our own. What is replayed are the writers of the steps that were kept. With greedy
 decoding of the same prompt the text comes out as it was; what was looked at or taken back on the
@@ -25,7 +27,9 @@ _Mends = Mapping[tuple[int, ...], Sequence[Sequence[int]]]
 
 
 class Replay(Policy):
-    """Writes as it is told; beyond the end of the list, its last writer goes on.
+    """Writers as they are listed.
+
+    Beyond the end of the list, its last writer goes on.
 
     Args:
         writers: "SSLS", or a list of "small" and "large", for every answer; or such a list for

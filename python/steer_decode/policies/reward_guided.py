@@ -1,4 +1,6 @@
-"""RSD, reward-guided speculative decoding (arXiv 2501.19324): a reward decides on every draft.
+"""RSD (arXiv 2501.19324): a reward decides on every draft.
+
+Its name is reward-guided speculative decoding.
 
 Faithful: the small model drafts each step, a reward of the draft is compared with a threshold of
 0.7, and below it the large model writes the step anew, unjudged; the next draft is the small
@@ -24,7 +26,9 @@ from .rewards import LIKELIHOOD, Reward, load_reward, reward_of
 
 
 class RewardGuided(Policy):
-    """Takes back a draft of the small model whose reward is below ``threshold``.
+    """Large model where a draft's reward is below ``threshold``.
+
+    The draft of the small model is taken back.
 
     Args:
         threshold: least reward of a draft that stays.

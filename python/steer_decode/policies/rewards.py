@@ -1,4 +1,7 @@
-"""Rewards and judges: any function of a step and of what stands before it, by name or as it is."""
+"""Rewards and judges: functions of a step and its past.
+
+They are known by name, or taken as they are.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +37,17 @@ def load_reward(spec: str) -> Reward:
 
 
 def likelihood(step: Step) -> float:
-    """Geometric mean of the probabilities that the large model gives a draft's tokens, 0 to 1."""
+    """Geometric mean of a draft's token probabilities, 0 to 1.
+
+    They are those that the large model gives.
+    """
     return math.exp(sum(step.graded) / len(step.graded)) if step.graded else 0.0
 
 
 def reward_of(reward: Reward | None, step: Step, trace: Trace) -> float:
-    """What ``reward`` gives the last step of ``trace``; :func:`likelihood` where it is None.
+    """The reward of the last step of ``trace``.
+
+    ``reward`` gives it, and :func:`likelihood` where that is None.
 
     Raises:
         SteerError: it is no number.

@@ -1,4 +1,7 @@
-"""Settings of a router as text: what each takes is read from the annotations of ``__init__``."""
+"""Settings of a router as text, by its annotations.
+
+What each takes is read from those of ``__init__``.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,7 @@ class Setting:
 
 
 def settings_of(policy: type[Policy], router: str) -> dict[str, Setting]:
-    """What a text may set of a router of this class, by name.
+    """What a text may set of a router, by name.
 
     An annotation is float, int, bool, str, :class:`~pathlib.Path`, :class:`Signal`, a Literal, or a
     union of these; what else stands in a union is for callers in Python. A parameter without an

@@ -1,4 +1,4 @@
-"""SpecReason (arXiv 2504.07891): the large model grades the small one's draft of every step.
+"""SpecReason (arXiv 2504.07891): the large model grades every draft.
 
 Faithful: the small model drafts each step; the large model reads it and gives it a grade from 0 to
 9, as one token behind a prompt; below 7 the draft is taken back and the large model writes the
@@ -37,7 +37,9 @@ _LEADS = (("Score:", " "), ("Score: ", ""), ("Score:", ""), ("", ""))
 
 
 class SpecReason(Policy):
-    """The small model drafts, the large one grades; below ``threshold`` it writes the step itself.
+    """Large model where its grade of a draft is low.
+
+    The small model drafts every step; below ``threshold`` the large one writes it itself.
 
     Args:
         threshold: least grade of a draft that stays: nats a token for "log-prob", by default -0.5;
@@ -83,7 +85,10 @@ class SpecReason(Policy):
         return "small" if self.grade_of(step) >= self.threshold else REDO
 
     def grade_of(self, step: Step) -> float:
-        """The grade of a draft; NaN, which is never enough, where there is none."""
+        """The grade of a draft.
+
+        NaN, which is never enough, where there is none.
+        """
         if self.grades:
             return sum(step.graded) / len(step.graded) if step.graded else math.nan
         if not step.answers:
@@ -99,7 +104,9 @@ class SpecReason(Policy):
 
 
 def grading_question(pair: Pair) -> Question:
-    """The request for a grade as it follows an unfinished answer in the large model's template.
+    """The request for a grade, behind an unfinished answer.
+
+    In the large model's template.
 
     Raises:
         SteerError: there is no chat template, it cannot be continued, or digits are not tokens.

@@ -1,4 +1,6 @@
-"""STEER for one answer at a time (after arXiv 2511.06190): the step just written judges the next.
+"""STEER for one answer at a time (after arXiv 2511.06190).
+
+The step just written judges the next.
 
 Faithful: the step's score is the mean maximum logit of its writer; the posterior of the confident
 component is compared with gamma; the small model writes step 0 and an unconfident step 0 is taken
@@ -25,7 +27,7 @@ GAMMA = 0.6
 
 
 class Steer(Policy):
-    """Small model after a confident step, large model after an unconfident one.
+    """Small model after a confident step, else the large one.
 
     Args:
         calibration: mixtures of this pair, or a path to them. The signal is the calibration's.

@@ -1,1 +1,4 @@
-"""Numbers that a router reads from a file, with the pair that they were fitted for."""
+"""Numbers that a router reads from a file.
+
+With them the pair that they were fitted for.
+"""

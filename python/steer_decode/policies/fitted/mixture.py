@@ -1,4 +1,6 @@
-"""Two Gaussians in one dimension, fitted by EM: unconfident steps below, confident ones above.
+"""Two Gaussians in one dimension, fitted by EM.
+
+Unconfident steps are below, confident ones above.
 
 STEER (arXiv 2511.06190, section 3) fits them to the step confidences Phi of a cohort and routes by
 the posterior Pr(c | Phi) = pi_c N(Phi; mu_c, var_c) / sum over both components.
@@ -29,7 +31,10 @@ _Component = tuple[float, float, float]  # weight, mean, variance
 
 @dataclass(frozen=True)
 class TwoGaussians:
-    """Weight of the confident component, and mean and variance of both; mean_u < mean_c."""
+    """A mixture of two Gaussians; mean_u < mean_c.
+
+    The weight of the confident component, and mean and variance of both.
+    """
 
     weight_c: float
     mean_u: float
@@ -39,14 +44,15 @@ class TwoGaussians:
 
     @property
     def separation(self) -> float:
-        """How far apart the means stand, in deviations: Ashman's D (Ashman, Bird and Zepf 1994).
+        """Distance of the means in deviations: Ashman's D.
 
-        |mean_c - mean_u| / sqrt((var_u + var_c) / 2); two humps are told apart from 2 on.
+        |mean_c - mean_u| / sqrt((var_u + var_c) / 2), of Ashman, Bird and Zepf
+        (1994); two humps are told apart from 2 on.
         """
         return (self.mean_c - self.mean_u) / math.sqrt((self.var_u + self.var_c) / 2)
 
     def posterior(self, score: float, monotone: bool = False) -> float:
-        """Probability that a step with this score belongs to the confident component.
+        """Probability that a score belongs to the confident component.
 
         With ``monotone`` it is taken between the two means only: scores beyond count as the nearer
         mean. Otherwise it falls again where the wider component has the fatter tail.
@@ -146,7 +152,9 @@ class _EM:
         self._against = np.empty(3)  # coefficients of the log-odds of the lower component
 
     def run(self, upper: Array, steps: int) -> tuple[float, tuple[_Component, _Component]]:
-        """``steps`` iterations from responsibilities ``upper`` [N], which are changed in place.
+        """Run ``steps`` iterations from ``upper`` [N], changed in place.
+
+        ``upper`` are responsibilities.
 
         Returns:
             The log-likelihood, and the components behind it.
