@@ -89,11 +89,10 @@ def kernels(
 ) -> None:
     """Measure the kernels against what else is installed.
 
-    Their peers are torch, torch.compile, and libraries that are there.
-
-    Contenders take turns in the same process, and the median of each counts. GB/s are the bytes of
-    one read of the input over our time; "% of copy" sets them beside a copy of the same input. The
-    column of a peer is its time over ours: how many times faster ours is.
+    Their peers are torch, torch.compile, and libraries that are there. Contenders take turns in the
+    same process, and the median of each counts. GB/s are the bytes of one read of the input over
+    our time; "% of copy" sets them beside a copy of the same input. The column of a peer is its
+    time over ours: how many times faster ours is.
 
     On CUDA there are three clocks: `events`, the device's time of a call; `graph`, of a call in a
     graph of many; `wall`, the host's, from the call to the end of the synchronisation.

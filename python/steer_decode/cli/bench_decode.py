@@ -57,11 +57,10 @@ def decode(
 ) -> None:
     """Measure what routed decoding costs beside the models themselves.
 
-    Every figure is a ratio.
-
-    The sides of a ratio take turns in the same process and the least time of each counts: CPU time
-    for one thread, the wall clock for more. The demo pair is measured, and real shapes with random
-    weights, all in float32. A tick or a cross stands beside each ratio that has a limit.
+    Every figure is a ratio. The sides of a ratio take turns in the same process and the least time
+    of each counts: CPU time for one thread, the wall clock for more. The demo pair is measured, and
+    real shapes with random weights, all in float32. A tick or a cross stands beside each ratio that
+    has a limit.
 
     The rows of the JSON list: measure, model, threads, context, value, limit, ok, spread (median
     over least time of our side: far from 1, the machine was busy).

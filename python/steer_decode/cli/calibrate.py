@@ -67,10 +67,9 @@ def calibrate(
 ) -> None:
     """Fit what a router needs to know of a pair.
 
-    The pair answers prompts; two Gaussians are fitted to its step scores and saved.
-
-    Each step is written by either model at even odds. A hundred prompts or more, like those that
-    will be asked, make a calibration.
+    The pair answers prompts; two Gaussians are fitted to its step scores and saved. Each step is
+    written by either model at even odds. A hundred prompts or more, like those that will be asked,
+    make a calibration.
 
     With --large-share the prompts are run again with routing on, a few to twenty times, until the
     share of large-model tokens is within 0.02 of it; the calibration keeps the gamma that does it.

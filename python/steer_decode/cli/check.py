@@ -46,9 +46,8 @@ def check(
 ) -> None:
     """Say whether two models fit, without loading a weight.
 
-    And what they will cost.
-
-    Read are their configs and tokenizers only. Exit status 0 if they fit, 2 if not.
+    And what they will cost. Read are their configs and tokenizers only. Exit status 0 if they fit,
+    2 if not.
 
     Examples:
 

@@ -98,11 +98,9 @@ def evaluate(
 ) -> None:
     """Run several routers on the same problems.
 
-    Each is set beside chance at its cost.
-
-    Results go to results.jsonl in the folder of --out as they come, each with its steps. The same
-    command goes on after an interruption; more routers, problems or seeds may be added to a folder.
-    `steer report` makes a page of it.
+    Each is set beside chance at its cost. Results go to results.jsonl in the folder of --out as
+    they come, each with its steps. The same command goes on after an interruption; more routers,
+    problems or seeds may be added to a folder. `steer report` makes a page of it.
 
     `random` stands for random routing at the shares of --random-shares and for both models alone.
     The column "random %" of a router is the accuracy of random routing at that router's own share

@@ -1,8 +1,7 @@
 """The models of a command, and its router.
 
-They are found first, and where a command writes is checked.
-
-Imports of torch and transformers wait until a command runs, so that ``steer --help`` does not.
+They are found first, and where a command writes is checked. Imports of torch and transformers wait
+until a command runs, so that ``steer --help`` does not.
 """
 
 from __future__ import annotations

@@ -44,9 +44,8 @@ def kept_beside(
 ) -> Iterator[Partial]:
     """What an interrupted run with these ``settings`` has left.
 
-    This run goes on from it.
-
-    Whoever works within the block calls :meth:`Partial.finish` once ``out`` is written.
+    This run goes on from it. Whoever works within the block calls :meth:`Partial.finish` once
+    ``out`` is written.
     """
     kept = Partial(out, settings)
     if kept.found:

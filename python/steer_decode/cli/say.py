@@ -1,10 +1,9 @@
 """The one way on which a command says something.
 
-It is printable for people, and as it is for programs.
-
-What goes to a terminal, or to standard error, is for people, and nothing in it is obeyed. What goes
-to standard output where that is no terminal is data for another program and stays as it is. Tables
-go through :mod:`.terminal`, whose consoles do the same.
+It is printable for people, and as it is for programs. What goes to a terminal, or to standard
+error, is for people, and nothing in it is obeyed. What goes to standard output where that is no
+terminal is data for another program and stays as it is. Tables go through :mod:`.terminal`, whose
+consoles do the same.
 """
 
 from __future__ import annotations

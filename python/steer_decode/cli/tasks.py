@@ -29,10 +29,8 @@ def words(text: str) -> list[str]:
 def sources(spec: str | Sequence[str] | None) -> list[str]:
     """What --tasks names, each once.
 
-    Lists with commas, any number of them.
-
-    A comma inside brackets or quotes separates nothing, nor does one in the name of a file that is
-    there.
+    Lists with commas, any number of them. A comma inside brackets or quotes separates nothing, nor
+    does one in the name of a file that is there.
     """
     from ..evaluation.tasks.separated import separated
 

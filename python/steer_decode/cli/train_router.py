@@ -74,13 +74,12 @@ def train_router(
 ) -> None:
     """Fit or train a router on the demo's problems.
 
-    Those of the calibration split; the router is saved.
-
-    `policy-guided` and `roro` are small networks, trained by policy gradient on answers that the
-    pair writes meanwhile; a file of either serves the router `learned`. `ecotab` fits two logistic
-    maps to labels from suffix replacement, `corea` one to right and wrong answers. No problem of
-    the test split is asked. Each takes a few minutes at most. Answers are kept beside --out as they
-    come, and the same command goes on after an interruption.
+    Those of the calibration split; the router is saved. `policy-guided` and `roro` are small
+    networks, trained by policy gradient on answers that the pair writes meanwhile; a file of either
+    serves the router `learned`. `ecotab` fits two logistic maps to labels from suffix replacement,
+    `corea` one to right and wrong answers. No problem of the test split is asked. Each takes a few
+    minutes at most. Answers are kept beside --out as they come, and the same command goes on after
+    an interruption.
 
     Examples:
 

@@ -1,11 +1,10 @@
 """Where a step closes.
 
-Each token is looked at once, with a short tail of the text before it.
-
-A step is text that ends with the delimiter, "\\n\\n" (STEER, arXiv 2511.06190, section 3).
-Tokenizers hide it in merged tokens (".\\n\\n", ")\\n\\n"), split it over two, or write it in bytes,
-several of which may be one character. So the rule is one over text, and each token is asked what
-text it brings where it stands.
+Each token is looked at once, with a short tail of the text before it. A step is text that ends with
+the delimiter, "\\n\\n" (STEER, arXiv 2511.06190, section 3). Tokenizers hide it in merged tokens
+(".\\n\\n", ")\\n\\n"), split it over two, or write it in bytes, several of which may be one
+character. So the rule is one over text, and each token is asked what text it brings where it
+stands.
 """
 
 from __future__ import annotations
@@ -95,9 +94,8 @@ class StepBoundary:
         """Whether the last id of the open step closes it.
 
         ``step_ids`` are the tokens of the open step, from its beginning; :meth:`scan` says the same
-        with one look at each token.
-
-        From the step's beginning; :meth:`scan` says the same with one look at each token.
+        with one look at each token. From the step's beginning; :meth:`scan` says the same with one
+        look at each token.
         """
         scan = self.scan(step_ids[:-1])
         return scan.push(step_ids[-1])

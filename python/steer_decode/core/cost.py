@@ -75,9 +75,8 @@ class ModelShape:
     def of(cls, model: PreTrainedModel, weights: Weights | None = None) -> ModelShape:
         """Read the sizes off a causal language model.
 
-        The model is loaded or on the meta device.
-
-        ``weights`` are those that it is to have where they are not those that it has.
+        The model is loaded or on the meta device. ``weights`` are those that it is to have where
+        they are not those that it has.
         """
         config = model.config.get_text_config(decoder=True)
         widths, head_dim = attention_widths(model)
@@ -108,9 +107,7 @@ class ModelShape:
     def flops(self, new: int, past: int, heads: int = 1) -> int:
         """FLOPs of one forward pass.
 
-        It returns the logits of its last ``heads`` positions.
-
-        ``new`` tokens follow ``past`` cached ones.
+        ``new`` tokens follow ``past`` cached ones; the last ``heads`` positions give logits.
         """
         attended = sum(n * q * _causal_pairs(new, past, w) for (w, q, _), n in self.layers)
         return 2 * new * self.body + 2 * heads * self.head + 4 * attended
@@ -118,9 +115,8 @@ class ModelShape:
     def read_bytes(self, tokens: int) -> float:
         """Bytes of the weights that one pass reads.
 
-        The pass is over ``tokens`` tokens, of all its rows.
-
-        Of experts those that are expected to be chosen by any of them, see ``Experts.distinct``.
+        The pass is over ``tokens`` tokens, of all its rows. Of experts those that are expected to
+        be chosen by any of them, see ``Experts.distinct``.
         """
         chosen = sum(e.layers * e.distinct(tokens) * e.nbytes for e in self.experts)
         return self.dense_bytes + chosen
@@ -151,18 +147,12 @@ class ModelShape:
         return self.weight_bytes * self.activations
 
     def cache_bytes(self, tokens: int) -> int:
-        """Bytes of the keys and values of ``tokens`` tokens.
-
-        Sliding layers keep all of theirs.
-        """
+        """Bytes of ``tokens`` keys and values, all of sliding layers."""
         return self.weight_bytes * 2 * tokens * sum(n * k for (_, _, k), n in self.layers)
 
 
 def active_parameters(shapes: Mapping[Writer, ModelShape]) -> dict[Writer, int]:
-    """How many parameters of each model a token passes.
-
-    Models that it passes whole are left out.
-    """
+    """Parameters that a token passes, of models not passed whole."""
     return {w: s.active for w, s in shapes.items() if s.active != s.parameters}
 
 
@@ -240,10 +230,7 @@ def _cached(past: int, passes: int, window: int | None) -> int:
 
 
 class Pass(NamedTuple):
-    """One row of a forward pass, beside other rows.
-
-    New tokens follow cached ones.
-    """
+    """One row of a forward pass: new tokens after cached ones."""
 
     new: int
     past: int

@@ -120,9 +120,8 @@ class _Finder:
     def search(self, name: str, module: nn.Module, around: list[_Facts]) -> None:
         """Look at a module and at those in it.
 
-        ``name`` is what its block calls it.
-
-        ``around`` is what the blocks about it know, the innermost first.
+        ``name`` is what its block calls it. ``around`` is what the blocks about it know, the
+        innermost first.
         """
         stack = self._stack(name, module, [_Facts.of(module), *around[:2]])
         if stack is not None:

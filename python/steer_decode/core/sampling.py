@@ -1,8 +1,7 @@
 """How a token is chosen: greedy, or by one uniform.
 
-Temperature and cuts are those of transformers.
-
-``sample_logits`` of ``steer_kernels`` draws; this is what it is told.
+Temperature and cuts are those of transformers. ``sample_logits`` of ``steer_kernels`` draws; this
+is what it is told.
 """
 
 from __future__ import annotations

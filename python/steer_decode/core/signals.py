@@ -23,11 +23,9 @@ from ..errors import SteerError
 class Signal:
     """A named function from ``LogitStats`` to a tensor [B].
 
-    It takes those of B rows, and gives floats.
-
-    ``higher_is_surer`` says which way it points: true for the maximum logit, false for entropy.
-    ``column`` is its column of ``sample_logits_packed``, if it is one: what the host has read
-    already needs no tensor.
+    It takes those of B rows, and gives floats. ``higher_is_surer`` says which way it points: true
+    for the maximum logit, false for entropy. ``column`` is its column of ``sample_logits_packed``,
+    if it is one: what the host has read already needs no tensor.
     """
 
     name: str

@@ -1,10 +1,9 @@
 """What each token brings to a text, in constant time.
 
-It holds for every tokenizer.
-
-A token's text depends on what stands before it: a space that is dropped at a text's beginning, a
-character that is split over several tokens. So a text is read with a small state. Most tokens bring
-what decoding them behind the token before them adds; tokens that are bytes are put together here.
+It holds for every tokenizer. A token's text depends on what stands before it: a space that is
+dropped at a text's beginning, a character that is split over several tokens. So a text is read with
+a small state. Most tokens bring what decoding them behind the token before them adds; tokens that
+are bytes are put together here.
 
 Two decoders put bytes together in two ways, and both are kept to the letter:
 
@@ -238,9 +237,8 @@ _TEXTS: WeakKeyDictionary[PreTrainedTokenizerBase, TokenTexts] = WeakKeyDictiona
 class Detokenizer:
     """Text of a growing list of ids, piece by piece.
 
-    It is for a reader, so special tokens are left out.
-
-    Each token costs the same, however long a character stays in parts or bytes are broken.
+    It is for a reader, so special tokens are left out. Each token costs the same, however long a
+    character stays in parts or bytes are broken.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -87,9 +87,8 @@ class Step:
     def until(self, at: int, writer: Writer) -> Step:
         """The step that takes its place from token ``at`` on.
 
-        That token and the rest are void.
-
-        ``writer`` is to write what follows, tokens that mend it left aside.
+        That token and the rest are void. ``writer`` is to write what follows, tokens that mend it
+        left aside.
         """
         return Step(
             self.index,
@@ -120,9 +119,8 @@ class Step:
 class Trace:
     """All steps of one answer, in the order of writing.
 
-    With them how the answer was made.
-
-    ``prompt`` is the text of ``prompt_ids``, special tokens included; it is not saved.
+    With them how the answer was made. ``prompt`` is the text of ``prompt_ids``, special tokens
+    included; it is not saved.
     """
 
     policy: str

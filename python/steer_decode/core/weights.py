@@ -1,8 +1,6 @@
 """How many weights a model has, and what they take.
 
-Also which of them a token passes.
-
-Read from the tree of modules, not from lists of families:
+Also which of them a token passes. Read from the tree of modules, not from lists of families:
 
 - A *matrix* is a module that knows its ``in_features`` and ``out_features`` (``nx`` and ``nf`` for
   GPT-2's Conv1D), whatever it keeps: a float weight, int32 words with several weights each (GPTQ,
@@ -87,9 +85,8 @@ AS_HELD = _AsHeld()
 def read_weights(model: PreTrainedModel, packing: Packing = AS_HELD) -> Weights:
     """Count the weights of a model.
 
-    The model is loaded or on the meta device.
-
-    ``packing`` says what they will take where they are to be packed otherwise than they are.
+    The model is loaded or on the meta device. ``packing`` says what they will take where they are
+    to be packed otherwise than they are.
     """
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     stacks = find_stacks(decoder, model.config.get_text_config(decoder=True))

@@ -1,9 +1,8 @@
 """One evaluation for each size of cohort, side by side.
 
-How many answers does it take to judge them together?
-
-STEER fits its mixture to the steps of a cohort (arXiv 2511.06190). Small cohorts follow the
-question and the step at hand; large ones estimate better. This is the ablation over their size.
+How many answers does it take to judge them together? STEER fits its mixture to the steps of a
+cohort (arXiv 2511.06190). Small cohorts follow the question and the step at hand; large ones
+estimate better. This is the ablation over their size.
 """
 
 from __future__ import annotations
@@ -58,9 +57,7 @@ def compare(folders: Mapping[int, Path], resamples: int = RESAMPLES) -> list[Siz
 def records(sizes: Sequence[Size]) -> list[dict[str, Any]]:
     """One record of plain data for each router and size.
 
-    Intervals are [value, low, high].
-
-    Costs are ratios to the large model alone where that was run.
+    Intervals are [value, low, high]. Costs are ratios to the large model alone where that was run.
     """
     return [
         {

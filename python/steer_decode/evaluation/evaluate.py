@@ -38,10 +38,9 @@ _STRIDE = 1_000_003
 class Evaluation:
     """What is run: each router, task and seed.
 
-    All run with the same options.
-
-    Answers of one router advance together, in cohorts of one domain. For most routers this only
-    saves time; those that judge a cohort in rounds depend on whom it consists of.
+    All run with the same options. Answers of one router advance together, in cohorts of one domain.
+    For most routers this only saves time; those that judge a cohort in rounds depend on whom it
+    consists of.
 
     Attributes:
         pair: the two models.
@@ -218,10 +217,9 @@ def with_controls(
 ) -> dict[str, Policy]:
     """Add what a comparison with chance needs.
 
-    That is both models alone, and random steps at ``shares`` between them.
-
-    The accuracies of these runs against the token shares that they reach make the random curve
-    that :func:`steer_decode.evaluation.summary.summarise` reads off at each router's own share.
+    That is both models alone, and random steps at ``shares`` between them. The accuracies of these
+    runs against the token shares that they reach make the random curve that
+    :func:`steer_decode.evaluation.summary.summarise` reads off at each router's own share.
     """
     chance = {f"{CONTROL}:share={share:g}": RandomShare(share) for share in shares}
     return {"small": AlwaysSmall(), "large": AlwaysLarge(), **chance, **routers}

@@ -1,7 +1,4 @@
-"""Results of an evaluation, as lines that survive interruptions.
-
-They are JSON, and stand beside what they were made with.
-"""
+"""Results of an evaluation, as lines that survive interruptions."""
 
 from __future__ import annotations
 
@@ -190,10 +187,7 @@ def merged(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[st
 def first_difference(
     old: Mapping[str, Any], new: Mapping[str, Any], ignore: Sequence[str] = ()
 ) -> str:
-    """The first setting in which two runs differ, in words.
-
-    It is empty where there is none.
-    """
+    """The first setting that differs, in words, or nothing."""
     for key in sorted((old.keys() | new.keys()) - {*_FREE, *ignore}):
         if old.get(key) != new.get(key):
             return f"{key} was {_plain(old.get(key))}, now {_plain(new.get(key))}"
@@ -300,9 +294,6 @@ def _plain(value: object) -> str:
 
 
 def digest(settings: Mapping[str, Any]) -> str:
-    """Eight characters that name settings.
-
-    Routers and workers do not enter them.
-    """
+    """Eight characters that name settings without routers and workers."""
     rest = {key: value for key, value in settings.items() if key not in (*_FREE, "workers")}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]

@@ -67,11 +67,9 @@ class StepRecord:
 class Row:
     """One answer of one router to one problem.
 
-    Costs are totals of that answer.
-
-    ``error`` is what the checker raised, if it did; the answer then counts as wrong.
-    ``first_step`` has the costs up to the end of step 0, under the names of the whole answer's,
-    where the small model wrote alone and step 0 was not cut off.
+    Costs are totals of that answer. ``error`` is what the checker raised, if it did; the answer
+    then counts as wrong. ``first_step`` has the costs up to the end of step 0, under the names of
+    the whole answer's, where the small model wrote alone and step 0 was not cut off.
     """
 
     router: str
@@ -153,9 +151,8 @@ def step_records(
 ) -> list[StepRecord]:
     """What is kept of the steps of a trace.
 
-    A score that is not finite is none.
-
-    ``scores`` are of :func:`~steer_decode.evaluation.step_scores.step_scores`, one entry a step.
+    A score that is not finite is none. ``scores`` are of
+    :func:`~steer_decode.evaluation.step_scores.step_scores`, one entry a step.
     """
     each = scores or [{}] * len(trace.steps)
     return [

@@ -25,14 +25,12 @@ def summarise(
 ) -> list[dict[str, Any]]:
     """One record for each router and domain.
 
-    All domains together stand under "all".
-
-    Shares are pooled (tokens or steps of the large model over all kept ones); costs, seconds,
-    hand-overs and discarded tokens are means per answer. ``n`` counts problems; ``accuracy_se`` is
-    the standard error over them, the seeds of a problem taken together (with one seed, the
-    binomial sqrt(p (1 - p) / n)), ``accuracy_low`` and ``accuracy_high`` are its 95 % interval
-    (Wilson's). ``accuracy_per_tflop`` is the A/F of STEER's tables: accuracy in per cent over FLOPs
-    as papers count, x 1e-12, per answer.
+    All domains together stand under "all". Shares are pooled (tokens or steps of the large model
+    over all kept ones); costs, seconds, hand-overs and discarded tokens are means per answer. ``n``
+    counts problems; ``accuracy_se`` is the standard error over them, the seeds of a problem taken
+    together (with one seed, the binomial sqrt(p (1 - p) / n)), ``accuracy_low`` and
+    ``accuracy_high`` are its 95 % interval (Wilson's). ``accuracy_per_tflop`` is the A/F of STEER's
+    tables: accuracy in per cent over FLOPs as papers count, x 1e-12, per answer.
 
     ``random_accuracy_at_share``: the routers named by ``curve`` (random ones, and both models
     alone) give points (large token share reached, accuracy). The straight line between the two

@@ -1,11 +1,10 @@
 """Forked processes that answer cohorts.
 
-They share the weights, and end when their parent does.
-
-Each worker has one pipe to its parent, for cohorts in one direction and answers in the other. The
-parent waits for all pipes at once and has no thread, queue or lock that an interruption could leave
-taken: whatever ends it, Ctrl-C at any line among it, its workers are killed, for they hold nothing
-that is not asked for again. Should it be killed itself, they meet the end of their pipes.
+They share the weights, and end when their parent does. Each worker has one pipe to its parent, for
+cohorts in one direction and answers in the other. The parent waits for all pipes at once and has no
+thread, queue or lock that an interruption could leave taken: whatever ends it, Ctrl-C at any line
+among it, its workers are killed, for they hold nothing that is not asked for again. Should it be
+killed itself, they meet the end of their pipes.
 """
 
 from __future__ import annotations
@@ -51,9 +50,8 @@ def answers(
 ) -> Iterator[Row]:
     """Answer ``groups`` in ``workers`` processes.
 
-    The rows of each group are yielded as it is done.
-
-    Whatever ends this early, Ctrl-C say, ends the workers at once, in the middle of an answer.
+    The rows of each group are yielded as it is done. Whatever ends this early, Ctrl-C say, ends the
+    workers at once, in the middle of an answer.
 
     Raises:
         SteerError: the models are not on the CPU, or a worker was killed.

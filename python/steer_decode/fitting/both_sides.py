@@ -51,7 +51,10 @@ class _Way:
     areas: dict[str, float]
 
     def worth(self, cost: str) -> tuple[float, float]:
-        """Its area; among equals, what it saves by the other costs."""
+        """Its area, and what it saves by the other costs.
+
+        The latter tells equals apart.
+        """
         return round(self.areas[cost], 3), sum(self.areas.values())
 
 
@@ -153,7 +156,9 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def told(outputs: Sequence[RoutedOutput], signal: Signal, keep: float) -> dict[str, float]:
-    """AUROC of the signal, at the first token and over all, for the large model's consent.
+    """AUROC of the signal for the large model's consent.
+
+    At the first token, and over all.
 
     Raises:
         SteerError: too few drafts, or consent to all of them or to none.

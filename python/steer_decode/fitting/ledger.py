@@ -1,10 +1,8 @@
 """What an answer would cost, from its steps' lengths.
 
-No model runs.
-
-A ledger keeps the books of one model over one answer as its lane would for an answer that is
-written alone: watermark, forward passes, FLOPs, bytes. It serves where many routers are compared on
-steps that were written once.
+No model runs. A ledger keeps the books of one model over one answer as its lane would for an answer
+that is written alone: watermark, forward passes, FLOPs, bytes. It serves where many routers are
+compared on steps that were written once.
 """
 
 from __future__ import annotations
@@ -66,9 +64,8 @@ class Ledger:
     def grade(self, start: int, n: int, foreign: Iterable[int] = ()) -> None:
         """Read the ``n`` tokens from ``start`` on, for a grade.
 
-        The head works on each.
-
-        ``foreign`` are those, from 0, that are not its likeliest: it keeps the logits before them.
+        The head works on each. ``foreign`` are those, from 0, that are not its likeliest: it keeps
+        the logits before them.
         """
         self.roll_back(start)
         again = not (self.mark == start and self.known)

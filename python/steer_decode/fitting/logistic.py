@@ -1,4 +1,7 @@
-"""Fits of the logistic routers: COREA's confidence of an answer, EcoTab's two risks of a step."""
+"""Fits of the logistic routers.
+
+COREA's confidence of an answer, EcoTab's two risks of a step.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,11 @@ from .questions import Task, answers
 def fit_noisy_or(
     inputs: Sequence[Sequence[float]], labels: Sequence[bool], ridge: float = 1e-2
 ) -> list[Logistic]:
-    """One logistic map a column, by maximum likelihood of the labels under their Noisy-OR.
+    """Fit one logistic map a column under their Noisy-OR.
 
-    With one column this is plain logistic regression (Platt scaling). A NaN stands for a cause that
-    is absent from a sample. ``ridge`` holds the slopes of separable data finite; it acts on
-    columns of unit spread.
+    By maximum likelihood of the labels. With one column this is plain logistic regression (Platt
+    scaling). A NaN stands for a cause that is absent from a sample. ``ridge`` holds the slopes of
+    separable data finite; it acts on columns of unit spread.
 
     Raises:
         SteerError: fewer than ten samples, or labels that are all alike.
@@ -75,7 +78,9 @@ def fit_corea(
     progress: Callable[[], None] = lambda: None,
     kept: Partial | None = None,
 ) -> LogisticMaps:
-    """The map from the small model's confidence in its whole answer to the chance that it is right.
+    """Fit the map from confidence to being right.
+
+    The confidence is the small model's in its whole answer.
 
     Args:
         signal, over: see :class:`~steer_decode.policies.QueryCascade`.
@@ -119,11 +124,12 @@ def fit_ecotab(
     progress: Callable[[], None] = lambda: None,
     kept: Partial | None = None,
 ) -> LogisticMaps:
-    """The maps from the entropies of a step to the risk that the small model's next step fails.
+    """Fit the maps from a step's entropies to risk.
 
-    Labels come from suffix replacement. From a random place of an answer that both models wrote at
-    even odds, the large model goes on alone; and once more, but with the next step by the small
-    model. The step has failed where only the first comes out right.
+    It is the risk that the small model's next step fails. Labels come from suffix replacement. From
+    a random place of an answer that both models wrote at even odds, the large model goes on alone;
+    and once more, but with the next step by the small model. The step has failed where only the
+    first comes out right.
 
     Raises:
         SteerError: too few labels, or only one kind of them.

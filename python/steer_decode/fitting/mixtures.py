@@ -1,11 +1,10 @@
 """Makes a calibration of a pair.
 
-It runs over prompts, its scores are gathered, and a mixture is fitted to each bin.
-
-Scores shift once routing is on: a step follows other steps than it did at even odds. With a target
-share of large-model tokens the prompts are therefore run again with routing on, gamma is bisected,
-the mixtures are fitted anew to what was seen, and so on until the share holds under fits that were
-made with routing on.
+It runs over prompts, its scores are gathered, and a mixture is fitted to each bin. Scores shift
+once routing is on: a step follows other steps than it did at even odds. With a target share of
+large-model tokens the prompts are therefore run again with routing on, gamma is bisected, the
+mixtures are fitted anew to what was seen, and so on until the share holds under fits that were made
+with routing on.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Ways to spend: paths of thresholds for the router ``both-sides``, and what each would bring.
+"""Ways to spend: thresholds for ``both-sides``, from drafts.
 
-A path leads from the small model alone to the large one, at the thresholds that lie between. What a
-place on it would cost, and how often the large model would agree with the whole answer, is counted
-on recorded drafts: each was graded by the large model where the answer so far had its consent. So
-nothing is run, and what follows from a draft that stays against its will is not seen.
+Paths of thresholds, and what each would bring. A path leads from the small model alone to the large
+one, at the thresholds that lie between. What a place on it would cost, and how often the large
+model would agree with the whole answer, is counted on recorded drafts: each was graded by the large
+model where the answer so far had its consent. So nothing is run, and what follows from a draft that
+stays against its will is not seen.
 """
 
 from __future__ import annotations
@@ -125,8 +126,10 @@ class Forecast:
         self.ends = (self.of(small, "step"), self.of(large, "step"))
 
     def of(self, thresholds: Thresholds, fix: str) -> tuple[float, dict[str, float]]:
-        """Share of answers in which no draft stays that the large model does not consent to, and
-        the mean costs."""
+        """Share of answers with the large model's consent, mean costs.
+
+        In such an answer no draft stays that it does not consent to.
+        """
         consent = 0
         costs = dict.fromkeys(COSTS, 0.0)
         for answer in self._answers:
@@ -183,7 +186,10 @@ class Forecast:
         return draft.length
 
     def area(self, path: Path) -> dict[str, float]:
-        """Area under the curve of consent against each cost, both models alone at its ends."""
+        """Area under the curve of consent against each cost.
+
+        Both models alone are at its ends.
+        """
         places = [self.of(thresholds, path.fix) for thresholds in path.places]
         points = [self.ends[0], *places, self.ends[1]]
         consent: Array = np.array([[value for value, _ in points]])

@@ -24,10 +24,8 @@ def draw(
 ) -> None:
     """Draw a histogram of scores for each step-index bin.
 
-    What was fitted to it is drawn as well.
-
-    As figure 2 of STEER (arXiv 2511.06190), one row a writer. The suffix of ``path`` chooses the
-    format.
+    What was fitted to it is drawn as well. As figure 2 of STEER (arXiv 2511.06190), one row a
+    writer. The suffix of ``path`` chooses the format.
     """
     import matplotlib
 

@@ -1,7 +1,8 @@
-"""Policy gradient for the learned routers, on answers that the pair writes as it is trained.
+"""Policy gradient for the learned routers.
 
-Both kinds draw each route from the network, on the coin of the answer's seed and the step's index,
-and raise the log-probability of routes in proportion to their advantage:
+On answers that the pair writes as it is trained. Both kinds draw each route from the network, on
+the coin of the answer's seed and the step's index, and raise the log-probability of routes in
+proportion to their advantage:
 
 ``policy-guided``: reward = right - lambda x share of large-model tokens; the advantage of an answer
 is its reward less the mean of the answers to the same question. Lambda is the multiplier of the
@@ -210,14 +211,20 @@ def _roll_out(
 
 
 def constrained_advantages(rollouts: Sequence[_Rollout], multiplier: float) -> list[list[float]]:
-    """For each step: the answer's reward less that of its question, in units of their spread."""
+    """Each step's advantage: its answer's reward within the question.
+
+    The reward less that of the question, in units of their spread.
+    """
     rewards = torch.tensor([r.right - multiplier * r.share for r in rollouts])
     centred = _relative(rewards, [r.question for r in rollouts])
     return [[a] * len(r.large) for a, r in zip(centred.tolist(), rollouts, strict=True)]
 
 
 def process_advantages(rollouts: Sequence[_Rollout], training: Training) -> list[list[float]]:
-    """For each step: outcome and process reward, each normalised within its question."""
+    """Each step's advantage: outcome and process reward.
+
+    Each is normalised within its question.
+    """
     outcomes = torch.tensor([r.right - training.price * r.share for r in rollouts])
     whole = _relative(outcomes, [r.question for r in rollouts]).tolist()
     rewards, questions = [], []

@@ -34,9 +34,7 @@ def answers(
 ) -> Iterator[tuple[Task, RoutedOutput]]:
     """Greedy answers to ``tasks``, in order.
 
-    The i-th has the seed ``seed + i``.
-
-    ``kept`` keeps them over an interruption, cohort by cohort.
+    The i-th has the seed ``seed + i``. ``kept`` keeps them over an interruption, cohort by cohort.
     """
     router = Router(pair, policy)
     for start in range(0, len(tasks), COHORT):

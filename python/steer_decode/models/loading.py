@@ -1,9 +1,8 @@
 """Models and tokenizers off a disk or the hub.
 
-Whatever fails is one sentence.
-
-The libraries below raise some twenty kinds of exceptions for a folder that is not whole. The
-sentence names the model, the folder and the reason; the exception itself is its cause.
+Whatever fails is one sentence. The libraries below raise some twenty kinds of exceptions for a
+folder that is not whole. The sentence names the model, the folder and the reason; the exception
+itself is its cause.
 """
 
 from __future__ import annotations

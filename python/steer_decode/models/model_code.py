@@ -1,11 +1,10 @@
 """Models that come with code of their own.
 
-Refused unless the caller trusts it.
-
-Transformers runs such code where ``trust_remote_code=True`` says so, and asks at a terminal where
-nothing is said. Two ways go around that in some of its releases: a local folder's own ``generate``
-(before 5), and an attention kernel of the hub that ``config.json`` names (with the package
-``kernels``). A configuration is data; what it names is not fetched and not run.
+Refused unless the caller trusts it. Transformers runs such code where ``trust_remote_code=True``
+says so, and asks at a terminal where nothing is said. Two ways go around that in some of its
+releases: a local folder's own ``generate`` (before 5), and an attention kernel of the hub that
+``config.json`` names (with the package ``kernels``). A configuration is data; what it names is not
+fetched and not run.
 """
 
 from __future__ import annotations

@@ -169,9 +169,8 @@ class Pair:
     def vocab_size(self) -> int:
         """How many ids both models and the tokenizer know.
 
-        Padding rows of the heads lie beyond.
-
-        As now: a token that is added later, to a row that was padding, is one of them.
+        Padding rows of the heads lie beyond. As now: a token that is added later, to a row that was
+        padding, is one of them.
         """
         rows = [self.model(n).get_input_embeddings().weight.shape[0] for n in WRITERS]
         return min(*rows, TokenTexts.of(self.tokenizer).size)
@@ -234,9 +233,8 @@ class Pair:
     def fingerprint(self) -> str:
         """A name of this pair for calibrations.
 
-        It is made of architecture, sizes and a sample of the weights.
-
-        Paths and dtypes do not enter it: scores of the same weights in bf16 are the same scores.
+        It is made of architecture, sizes and a sample of the weights. Paths and dtypes do not enter
+        it: scores of the same weights in bf16 are the same scores.
         """
         digest = hashlib.sha256()
         for name in WRITERS:

@@ -27,10 +27,9 @@ RESTART: Final = "restart"
 class Mend(NamedTuple):
     """Token ``at`` of a step is refused.
 
-    The other model writes it, and the step's writer goes on.
-
-    What stood before it stays. A step may be mended more than once, each time further on. With
-    ``rest`` the other model goes on itself to the end of the step, which then has to stay.
+    The other model writes it, and the step's writer goes on. What stood before it stays. A step may
+    be mended more than once, each time further on. With ``rest`` the other model goes on itself to
+    the end of the step, which then has to stay.
     """
 
     at: int
@@ -117,10 +116,8 @@ class Policy:
     def question(self, pair: Pair) -> Question | None:
         """The question about every draft, if any.
 
-        The large model answers it.
-
-        The log-probabilities of the choices are then in ``step.answers``. With a question the
-        steps are not graded by their own log-probabilities.
+        The large model answers it. The log-probabilities of the choices are then in
+        ``step.answers``. With a question the steps are not graded by their own log-probabilities.
         """
         return None
 
@@ -142,28 +139,25 @@ class Policy:
     def after_step(self, step: Step) -> Writer | Redo | Mend:
         """Who writes the next step, or this one again.
 
-        ``"redo"`` takes it back, and the other model writes it.
-
-        A step that was written again cannot be taken back a second time. ``Mend(i)`` takes back
-        what stands from token i on: the other model writes that token, this one the rest.
+        ``"redo"`` takes it back, and the other model writes it. A step that was written again
+        cannot be taken back a second time. ``Mend(i)`` takes back what stands from token i on: the
+        other model writes that token, this one the rest.
         """
         return step.writer
 
     def judge(self, step: Step, trace: Trace) -> Verdict:
         """As :meth:`after_step`, with the whole answer in view.
 
-        ``step`` is its last.
-
-        They may also answer "restart": everything is taken back, once, and the large model begins.
+        ``step`` is its last. They may also answer "restart": everything is taken back, once, and
+        the large model begins.
         """
         return self.after_step(step)
 
     def after_round(self, steps: Sequence[Step]) -> Sequence[Writer | Redo | Mend]:
         """Judge the steps that a cohort has just closed.
 
-        They have one index; there is one verdict for each.
-
-        Those of answers that have ended are among them, as a step 0 may be taken back.
+        They have one index; there is one verdict for each. Those of answers that have ended are
+        among them, as a step 0 may be taken back.
         """
         return [self.after_step(step) for step in steps]
 

@@ -1,10 +1,10 @@
-"""BiLD's rule over steps, that looks on both sides of a step and leaves sure drafts unread.
+"""BiLD's rule over steps, with sure drafts left unread.
 
-Big Little Decoder (BiLD, arXiv 2302.07863) lets the large model replace the first token of the
-small one's that it finds too unlikely, and hands over where the small one is unsure. Ours: the
-draft is a step, a sure one is not read at all, and one knob sets the thresholds. At the default
-``keep`` the rule is agreement with the large model's argmax, so above temperature 0 answers follow
-neither model's distribution.
+It looks on both sides of a step. Big Little Decoder (BiLD, arXiv 2302.07863) lets the large model
+replace the first token of the small one's that it finds too unlikely, and hands over where the
+small one is unsure. Ours: the draft is a step, a sure one is not read at all, and one knob sets the
+thresholds. At the default ``keep`` the rule is agreement with the large model's argmax, so above
+temperature 0 answers follow neither model's distribution.
 
 STEER judges a step when it is written, keeps it, and acts on the next one; GlimpRouter looks at the
 first token only and cannot mend what it lets pass. Here one signal of the small model says how sure
@@ -62,9 +62,10 @@ _SCALES = {"margin": (0.0, 1.0), "max-prob": (0.0, 1.0)}
 
 
 def refused(step: Step, keep: float) -> int | None:
-    """The first token that the large model would not have written, nor finds as likely as ``keep``.
+    """The first token that the large model refuses.
 
-    One that is its likeliest stays: a greedy model would write it again.
+    It would not have written it, nor does it find it as likely as ``keep``. One that is its
+    likeliest stays: a greedy model would write it again.
 
     Args:
         step: of the small model, graded or not.
@@ -77,7 +78,9 @@ def refused(step: Step, keep: float) -> int | None:
 
 
 class BothSides(Policy):
-    """Sure steps stay unread, lost ones go to the large model, and it reads what lies between.
+    """Large model where a step is lost or doubtful.
+
+    Sure drafts stay unread, lost steps it writes, and what lies between it reads and mends.
 
     Args:
         sure: a draft at least so sure stays unread; at 1 nearly all are read, at 0 none.
@@ -187,7 +190,10 @@ class BothSides(Policy):
         return "small" if value >= bar else "large"
 
     def confidence(self, step: Step) -> float:
-        """How sure the small model is of a draft, from where it was mended on; higher is surer."""
+        """How sure the small model is of a draft.
+
+        From where it was mended on; higher is surer.
+        """
         values = step.values[len(step.values) - step.unread :]
         return OVER[self.over]([self.signal.confidence(v) for v in values]) if values else inf
 

@@ -1,4 +1,7 @@
-"""What routers of a cohort share: the steps of many answers are judged together, index by index."""
+"""What routers of a cohort share.
+
+The steps of many answers are judged together, index by index.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from .base import REDO, Policy, Redo
 
 
 class CohortPolicy(Policy):
-    """Judges each round apart for either writer; a subclass says which steps are confident."""
+    """A policy that judges each round, apart for either writer.
+
+    A subclass says which steps are confident.
+    """
 
     in_rounds = True
 
@@ -36,7 +42,10 @@ class CohortPolicy(Policy):
         return self.after_round([step])[0]
 
     def confident(self, writer: Writer, steps: Sequence[Step]) -> list[bool]:
-        """Which of ``steps``, all written by ``writer`` and with a score, are confident."""
+        """Which of ``steps`` are confident.
+
+        All were written by ``writer``, and have a score.
+        """
         raise NotImplementedError
 
 

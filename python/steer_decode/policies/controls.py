@@ -35,10 +35,9 @@ class AlwaysLarge(Policy):
 class RandomShare(Policy):
     """Each step goes to the large model by chance.
 
-    The probability is ``share``, and each step has its own coin.
-
-    The coin of a step is a function of the conversation's seed and of the step's index, so that
-    two shares are nested: what the large model writes at 0.3 it also writes at 0.5.
+    The probability is ``share``, and each step has its own coin. The coin of a step is a function
+    of the conversation's seed and of the step's index, so that two shares are nested: what the
+    large model writes at 0.3 it also writes at 0.5.
     """
 
     name: ClassVar[str] = "random"

@@ -1,4 +1,4 @@
-"""EcoTab (arXiv 2605.29319): doubt about the table and doubt about the words are kept apart.
+"""EcoTab (arXiv 2605.29319): doubts about table and words apart.
 
 Faithful, as far as its abstract and its place in the comparison tell (neither code nor appendix was
 available): a trie of the table's cells tells which tokens of a step are table tokens; the mean
@@ -38,7 +38,10 @@ _RULE = re.compile(r":?-{2,}:?")  # between the head of a Markdown table and its
 
 
 class Trie:
-    """Strings to be found in a text, as whole words, the longest at each place."""
+    """Strings to be found in a text, as whole words.
+
+    The longest at each place.
+    """
 
     def __init__(self, strings: Sequence[str]) -> None:
         self._strings = list(strings)
@@ -81,7 +84,10 @@ def _edge(text: str, at: int) -> bool:
 
 
 def cells(prompt: str) -> list[str]:
-    """The cells of the Markdown tables in ``prompt``; its words where there is none."""
+    """The cells of the Markdown tables in ``prompt``.
+
+    Its words where there is none.
+    """
     rows = [line.split("|") for line in prompt.splitlines() if line.count("|") >= 2]
     found = [cell.strip() for row in rows for cell in row]
     found = [cell for cell in found if cell and not _RULE.fullmatch(cell)]
@@ -95,7 +101,10 @@ def _trie_of(prompt: str) -> Trie:
 
 
 def table_tokens(texts: Sequence[str], prompt: str, trie: Trie | None = None) -> list[bool]:
-    """Which tokens of a step overlap one of the strings of ``trie``, by default the cells."""
+    """Which tokens of a step overlap a string of ``trie``.
+
+    By default the strings are the cells.
+    """
     spans, flags, at = (trie or _trie_of(prompt)).spans("".join(texts)), [], 0
     for text in texts:
         end = at + len(text)
@@ -105,7 +114,10 @@ def table_tokens(texts: Sequence[str], prompt: str, trie: Trie | None = None) ->
 
 
 def split_entropy(step: Step) -> tuple[float, float]:
-    """Mean entropy of a step's table tokens and of its others; NaN where there is none."""
+    """Mean entropy of a step's table tokens, and of others.
+
+    NaN where there is none.
+    """
     parts: tuple[list[float], list[float]] = [], []
     for value, in_table in zip(step.values, step.counted, strict=True):
         parts[0 if in_table else 1].append(value)
@@ -114,7 +126,9 @@ def split_entropy(step: Step) -> tuple[float, float]:
 
 
 class EcoTab(Policy):
-    """The large model writes the next step where the small one is likely to fail.
+    """Large model where the small one is likely to fail.
+
+    It writes the next step.
 
     Args:
         threshold: most risk at which the small model writes, in [0, 1].

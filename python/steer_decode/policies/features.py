@@ -1,9 +1,8 @@
 """What a learned router knows before a step, by name.
 
-All of it is free of labels and of text.
-
-The numbers come from the small model's next-token logits, which are computed anyway if it goes on,
-and from the entropies of the steps so far. None changes when all logits shift.
+All of it is free of labels and of text. The numbers come from the small model's next-token logits,
+which are computed anyway if it goes on, and from the entropies of the steps so far. None changes
+when all logits shift.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """GlimpRouter (arXiv 2601.05110): a step's first token decides.
 
-Its entropy decides who writes the step.
-
-Before each step the small model reads the transcript to its end and gives the distribution of the
-next token. Above the threshold the large model writes the step; otherwise the small model goes on
-from those same logits. Faithful: signal, moment and rule. Ours: any signal may stand in for the
-entropy (margin, say), and steps are "\\n\\n"-delimited as everywhere here.
+Its entropy decides who writes the step. Before each step the small model reads the transcript to
+its end and gives the distribution of the next token. Above the threshold the large model writes the
+step; otherwise the small model goes on from those same logits. Faithful: signal, moment and rule.
+Ours: any signal may stand in for the entropy (margin, say), and steps are "\\n\\n"-delimited as
+everywhere here.
 """
 
 from __future__ import annotations

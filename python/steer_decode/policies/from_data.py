@@ -1,10 +1,10 @@
-"""A router that a file names: a model's ``generation_config.json``, say, which its author wrote.
+"""A router that a file names, which is data.
 
-What comes with a model is data. It may name a router that is built in and set numbers of it, and
-words of which there is a list here. It can name no function, no file and no list of writers: those
-are for the user's own call and command line, which :func:`~steer_decode.policies.parse_policy`
-reads. Nothing here calls that one, and no setting is handed on that is not a number, a switch, or a
-word of the list.
+A model's ``generation_config.json``, say, which its author wrote. What comes with a model is data.
+It may name a router that is built in and set numbers of it, and words of which there is a list
+here. It can name no function, no file and no list of writers: those are for the user's own call and
+command line, which :func:`~steer_decode.policies.parse_policy` reads. Nothing here calls that one,
+and no setting is handed on that is not a number, a switch, or a word of the list.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ _WAY = "name it in the call, as steer={'router': ...} or Router(pair, policy)"
 
 
 def parse_data_policy(text: str) -> Policy:
-    """A built-in router from ``NAME`` or ``NAME:SETTING=VALUE:...`` as it stands in a file.
+    """A built-in router from a text in a file.
+
+    ``NAME`` or ``NAME:SETTING=VALUE:...``.
 
     Args:
         text: the specification; values are finite numbers, "true", "false", and :data:`WORDS`.

@@ -1,6 +1,6 @@
-"""Learned routers: a small network over confidence features says who writes the next step.
+"""Learned routers: a small network over confidence features decides.
 
-Two ways to train one, both in ``steer_decode.fitting``:
+It says who writes the next step. Two ways to train one, both in ``steer_decode.fitting``:
 
 ``policy-guided``, after "Policy-Guided Stepwise Model Routing" (arXiv 2605.06116). Faithful, as far
 as the abstract tells: a small control policy over confidence features, trained by policy gradient
@@ -39,7 +39,9 @@ from .fitted.network import KINDS, TrainedNetwork
 
 
 class Learned(Policy):
-    """The large model where the network's probability of it is above the cut.
+    """Large model where a network gives it enough probability.
+
+    The probability has to be above the cut.
 
     Args:
         path: a file of ``steer train-router``; "policy-guided" or "roro" are those that come with

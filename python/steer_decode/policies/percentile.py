@@ -1,4 +1,7 @@
-"""The router of STEER's ablation (arXiv 2511.06190): the lowest share of each round, no mixture."""
+"""The router of STEER's ablation (arXiv 2511.06190).
+
+The lowest share of each round, and no mixture.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from .cohort import CohortPolicy
 
 
 class Percentile(CohortPolicy):
-    """The least confident share of each round goes to the large model (the paper's ablation).
+    """Large model after the least confident share of a round.
+
+    It is the paper's ablation.
 
     Args:
         share: of the steps of either writer at one index, in [0, 1].

@@ -1,13 +1,14 @@
-"""A query cascade in the manner of COREA (arXiv 2603.03752): the small model answers, or the large.
+"""A query cascade in the manner of COREA (arXiv 2603.03752).
 
-Faithful: the small model answers the whole question and gives a calibrated confidence; below a
-threshold the question goes to the large model, which answers it from the beginning. The answer that
-was taken back is counted. Not faithful: COREA trains the small model by reinforcement to state its
-confidence in words; here nothing is trained, and the confidence is the mean, the least, the last or
-the first score of the steps, through a logistic map that was fitted to right and wrong answers.
-Without parameters it is the bare score. An answer that is cut off at the token limit is not judged
-and stays. The first score is known when the first step closes, and is judged there: what is not
-confident costs one step of the small model, not a whole answer.
+The small model answers, or the large one. Faithful: the small model answers the whole question and
+gives a calibrated confidence; below a threshold the question goes to the large model, which answers
+it from the beginning. The answer that was taken back is counted. Not faithful: COREA trains the
+small model by reinforcement to state its confidence in words; here nothing is trained, and the
+confidence is the mean, the least, the last or the first score of the steps, through a logistic map
+that was fitted to right and wrong answers. Without parameters it is the bare score. An answer that
+is cut off at the token limit is not judged and stays. The first score is known when the first step
+closes, and is judged there: what is not confident costs one step of the small model, not a whole
+answer.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ def confidence_of(steps: Sequence[Step], signal: Signal, over: str) -> float:
 
 
 def summed_up(confidences: Sequence[float], over: str) -> float:
-    """One confidence for those of an answer's steps, in their order; NaN without one.
+    """One confidence for those of an answer's steps.
 
-    ``over`` says which: "mean" and "min" leave steps without a confidence (NaN) out, "last" and
-    "first" are that step's.
+    They come in their order; NaN without one. ``over`` says which: "mean" and "min" leave steps
+    without a confidence (NaN) out, "last" and "first" are that step's.
     """
     if over in ("last", "first"):
         return confidences[-1 if over == "last" else 0] if confidences else math.nan
@@ -50,7 +51,9 @@ def summed_up(confidences: Sequence[float], over: str) -> float:
 
 
 class QueryCascade(Policy):
-    """Hands the whole question over where the small model's answer is not confident.
+    """Large model where the small one's answer is not confident.
+
+    It is given the whole question.
 
     Args:
         threshold: least confidence of an answer that stays: a probability with parameters, in the
@@ -107,7 +110,10 @@ class QueryCascade(Policy):
         return "small" if self.confidence(trace.kept) >= limit else RESTART
 
     def confidence(self, steps: Sequence[Step]) -> float:
-        """Of the answer that ``steps`` make; a probability that it is right, with parameters."""
+        """Confidence of the answer that ``steps`` make.
+
+        With parameters, a probability that it is right.
+        """
         value = confidence_of(steps, self.signal, self.over)
         return self._map(value) if self._map is not None and not math.isnan(value) else value
 

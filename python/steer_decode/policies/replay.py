@@ -1,11 +1,9 @@
 """Oracle replay: who writes each step is given beforehand.
 
-By a trace or a list; for ablations.
-
-A control of our own. What is replayed are the writers of the steps that were kept. With greedy
-decoding of the same prompt the text comes out as it was; what was looked at or taken back on the
-way is not done again, so that the cost is what the same text costs whoever knows the writers. Only
-steps that were mended are drafted and mended again.
+By a trace or a list; for ablations. A control of our own. What is replayed are the writers of the
+steps that were kept. With greedy decoding of the same prompt the text comes out as it was; what was
+looked at or taken back on the way is not done again, so that the cost is what the same text costs
+whoever knows the writers. Only steps that were mended are drafted and mended again.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
 """STEER for one answer at a time (after arXiv 2511.06190).
 
-The step just written judges the next.
-
-Faithful: the step's score is the mean maximum logit of its writer; the posterior of the confident
-component is compared with gamma; the small model writes step 0 and an unconfident step 0 is taken
-back and written again by the large model, the only discard; steps of the large model are judged by
-its own logits in fits of their own. Ours: the mixtures come from a calibration run by step-index
-bin, since one question has no cohort; or a plain threshold stands in for the posterior.
+The step just written judges the next. Faithful: the step's score is the mean maximum logit of its
+writer; the posterior of the confident component is compared with gamma; the small model writes step
+0 and an unconfident step 0 is taken back and written again by the large model, the only discard;
+steps of the large model are judged by its own logits in fits of their own. Ours: the mixtures come
+from a calibration run by step-index bin, since one question has no cohort; or a plain threshold
+stands in for the posterior.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""STEER as published (arXiv 2511.06190, sections 3 and 4): a mixture at every step of a cohort.
+"""STEER as published (arXiv 2511.06190, sections 3 and 4).
 
-Faithful: rounds in lock step; the score of a step is the mean maximum logit of its writer, over the
-tokens of mathematical expressions if asked; at every step index two Gaussians are fitted by EM to
-the scores of the unfinished answers, apart for steps of either model; the posterior of the
-confident one against gamma; the small model writes step 0, and an unconfident one is thrown away
-and written again by the large model, the only discard. Ours, where the paper is silent: a fit that
-degenerates gives way to the last good one of the same writer, and without any the step counts as
-unconfident; a step without a token that counts has no score and goes to the large model; the option
-``monotone``. Not of the paper but of a port of its code, and off: ``give_up``, which leaves a
-question that the large model is not sure of either to the small one.
+A mixture at every step of a cohort. Faithful: rounds in lock step; the score of a step is the mean
+maximum logit of its writer, over the tokens of mathematical expressions if asked; at every step
+index two Gaussians are fitted by EM to the scores of the unfinished answers, apart for steps of
+either model; the posterior of the confident one against gamma; the small model writes step 0, and
+an unconfident one is thrown away and written again by the large model, the only discard. Ours,
+where the paper is silent: a fit that degenerates gives way to the last good one of the same writer,
+and without any the step counts as unconfident; a step without a token that counts has no score and
+goes to the large model; the option ``monotone``. Not of the paper but of a port of its code, and
+off: ``give_up``, which leaves a question that the large model is not sure of either to the small
+one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from .fitted.mixture import TwoGaussians
 
 
 class SteerCohort(CohortPolicy):
-    """STEER as published: a mixture at every step index, over the cohort.
+    """STEER as published: mixtures over a cohort.
+
+    One at every step index.
 
     Args:
         gamma: least posterior of a confident step, in [0, 1].

@@ -1,9 +1,8 @@
 """Where routing can save anything, by each cost.
 
-It follows from the costs of a token of either model.
-
-Let the large model write a share s of the text, r be what a token of the small model costs beside
-one of the large model, and "saves" mean: costs less than the large model alone.
+It follows from the costs of a token of either model. Let the large model write a share s of the
+text, r be what a token of the small model costs beside one of the large model, and "saves" mean:
+costs less than the large model alone.
 
 FLOPs as the papers count them: s + (1 - s) r. Saves at any s below 1 where r is below 1. With a
 share d of discarded tokens: below 1 - d r / (1 - r).

@@ -1,10 +1,8 @@
 """What a quantized model will hold, by its config.
 
-It is reckoned before any weight is there.
-
-A config says how many bits a weight has and how many weights share a scale; which layers are left
-as they are it says too. What is loaded is then counted by ``weights.py``, this is within some
-percent of that.
+It is reckoned before any weight is there. A config says how many bits a weight has and how many
+weights share a scale; which layers are left as they are it says too. What is loaded is then counted
+by ``weights.py``, this is within some percent of that.
 """
 
 from __future__ import annotations

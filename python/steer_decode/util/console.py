@@ -19,11 +19,9 @@ from .text import printable
 class SafeConsole(Console):
     """A console that sends no control character of a text.
 
-    It reads neither markup nor emoji codes.
-
-    A text is made printable before it is laid out, so that columns line up. What a renderable of
-    rich makes of it is looked at once more on its way out: styles and cursor movements of rich are
-    no text and pass.
+    It reads neither markup nor emoji codes. A text is made printable before it is laid out, so that
+    columns line up. What a renderable of rich makes of it is looked at once more on its way out:
+    styles and cursor movements of rich are no text and pass.
     """
 
     def __init__(self, **options: Any) -> None:

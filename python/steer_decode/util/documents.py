@@ -1,8 +1,9 @@
-"""Documents of ours, read by a schema: what comes out is what the code behind reckons with.
+"""Documents of ours, read by a schema.
 
-A document is JSON that this package wrote, or somebody else did. A schema is a :data:`Check`, a
-function that returns the value it was given or raises :class:`Fault`; checks are put together from
-those below. Nothing else is raised for whatever stands in a file.
+What comes out is what the code behind reckons with. A document is JSON that this package wrote, or
+somebody else did. A schema is a :data:`Check`, a function that returns the value it was given or
+raises :class:`Fault`; checks are put together from those below. Nothing else is raised for whatever
+stands in a file.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class Fault(ValueError):
 
 
 def parse(text: str) -> Any:
-    """JSON as its standard has it: finite numbers, and each key of an object once.
+    """Read JSON as its standard has it.
+
+    Numbers are finite, and each key of an object occurs once.
 
     Raises:
         Fault: it is none.
@@ -98,7 +101,7 @@ def anything(value: Any) -> Any:
 
 
 def text(value: Any) -> str:
-    """A text that can be written again: no half of a surrogate pair."""
+    """A text without half of a surrogate pair."""
     if not isinstance(value, str):
         raise Fault(f"must be a text, got {short(value)}")
     if not value.isascii():
@@ -155,7 +158,7 @@ def optional(check: Check) -> Check:
 
 
 def listed(check: Check, least: int = 0) -> Check:
-    """A list of what ``check`` takes, of at least so many."""
+    """A list of ``least`` or more that ``check`` takes."""
 
     def checked(value: Any) -> list[Any]:
         if not isinstance(value, list):
@@ -174,7 +177,7 @@ def listed(check: Check, least: int = 0) -> Check:
 
 
 def mapped(check: Check, key: Check = text) -> Check:
-    """An object whose keys are what ``key`` makes of them, and whose values ``check`` takes."""
+    """An object, its keys by ``key``, its values by ``check``."""
 
     def checked(value: Any) -> dict[Any, Any]:
         found = {}
@@ -223,7 +226,10 @@ def record(
 
 
 def versioned(expected: int, check: Check, kind: str = "") -> Check:
-    """An object of this version, and of this ``kind`` if one is given; ``check`` takes the rest."""
+    """An object of this version, and of this ``kind``.
+
+    If one is given; ``check`` takes the rest.
+    """
 
     def checked(value: Any) -> Any:
         found = dict(_members(value))
@@ -267,7 +273,9 @@ def read(path: str | Path, what: str, make: Callable[[Any], T], wrong: str, way:
 def read_lines(
     path: Path, data: bytes, make: Callable[[Any], T], wrong: str, way: str
 ) -> list[tuple[int, T]]:
-    """What ``make`` makes of each line of a file of JSON lines, with the line's number.
+    """Make something of each line of JSON lines.
+
+    ``make`` makes it, with the line's number.
 
     Args:
         path, make, wrong, way: as for :func:`read`, of a line.

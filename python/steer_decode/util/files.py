@@ -142,9 +142,8 @@ def check_writable(path: Path) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that nobody sees a part.
 
-    A reader sees the old one or the new one.
-
-    A link stays, and its target is written; what is no file (``/dev/stdout``) is written as it is.
+    A reader sees the old one or the new one. A link stays, and its target is written; what is no
+    file (``/dev/stdout``) is written as it is.
 
     Raises:
         SteerError: it cannot be written; the message names it. The old file is then as it was.
@@ -157,10 +156,8 @@ def write_whole(path: Path, text: str) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, which later replaces ``path``.
 
-    It lies beside ``path`` and has the same suffix.
-
-    A block that fails leaves ``path`` as it was and nothing beside it. Ctrl-C waits for the end of
-    the block.
+    It lies beside ``path`` and has the same suffix. A block that fails leaves ``path`` as it was
+    and nothing beside it. Ctrl-C waits for the end of the block.
 
     Raises:
         SteerError: as :func:`write_whole`.

@@ -83,12 +83,10 @@ class _Held:
 def held() -> Iterator[None]:
     """Hold Ctrl-C and SIGTERM back until the block ends.
 
-    They are delivered there.
-
-    The handlers are exchanged, and no signal is blocked: a signal to the process reaches whichever
-    thread does not block it, and Python then calls the handler in the main thread nevertheless.
-    Outside the main thread, where Python handles no signal, nothing is to be held. A process that
-    is forked within the block begins with handlers that do nothing.
+    They are delivered there. The handlers are exchanged, and no signal is blocked: a signal to the
+    process reaches whichever thread does not block it, and Python then calls the handler in the
+    main thread nevertheless. Outside the main thread, where Python handles no signal, nothing is to
+    be held. A process that is forked within the block begins with handlers that do nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -115,9 +113,8 @@ _command = _Command()
 def listen() -> None:
     """End this process with a sentence at Ctrl-C or SIGTERM.
 
-    From here on, and with status 130 or 143.
-
-    A signal that is ignored stays so, as for any program that is started in the background.
+    From here on, and with status 130 or 143. A signal that is ignored stays so, as for any program
+    that is started in the background.
     """
     if not _command.listens:
         _watch()
@@ -196,11 +193,10 @@ def at_the_end(ending: Callable[[], None]) -> Iterator[None]:
 def raising() -> Iterator[None]:
     """Raise Ctrl-C and SIGTERM as exceptions within the block.
 
-    They are ``KeyboardInterrupt`` and :class:`Terminated`.
-
-    Whatever then ends the block is an interruption, and if nothing does, as the exception was lost
-    on its way, the process is ended behind it. A second signal does not disturb what the first one
-    has begun; the third ends the process at once.
+    They are ``KeyboardInterrupt`` and :class:`Terminated`. Whatever then ends the block is an
+    interruption, and if nothing does, as the exception was lost on its way, the process is ended
+    behind it. A second signal does not disturb what the first one has begun; the third ends the
+    process at once.
     """
     _command.raises += 1
     try:

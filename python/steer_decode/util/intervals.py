@@ -1,10 +1,9 @@
 """95 % intervals of shares.
 
-They have a width also where all are right or none is.
-
-Wilson's score interval (E. B. Wilson 1927; recommended for small numbers by Brown, Cai and
-DasGupta, Statistical Science 16, 2001), and for a total of groups of fixed size the square-and-add
-rule of Zou and Donner (Statistics in Medicine 27, 2008) on the groups' Wilson intervals.
+They have a width also where all are right or none is. Wilson's score interval (E. B. Wilson 1927;
+recommended for small numbers by Brown, Cai and DasGupta, Statistical Science 16, 2001), and for a
+total of groups of fixed size the square-and-add rule of Zou and Donner (Statistics in Medicine 27,
+2008) on the groups' Wilson intervals.
 """
 
 from __future__ import annotations
@@ -43,11 +42,10 @@ def unseen(n: float) -> float:
 def shares(above: Array, below: Array, groups: Sequence[str]) -> tuple[Array, Array, Array]:
     """Shares with the bounds of their intervals, [columns] each.
 
-    The shares are ``above.sum(0) / below.sum(0)``.
-
-    Within a group a share varies as its items do, however many observations each item sums up: it
-    has the interval of p (1 - p) / variance independent ones, and of as many as there are items
-    where the items do not vary. The sizes of the groups are taken as fixed.
+    The shares are ``above.sum(0) / below.sum(0)``. Within a group a share varies as its items do,
+    however many observations each item sums up: it has the interval of p (1 - p) / variance
+    independent ones, and of as many as there are items where the items do not vary. The sizes of
+    the groups are taken as fixed.
 
     Args:
         above: [items, columns], what counts in each item.

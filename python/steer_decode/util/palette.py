@@ -1,7 +1,8 @@
-"""Colours, one meaning each: on a white page, on a dark one, and on a ground that nobody knows.
+"""Colours, one meaning each.
 
-The two writers, chance and the routers can be told apart with the common kinds of colour
-blindness, and nowhere is colour alone: markers, letters and line styles say the same.
+On a white page, on a dark one, and on a ground that nobody knows. The two writers, chance and the
+routers can be told apart with the common kinds of colour blindness, and nowhere is colour alone:
+markers, letters and line styles say the same.
 """
 
 from __future__ import annotations

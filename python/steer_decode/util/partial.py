@@ -24,11 +24,10 @@ T = TypeVar("T")
 class Partial:
     """Batches of records, kept over an interruption.
 
-    They come in the order in which they are asked for.
-
-    The work asks for one batch after another and always for the same ones, as it does if it depends
-    on nothing but its settings and the batches before. What a run that was cut off had written is
-    read back in place of being made again, number for number, so that the end is the same.
+    They come in the order in which they are asked for. The work asks for one batch after another
+    and always for the same ones, as it does if it depends on nothing but its settings and the
+    batches before. What a run that was cut off had written is read back in place of being made
+    again, number for number, so that the end is the same.
 
     The file is named by ``out`` and the settings: a run with other settings has a file of its own.
     Its first line holds them, each further one a batch. A line that was cut off is made again. The

@@ -19,9 +19,8 @@ EVERY = 30.0  # seconds without a word, at most
 class Lines:
     """A context manager that says how far the work is.
 
-    At least every :data:`EVERY` seconds it says what is done and what is left.
-
-    A thread does it, as work need not come by: one answer of a large model may take minutes.
+    At least every :data:`EVERY` seconds it says what is done and what is left. A thread does it, as
+    work need not come by: one answer of a large model may take minutes.
 
     Args:
         what: is done or counted, as in "answers".

@@ -24,11 +24,9 @@ _UNSEEN = re.compile(r"[^\n\t -~]")
 def printable(text: str) -> str:
     """``text`` with a sign for every character that has none.
 
-    Line breaks stay.
-
-    One character becomes one character, so that places in the text stay what they are: control
-    characters their pictures (U+2400 and on), all others U+FFFD. Among these are C1 controls,
-    bidi overrides, line separators, and halves of a surrogate pair.
+    Line breaks stay. One character becomes one character, so that places in the text stay what they
+    are: control characters their pictures (U+2400 and on), all others U+FFFD. Among these are C1
+    controls, bidi overrides, line separators, and halves of a surrogate pair.
     """
     return _UNSEEN.sub(_shown, text)
 
@@ -75,10 +73,9 @@ def cell(text: str) -> str:
 def dump(data: Any, indent: int | None = None) -> str:
     """``data`` as JSON of which every character can be printed.
 
-    NaN and infinity become null.
-
-    Text of other scripts stays readable. What would act on a terminal, or is half a character,
-    stands as the escape that JSON has for it, so that reading it back gives the same text.
+    NaN and infinity become null. Text of other scripts stays readable. What would act on a
+    terminal, or is half a character, stands as the escape that JSON has for it, so that reading it
+    back gives the same text.
     """
     text = json.dumps(finite(data), ensure_ascii=False, allow_nan=False, indent=indent)
     return re.sub(r"[^\n -~]", _escaped, text)

@@ -1,11 +1,9 @@
 """Whole answers of the demo pair.
 
-Routed, predicted, by assisted decoding, and in a cohort.
-
-A second of answers is long enough to meet whatever else the machine does; a millisecond of a pass
-is not, and the ratio of their least times would tell of that. So what a routed answer should take
-is measured as the answer is: its forward passes, bare and in their order, right after it. Of each
-answer the least time counts.
+Routed, predicted, by assisted decoding, and in a cohort. A second of answers is long enough to meet
+whatever else the machine does; a millisecond of a pass is not, and the ratio of their least times
+would tell of that. So what a routed answer should take is measured as the answer is: its forward
+passes, bare and in their order, right after it. Of each answer the least time counts.
 """
 
 from __future__ import annotations
@@ -90,9 +88,7 @@ def rows(job: Job, plan: Plan) -> list[Row]:
 def answer_by_answer(calls: dict[str, Callable[[int], object]], answers: int, now: Clock) -> Turn:
     """A turn that calls each of ``calls`` for every answer.
 
-    One answer comes after another.
-
-    Its times are the sum by name, and those of each answer.
+    One answer comes after another. Its times are the sum by name, and those of each answer.
     """
 
     def turn() -> dict[str, float]:

@@ -1,9 +1,8 @@
 """The models that are measured.
 
-The demo pair, and real shapes with random weights.
-
-How long a pass takes does not depend on what the weights are, so no checkpoint is needed. With an
-end-of-text token both sides of a comparison could stop early; these models have none.
+The demo pair, and real shapes with random weights. How long a pass takes does not depend on what
+the weights are, so no checkpoint is needed. With an end-of-text token both sides of a comparison
+could stop early; these models have none.
 """
 
 from __future__ import annotations

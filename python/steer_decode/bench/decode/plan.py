@@ -1,9 +1,7 @@
 """What `steer bench decode` measures, and what is asked.
 
-And on which models.
-
-Every figure is a ratio of two things measured in the same run, so that it means the same on a slow
-machine as on a fast one.
+And on which models. Every figure is a ratio of two things measured in the same run, so that it
+means the same on a slow machine as on a fast one.
 """
 
 from __future__ import annotations

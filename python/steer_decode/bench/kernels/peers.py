@@ -1,9 +1,8 @@
 """Peers that may be installed beside this package.
 
-They are called for the part of their work that compares.
-
-None of them returns maximum, log-sum-exp, entropy and top-k together; each name says what it does
-give. A peer that is not installed, or does not take the inputs, is left out, never guessed at.
+They are called for the part of their work that compares. None of them returns maximum, log-sum-exp,
+entropy and top-k together; each name says what it does give. A peer that is not installed, or does
+not take the inputs, is left out, never guessed at.
 """
 
 from __future__ import annotations
@@ -20,9 +19,7 @@ Call = Callable[[], object]
 def installed(op: str, logits: Tensor, k: int) -> dict[str, Call]:
     """Calls of installed libraries that do something like `op`.
 
-    For these logits.
-
-    They are not tried out: the caller is to leave out one that raises.
+    For these logits. They are not tried out: the caller is to leave out one that raises.
     """
     if not logits.is_cuda:
         return {}

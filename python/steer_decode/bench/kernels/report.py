@@ -93,11 +93,10 @@ Tables = dict[str, tuple[list[str], list[list[str]]]]
 def tables(rows: Sequence[Record], width: int | None = None) -> Tables:
     """Head and lines of each table, by its title.
 
-    The title names op and backend.
-
-    A line is a case and a clock, and each peer has a column. Where that is wider than `width`
-    characters, every peer has a line. With a width, what is the same in all lines stands in the
-    title; a sampling or a clock that is the same in all of them always does.
+    The title names op and backend. A line is a case and a clock, and each peer has a column. Where
+    that is wider than `width` characters, every peer has a line. With a width, what is the same in
+    all lines stands in the title; a sampling or a clock that is the same in all of them always
+    does.
     """
     found: Tables = {}
     for op in dict.fromkeys(row["op"] for row in rows):

@@ -195,10 +195,8 @@ def _graphs(
 def captured(call: Call, calls: int) -> torch.cuda.CUDAGraph:
     """A graph of several calls in a row.
 
-    `call` has run before, so that it is compiled.
-
-    A capture that fails may spoil the next one, so it is found out before whether the call reads on
-    the host, which no capture allows.
+    `call` has run before, so that it is compiled. A capture that fails may spoil the next one, so
+    it is found out before whether the call reads on the host, which no capture allows.
 
     Raises:
         NotCapturable: it does.

@@ -52,11 +52,10 @@ def chat(
 ) -> None:
     """Talk with a small and a large model.
 
-    Both keep what they have read between turns.
-
-    Each answer is written in the colours of its writers, as it comes. Lines that begin with `/`
-    are commands; `/help` lists them. Ctrl-C stops an answer, Ctrl-D leaves. From a pipe, each line
-    of standard input is a turn, and standard output is the answers as plain text.
+    Both keep what they have read between turns. Each answer is written in the colours of its
+    writers, as it comes. Lines that begin with `/` are commands; `/help` lists them. Ctrl-C stops
+    an answer, Ctrl-D leaves. From a pipe, each line of standard input is a turn, and standard
+    output is the answers as plain text.
 
     Examples:
 

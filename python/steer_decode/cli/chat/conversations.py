@@ -1,8 +1,7 @@
 """A chat: its turns, and what the models read next.
 
-What was said is kept, and how each answer came about.
-
-It knows no terminal; ``steer chat`` shows it.
+What was said is kept, and how each answer came about. It knows no terminal; ``steer chat`` shows
+it.
 """
 
 from __future__ import annotations
@@ -156,9 +155,8 @@ class Chat:
     def recover(self) -> None:
         """Restore the conversation as it was before an error.
 
-        Whatever the error left half done is gone.
-
-        The caches go: what was said so far is read anew at the next question.
+        Whatever the error left half done is gone. The caches go: what was said so far is read anew
+        at the next question.
         """
         self.session = Session(self.session.router)
 

@@ -1,7 +1,4 @@
-"""The loop of ``steer chat``.
-
-It reads a line, answers it or obeys it, and goes on.
-"""
+"""Loop of ``steer chat``: read a line, answer, go on."""
 
 from __future__ import annotations
 
@@ -67,9 +64,7 @@ class Room:
     def run(self) -> int:
         """Talk until the input ends.
 
-        Exit status 2 if a line from a pipe was refused.
-
-        Nothing that is typed ends the chat but a command to leave.
+        Exit status 2 if a pipe's line was refused. What is typed ends it by a command only.
         """
         if hasattr(sys.stdin, "reconfigure"):
             # A line that is no text is refused alone; strictly read, it would end the input.
@@ -100,18 +95,12 @@ class Room:
         return 2 if self._failed and not self._interactive else 0
 
     def say(self, *parts: Any, style: str = "") -> None:
-        """Show an answer to a command.
-
-        Model output in it is plain text.
-        """
+        """Show an answer to a command as plain text."""
         for part in parts:
             self.screen.print(Text(part) if isinstance(part, str) else part, style=style)
 
     def complain(self, message: str) -> None:
-        """Say in one sentence what cannot be done.
-
-        The chat goes on.
-        """
+        """Say what cannot be done, and go on."""
         self._failed = True
         if self._interactive:
             self.say(Text(f"steer: {one_line(message)}", style="yellow"))

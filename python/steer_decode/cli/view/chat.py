@@ -1,8 +1,7 @@
 """A chat for the eye, in its writers' colours.
 
-An answer is shown while it is written.
-
-The colours are those of the trace. Where there are none, each step begins with S or L.
+An answer is shown while it is written. The colours are those of the trace. Where there are none,
+each step begins with S or L.
 """
 
 from __future__ import annotations
@@ -23,9 +22,8 @@ from .trace import COLOUR, MARK
 class AnswerPrinter:
     """A printer of tokens as they come.
 
-    A step that is taken back is struck through where it stands.
-
-    Line breaks wait until more text follows, so that an answer ends where its text does.
+    A step that is taken back is struck through where it stands. Line breaks wait until more text
+    follows, so that an answer ends where its text does.
     """
 
     def __init__(self, console: Console) -> None:

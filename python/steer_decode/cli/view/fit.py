@@ -1,9 +1,7 @@
 """A fit of two models for the eye.
 
-The verdict, what is in the way, the two side by side, their costs.
-
-Names, tokens and messages come from model folders. They are shown as text that is no markup, with
-control characters made visible.
+The verdict, what is in the way, the two side by side, their costs. Names, tokens and messages come
+from model folders. They are shown as text that is no markup, with control characters made visible.
 """
 
 from __future__ import annotations

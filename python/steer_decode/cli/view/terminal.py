@@ -48,9 +48,7 @@ def lines(what: str, total: int | None = None, bound: str = "") -> Lines:
 class Bar:
     """A progress bar with the time left, on standard error.
 
-    Where that is no terminal, lines.
-
-    A context manager; see :class:`Lines`, whose methods it has.
+    Where that is no terminal, lines. A context manager; see :class:`Lines`, whose methods it has.
     """
 
     def __init__(self, what: str, total: int | None = None, done: int = 0) -> None:

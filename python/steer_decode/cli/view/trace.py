@@ -1,9 +1,8 @@
 """Steps for the eye, each in its writer's colour.
 
-Beside it stands what was measured.
-
-The letters S and L say the same as the colours, for those who do not see them. Model output is
-only ever shown as plain text: it is not read as markup, and control characters are made visible.
+Beside it stands what was measured. The letters S and L say the same as the colours, for those who
+do not see them. Model output is only ever shown as plain text: it is not read as markup, and
+control characters are made visible.
 """
 
 from __future__ import annotations

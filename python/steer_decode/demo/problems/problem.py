@@ -23,10 +23,9 @@ _HELD_OUT = {0: "test", 1: "calibration"}
 class Problem:
     """One problem.
 
-    `prompt` is the exact text to tokenise, `solution` the reference completion.
-
-    The steps of `solution` are joined by "\\n\\n" and the last one is the answer step. `index`
-    is the position in the stream of its domain and split (-1 for a problem made for training).
+    `prompt` is the exact text to tokenise, `solution` the reference completion. The steps of
+    `solution` are joined by "\\n\\n" and the last one is the answer step. `index` is the position
+    in the stream of its domain and split (-1 for a problem made for training).
     """
 
     domain: str

@@ -71,11 +71,9 @@ def problems(
 ) -> list[Problem]:
     """The first `n` problems of a split.
 
-    Difficulties are 1 to 5 in turn, or all the one that is given.
-
-    Problem i is the same whatever `n` is, and no prompt occurs twice or in two splits.
-    Raises ValueError for an unknown domain, split or difficulty, and for an n below 0 or beyond
-    the number of problems there are.
+    Difficulties are 1 to 5 in turn, or all the one that is given. Problem i is the same whatever
+    `n` is, and no prompt occurs twice or in two splits. Raises ValueError for an unknown domain,
+    split or difficulty, and for an n below 0 or beyond the number of problems there are.
     """
     _task(domain)
     if split not in SPLITS:
@@ -92,9 +90,8 @@ def problems(
 def grade(problem: Problem, completion: str) -> bool:
     """Whether `completion` solves `problem`; garbage does not.
 
-    It is the text after the prompt.
-
-    Mathematics and QA: the word after the first "answer" is right. Planning: the steps are any
-    way from start to goal that keeps off the walls. Text after an end token is not read.
+    It is the text after the prompt. Mathematics and QA: the word after the first "answer" is right.
+    Planning: the steps are any way from start to goal that keeps off the walls. Text after an end
+    token is not read.
     """
     return bool(_task(problem.domain).grade(problem.prompt, completion.split("<eos>")[0]))

@@ -25,11 +25,10 @@ _SHORT_STEPS = (1, 2)
 class Chunk:
     """Sequences for one forward pass, (sequences, length) int64.
 
-    They are right-padded to the longest.
-
-    `labels[i, t]` is the token to be predicted at position t, IGNORED in prompt and padding.
-    `decisions` marks the positions whose label is the first token of a step, and `cells[i]` is
-    the index in CELLS of sequence i. Padding comes last, so causal attention needs no mask.
+    They are right-padded to the longest. `labels[i, t]` is the token to be predicted at position t,
+    IGNORED in prompt and padding. `decisions` marks the positions whose label is the first token of
+    a step, and `cells[i]` is the index in CELLS of sequence i. Padding comes last, so causal
+    attention needs no mask.
     """
 
     ids: torch.Tensor
@@ -76,10 +75,8 @@ def make_batch(
 ) -> list[Chunk]:
     """`size` sequences in chunks of at most `chunk`.
 
-    Sequences of like length are together.
-
-    `weights` gives the relative frequency of each of CELLS; `short_share` is the share of
-    problems with one or two steps.
+    Sequences of like length are together. `weights` gives the relative frequency of each of CELLS;
+    `short_share` is the share of problems with one or two steps.
     """
     rng = random.Random(seed)
     drawn = [_draw(encode, rng, weights, short_share) for _ in range(size)]

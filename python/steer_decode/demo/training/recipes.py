@@ -1,11 +1,9 @@
 """The two models, and how each is trained.
 
-Every number that may be turned is here.
-
-Both are Llama models with a head size of 32 (vLLM takes 32 and 64) and tied embeddings. The
-large model sees every problem, most often those that it still gets wrong. The small model sees
-each difficulty with a fixed weight that falls from easy to hard, so that its step errors spread
-over the difficulties: this share is the knob that sets its accuracy.
+Every number that may be turned is here. Both are Llama models with a head size of 32 (vLLM takes 32
+and 64) and tied embeddings. The large model sees every problem, most often those that it still gets
+wrong. The small model sees each difficulty with a fixed weight that falls from easy to hard, so
+that its step errors spread over the difficulties: this share is the knob that sets its accuracy.
 """
 
 from __future__ import annotations

@@ -95,9 +95,8 @@ class Encoder:
 def save(folder: Path) -> None:
     """Write the tokenizer's files into `folder`.
 
-    Their class is one that every release can load.
-
-    AutoTokenizer would otherwise take the class from the model type and garble the words.
+    Their class is one that every release can load. AutoTokenizer would otherwise take the class
+    from the model type and garble the words.
     """
     build().save_pretrained(folder)
     path = folder / "tokenizer_config.json"

@@ -32,11 +32,10 @@ _SAMPLE = 40  # calibration problems a domain in a progress check
 class Trainer:
     """The state of one run.
 
-    Model, optimiser, step, and the running error by cell.
-
-    One optimiser step splits its batch into chunks and works on `threads` of them at a time,
-    each on one core; for matrices this small that beats threads inside each operator. The
-    gradients are added in the order of the chunks, so the number of threads changes nothing.
+    Model, optimiser, step, and the running error by cell. One optimiser step splits its batch into
+    chunks and works on `threads` of them at a time, each on one core; for matrices this small that
+    beats threads inside each operator. The gradients are added in the order of the chunks, so the
+    number of threads changes nothing.
     """
 
     def __init__(self, recipe: Recipe, seed: int, threads: int) -> None:

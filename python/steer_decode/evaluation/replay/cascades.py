@@ -119,10 +119,8 @@ def cascade(recorded: Recorded, signal: str, over: str, threshold: float) -> Out
 def threshold_for(recorded: Recorded, signal: str, over: str, share: float) -> float:
     """The threshold that sends nearest to ``share`` of all answers.
 
-    It is in the signal's own unit.
-
-    It lies halfway between two confidences that occur, so that rounding decides nothing; equal
-    ones go together. Infinite where all or none are to be sent.
+    It is in the signal's own unit. It lies halfway between two confidences that occur, so that
+    rounding decides nothing; equal ones go together. Infinite where all or none are to be sent.
     """
     judged = recorded.confidences[signal, over][recorded.judged(over)]
     known = np.sort(judged[~np.isnan(judged)])

@@ -90,10 +90,8 @@ def sweep(
 ) -> Sweep:
     """Replay all signals and ways to sum at many thresholds.
 
-    The signals are those that are built in, the thresholds those that send ``shares``.
-
-    Thresholds are fixed before problems are resampled for the intervals; the seeds of a problem
-    stay together.
+    The signals are those that are built in, the thresholds those that send ``shares``. Thresholds
+    are fixed before problems are resampled for the intervals; the seeds of a problem stay together.
     """
     means = _Means(recorded, resamples)
     curves = []

@@ -1,11 +1,10 @@
 """Intervals: a bootstrap over problems, and Wilson's.
 
-Wilson's serves where the bootstrap cannot see.
-
-A resample draws as many problems of each domain as there are, with replacement. All routers see
-the same draw, so that their differences are paired, and the seeds of a problem stay together.
-Shares of right answers have Wilson's interval. Where resamples do not differ at all, since no
-problem tells two routers apart, say, a difference may still be as large as what no problem showed.
+Wilson's serves where the bootstrap cannot see. A resample draws as many problems of each domain as
+there are, with replacement. All routers see the same draw, so that their differences are paired,
+and the seeds of a problem stay together. Shares of right answers have Wilson's interval. Where
+resamples do not differ at all, since no problem tells two routers apart, say, a difference may
+still be as large as what no problem showed.
 """
 
 from __future__ import annotations

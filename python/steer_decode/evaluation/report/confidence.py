@@ -124,10 +124,9 @@ def scores(results: Results) -> dict[str, list[Scores]]:
 def calibration(results: Results, boot: Bootstrap, router: str) -> Curve | None:
     """How often steps are right, by the router's own measure.
 
-    None where the router read nothing.
-
-    That is the posterior of the confident component where there is one, else the look before the
-    step (at the small model's next token, so for its own steps only), else the score.
+    None where the router read nothing. That is the posterior of the confident component where there
+    is one, else the look before the step (at the small model's next token, so for its own steps
+    only), else the score.
     """
     rows = results.rows[router]
     steps = [step for row in rows for step in row.trace]

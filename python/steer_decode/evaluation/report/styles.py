@@ -1,4 +1,7 @@
-"""How each router is drawn: a colour and a marker of its own, in every picture."""
+"""How each router is drawn in every picture.
+
+It has a colour and a marker of its own.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ class Style(NamedTuple):
 
 
 def styles(routers: Sequence[tuple[str, str]]) -> dict[str, Style]:
-    """For (router, kind) in order: controls have colours of their own, the rest take turns."""
+    """The style of each (router, kind), in order.
+
+    Controls have colours of their own, the rest take turns.
+    """
     fixed = {"small": Style("small", "o"), "large": Style("large", "s")}
     found: dict[str, Style] = {}
     turn = 0

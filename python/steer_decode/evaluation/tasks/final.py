@@ -1,9 +1,8 @@
 """The final answer of a text.
 
-It is found once, in one way, before any checker looks at it.
-
-Thoughts do not count. Of what is left, the last answer that is marked counts; without one, the last
-line that states it; without one, the last line. `docs/results.md` has the rules in full.
+It is found once, in one way, before any checker looks at it. Thoughts do not count. Of what is
+left, the last answer that is marked counts; without one, the last line that states it; without one,
+the last line. `docs/results.md` has the rules in full.
 """
 # ruff: noqa: RUF001  # signs that look like others are what this is about
 

@@ -1,11 +1,10 @@
 """The process that compares formulas.
 
-``python formula_process.py`` answers one JSON line a question.
-
-It stands alone, so that it starts without the rest of the package. Sympy may reckon for ever, or
-fill the memory, on a few characters ("9^{9^{9}}"), and nothing inside a process can stop it: the
-system does, by a limit on processor time that is set anew for each question, whatever becomes of
-whoever asked. Memory is limited to 2 GiB of addresses.
+``python formula_process.py`` answers one JSON line a question. It stands alone, so that it starts
+without the rest of the package. Sympy may reckon for ever, or fill the memory, on a few characters
+("9^{9^{9}}"), and nothing inside a process can stop it: the system does, by a limit on processor
+time that is set anew for each question, whatever becomes of whoever asked. Memory is limited to 2
+GiB of addresses.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Formulas compared by math-verify, in a process of its own.
 
-That process can be killed.
-
-It starts with the first formula and serves the rest of the run; each forked worker has its own. It
-ends when the process that asks does, however that ends: its input closes, and a limit on processor
-time ends what does not listen.
+That process can be killed. It starts with the first formula and serves the rest of the run; each
+forked worker has its own. It ends when the process that asks does, however that ends: its input
+closes, and a limit on processor time ends what does not listen.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """The process that makes problems of reasoning-gym.
 
-They are the same ones wherever and whenever it runs.
-
-Some data sets walk through sets, whose order follows the seed of Python's hashes, and some draw
-from the generator that all of a process shares: whoever starts this fixes the one (PYTHONHASHSEED),
-and each problem begins with the other anew. Where problem i depends on how many are asked for, they
-are made in blocks of one size.
+They are the same ones wherever and whenever it runs. Some data sets walk through sets, whose order
+follows the seed of Python's hashes, and some draw from the generator that all of a process shares:
+whoever starts this fixes the one (PYTHONHASHSEED), and each problem begins with the other anew.
+Where problem i depends on how many are asked for, they are made in blocks of one size.
 """
 
 from __future__ import annotations

@@ -22,10 +22,9 @@ _OBJECT = re.compile(r"\s*\{\s*[\"}]")
 def read_lines(path: Path, what: str, form: str) -> list[tuple[int, str]]:
     """Read a file's lines that are not blank.
 
-    Each comes with its number, from 1 on.
-
-    The file is UTF-8, with or without a byte order mark; lines end as any system ends them, and
-    nowhere else (a JSON text may hold other separators). Nothing is a comment.
+    Each comes with its number, from 1 on. The file is UTF-8, with or without a byte order mark;
+    lines end as any system ends them, and nowhere else (a JSON text may hold other separators).
+    Nothing is a comment.
 
     Args:
         path: the file.

@@ -42,10 +42,9 @@ _FRAC = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 def plain(text: str) -> str:
     """``text`` with one character for each meaning.
 
-    Minus signs, digits, fractions, powers, spaces.
-
-    Superscripts become ``^{}``, "½" becomes "1/2" and "2½" becomes "2 1/2", full-width letters and
-    digits of any script become ASCII ones, LaTeX spacing and ``\\left``, ``\\right`` go.
+    Minus signs, digits, fractions, powers, spaces. Superscripts become ``^{}``, "½" becomes "1/2"
+    and "2½" becomes "2 1/2", full-width letters and digits of any script become ASCII ones, LaTeX
+    spacing and ``\\left``, ``\\right`` go.
     """
     for pattern, table, mark in _RUNS:
         text = pattern.sub(_raised(table, mark), text)

@@ -103,10 +103,9 @@ _MEASURE = re.compile(
 def read_quantity(text: str) -> tuple[Exact, str] | None:
     """Read a number and its unit.
 
-    The unit is "" where it has none; None stands for a text that is no such thing.
-
-    Units are those of :data:`_NAMES`, with powers and quotients; words ("42 apples") are read and
-    left out. What might be a variable ("5m", "2x") is no unit.
+    The unit is "" where it has none; None stands for a text that is no such thing. Units are those
+    of :data:`_NAMES`, with powers and quotients; words ("42 apples") are read and left out. What
+    might be a variable ("5m", "2x") is no unit.
     """
     number = read_number(text)
     if number is not None:

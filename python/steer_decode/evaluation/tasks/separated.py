@@ -13,9 +13,7 @@ _PAIRS = {"[": "]", "{": "}", "(": ")"}
 def separated(text: str, separator: str, whole: Callable[[str], bool] | None = None) -> list[str]:
     """Split ``text`` at separators that stand in no brackets.
 
-    Nor in double quotes.
-
-    Brackets and quotes that do not close enclose nothing.
+    Nor in double quotes. Brackets and quotes that do not close enclose nothing.
 
     Args:
         text: any.

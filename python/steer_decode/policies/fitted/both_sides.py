@@ -1,4 +1,7 @@
-"""The calibration of the router ``both-sides``: thresholds of one pair by share and cost."""
+"""The calibration of the router ``both-sides``.
+
+Thresholds of one pair, by share and cost.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,10 @@ ALONE: dict[Writer, Thresholds] = {
 
 @dataclass(frozen=True)
 class Knot:
-    """Thresholds, and the share of tokens that the large model wrote with them."""
+    """Thresholds, and the large model's share of tokens with them.
+
+    It is the share that was seen in a run.
+    """
 
     share: float
     thresholds: Thresholds
@@ -72,7 +78,10 @@ class Plan:
     fix: str = "step"
 
     def thresholds(self, share: float) -> Thresholds:
-        """Of the knot at ``share``, or between its neighbours; at 0 and 1 of one model alone."""
+        """Thresholds of the knot at ``share``, or between its neighbours.
+
+        At 0 and 1 those of one model alone.
+        """
         if share <= 0 or share >= 1:
             return ALONE["small" if share <= 0 else "large"]
         right = bisect_left([knot.share for knot in self.knots], share)

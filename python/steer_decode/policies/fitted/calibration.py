@@ -1,8 +1,9 @@
-"""A calibration: what the scores of a pair look like, saved so that a single answer can be judged.
+"""A calibration: what the scores of a pair look like.
 
-STEER fits its mixture to a cohort of traces. A single question has no cohort, so the online router
-takes the mixtures of a calibration run, one for each source (who wrote the step) and step-index
-bin, for scores drift down with the index. That is this project's online mode, not the paper's.
+It is saved so that a single answer can be judged. STEER fits its mixture to a cohort of traces. A
+single question has no cohort, so the online router takes the mixtures of a calibration run, one for
+each source (who wrote the step) and step-index bin, for scores drift down with the index. That is
+this project's online mode, not the paper's.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ LAST_BIN = 4
 
 
 def index_bin(index: int) -> int:
-    """Step-index bin: 0, 1, 2, 3, and 4 for all later ones."""
+    """Step-index bin: 0 to 3, and 4 for later ones."""
     return min(index, LAST_BIN)
 
 
 @dataclass(frozen=True)
 class Calibration(FittedFile):
-    """Mixtures of the step scores of one pair under one signal.
+    """Mixtures of one pair's step scores under one signal.
 
     Attributes:
         pair: fingerprint of the pair.
@@ -51,7 +52,10 @@ class Calibration(FittedFile):
         return f"{self.signal} {fits}"
 
     def posterior(self, writer: Writer, index: int, confidence: float) -> float | None:
-        """Probability that a step is a confident one; None where no mixture could be fitted."""
+        """Probability that a step is a confident one.
+
+        None where no mixture could be fitted.
+        """
         fits = self.fits[writer]
         mixture = fits.get(index_bin(index), fits.get(-1))
         return None if mixture is None else mixture.posterior(confidence)

@@ -1,4 +1,7 @@
-"""What fitted files share: the pair that they are for, a version, how they are read and written."""
+"""What fitted files share.
+
+The pair that they are for, a version, how they are read and written.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,9 @@ class Words:
 
 
 class Fitted:
-    """Numbers fitted for one pair; a frozen dataclass derives from it.
+    """Numbers fitted for one pair.
+
+    A frozen dataclass derives from it.
 
     Attributes:
         pair: fingerprint of the pair.
@@ -47,7 +52,10 @@ class Fitted:
 
     @classmethod
     def words(cls, kind: str) -> Words:
-        """What messages say; ``kind`` tells files of one class for several routers apart."""
+        """What messages say of it.
+
+        ``kind`` tells files of one class for several routers apart.
+        """
         raise NotImplementedError
 
     def check(self, pair: Pair, source: str = "") -> None:
@@ -83,7 +91,11 @@ class FittedFile(Fitted):
 
     @classmethod
     def read(cls: type[F], value: Any, kind: str) -> F:
-        """The object that JSON without version and KIND makes; Fault where it makes none."""
+        """Make the object of JSON without version and KIND.
+
+        Raises:
+            Fault: it makes none.
+        """
         raise NotImplementedError
 
     def members(self) -> Mapping[str, Any]:
@@ -120,5 +132,8 @@ class FittedFile(Fitted):
 
 
 def path_setting(path: str) -> str:
-    """The setting that names a file; nothing for one that comes with the package."""
+    """The setting that names a file.
+
+    Nothing for one that comes with the package.
+    """
     return "" if Path(path).parent == SHIPPED else f":path={path}"

@@ -1,4 +1,4 @@
-"""Logistic maps of a router, and the JSON file that they are saved in."""
+"""Logistic maps of a router, in a JSON file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from .file import FittedFile, Words
 
 @dataclass(frozen=True)
 class Logistic:
-    """``x`` to a probability: 1 / (1 + exp(-(slope x + intercept)))."""
+    """A map from a number to a probability.
+
+    Of ``x`` it is 1 / (1 + exp(-(slope x + intercept))).
+    """
 
     slope: float
     intercept: float
@@ -25,13 +28,16 @@ class Logistic:
 
 
 def noisy_or(risks: Sequence[float]) -> float:
-    """Probability that one of several independent causes acts: 1 - product of (1 - risk)."""
+    """Probability that one of several independent causes acts.
+
+    1 - product of (1 - risk).
+    """
     return 1 - math.prod(1 - risk for risk in risks)
 
 
 @dataclass(frozen=True)
 class LogisticMaps(FittedFile):
-    """What was fitted for one pair and one kind of router.
+    """Maps fitted for one pair and one kind of router.
 
     Attributes:
         kind: name of the router.

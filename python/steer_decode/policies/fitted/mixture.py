@@ -1,9 +1,8 @@
 """Two Gaussians in one dimension, fitted by EM.
 
-Unconfident steps are below, confident ones above.
-
-STEER (arXiv 2511.06190, section 3) fits them to the step confidences Phi of a cohort and routes by
-the posterior Pr(c | Phi) = pi_c N(Phi; mu_c, var_c) / sum over both components.
+Unconfident steps are below, confident ones above. STEER (arXiv 2511.06190, section 3) fits them to
+the step confidences Phi of a cohort and routes by the posterior Pr(c | Phi) = pi_c N(Phi; mu_c,
+var_c) / sum over both components.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The network of a learned router, and the safetensors file that it is saved in."""
+"""The network of a learned router, in a safetensors file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ VERSION = "1"
 
 
 class RouterNetwork(nn.Module):
-    """Standardised features through one hidden layer to the probability of the large model.
+    """Standardised features to the large model's probability.
+
+    Through one hidden layer.
 
     Args:
         features: names, in the order of the columns.
@@ -60,7 +62,10 @@ class RouterNetwork(nn.Module):
         self.scale.copy_(x.std(0).clamp_min(1e-3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Log-probabilities [n, 2] of small and large, of features [n, F]."""
+        """Log-probabilities [n, 2] of small and large.
+
+        From features [n, F].
+        """
         hidden = torch.tanh(self.body((x - self.mean) / self.scale))
         actions = self.head(hidden).log_softmax(-1)
         if not len(self.thresholds):
@@ -75,7 +80,10 @@ class RouterNetwork(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class TrainedNetwork(Fitted):
-    """A trained network, the pair that it was trained for, and how: a file of safetensors."""
+    """A trained network, with its pair, in a safetensors file.
+
+    It holds how it was trained as well.
+    """
 
     kind: str
     pair: str
@@ -84,7 +92,10 @@ class TrainedNetwork(Fitted):
 
     @property
     def digest(self) -> str:
-        """What tells one training from another: a digest of the weights."""
+        """A digest of the weights.
+
+        It tells one training from another.
+        """
         digest = hashlib.sha256()
         for name, weight in sorted(self.network.state_dict().items()):
             digest.update(name.encode() + weight.numpy().tobytes())
