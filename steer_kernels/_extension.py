@@ -1,4 +1,4 @@
-"""Loads the compiled part of the package and reports what it is.
+"""The compiled part of the package, and what it is.
 
 Environment:
     STEER_KERNELS_BACKEND  "auto" (default), or "reference" to leave the extension unloaded and run
@@ -95,15 +95,17 @@ _chosen_isa: str | None = None
 
 
 def supported_cpu_isas() -> list[str]:
-    """Instruction sets of the CPU kernels that this machine runs, the best one last.
+    """Instruction sets that this machine runs, the best last.
 
-    Empty where the torch reference stands in for the extension.
+    They are those of the CPU kernels. Empty where the torch reference stands in for the extension.
     """
     return list(extension.supported_cpu_isas()) if extension else []
 
 
 def cpu_isa() -> str | None:
-    """The instruction set in use, or None where the torch reference stands in.
+    """The instruction set in use.
+
+    None where the torch reference stands in.
 
     Raises:
         ValueError: STEER_CPU_ISA is unknown, or not available on this machine.
@@ -112,7 +114,9 @@ def cpu_isa() -> str | None:
 
 
 def set_cpu_isa(name: str | None) -> None:
-    """Use one instruction set for the rest of the process; None goes back to the default.
+    """Use one instruction set for the rest of the process.
+
+    None goes back to the default.
 
     Raises:
         ValueError: `name` is unknown, or not available on this machine.
@@ -128,7 +132,10 @@ def set_cpu_isa(name: str | None) -> None:
 
 
 def follow_isa(module: ModuleType | None) -> None:
-    """Have a module with kernels of its own (steer_kernels._fast) use what `set_cpu_isa` chose."""
+    """Have another module use what `set_cpu_isa` chose.
+
+    One with kernels of its own (steer_kernels._fast).
+    """
     global _follower
     _follower = module
     if module is not None and _chosen_isa:

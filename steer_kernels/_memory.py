@@ -1,4 +1,7 @@
-"""Which memory tensors share, for the torch reference; the kernels have core/memory_overlap.h."""
+"""Which memory tensors share, for the torch reference.
+
+The kernels have core/memory_overlap.h.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,11 @@ Named = tuple[str, Tensor]
 
 
 def refuse_shared(written: Sequence[Named], read: Sequence[Named]) -> None:
-    """Raise ValueError where a byte of `written` is in another of them, or in one of `read`."""
+    """Refuse tensors that share memory with written ones.
+
+    Raises:
+        ValueError: a byte of `written` is in another of them, or in one of `read`.
+    """
     for i, (name, tensor) in enumerate(written):
         for other_name, other in (*written[i + 1 :], *read):
             if _meet(tensor, other) and torch.isin(_bytes(tensor), _bytes(other)).any():

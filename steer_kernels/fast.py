@@ -1,8 +1,9 @@
-"""`logit_stats_` and `sample_logits_`: the same figures, written into tensors the caller keeps.
+"""`logit_stats_` and `sample_logits_`, into tensors that the caller keeps.
 
-For loops of one's own: what comes with the package calls the operators. A call of those goes
-through torch's dispatcher and allocates six or eight tensors: about 4 us, a sixth of a call for one
-row. A loop that calls one of them for every token can keep its outputs instead:
+The figures are the same. For loops of one's own: what comes with the package calls the operators. A
+call of those goes through torch's dispatcher and allocates six or eight tensors: about 4 us, a
+sixth of a call for one row. A loop that calls one of them for every token can keep its outputs
+instead:
 
     out = empty_stats(rows=1, k=8)
     while True:
@@ -59,12 +60,17 @@ _extension.follow_isa(_native)
 
 
 def native() -> bool:
-    """Whether the native part is in use; without it the calls below go through the operators."""
+    """Whether the native part is in use.
+
+    Without it the calls below go through the operators.
+    """
     return _native is not None
 
 
 def empty_stats(rows: int, k: int = 8) -> LogitStats:
-    """Outputs for `logit_stats_`: uninitialised CPU tensors, `rows` rows and `k` ranks.
+    """Make outputs for `logit_stats_`, of `rows` rows.
+
+    Uninitialised CPU tensors with `k` ranks.
 
     Raises:
         ValueError: `rows` is negative, or `k` is not in 1..64.
@@ -95,7 +101,9 @@ def empty_sampled(rows: int, k: int = 8) -> SampledLogits:
 
 
 def logit_stats_(logits: Tensor, out: LogitStats, vocab_size: int | None = None) -> LogitStats:
-    """`logit_stats(logits, k, vocab_size)` written into `out`; k is the columns of `out.topk_ids`.
+    """`logit_stats(logits, k, vocab_size)` written into `out`.
+
+    k is the columns of `out.topk_ids`.
 
     Args:
         logits: [B, V] float32, bfloat16 or float16 on the CPU, read where it lies; any row stride,
@@ -134,7 +142,9 @@ def sample_logits_(
     min_p: float = 0.0,
     vocab_size: int | None = None,
 ) -> SampledLogits:
-    """`sample_logits` written into `out`; arguments as there, `out` as `empty_sampled` gives it.
+    """`sample_logits` written into `out`, as `empty_sampled` gives it.
+
+    The other arguments are as there.
 
     Returns:
         `out`.

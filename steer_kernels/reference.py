@@ -1,7 +1,7 @@
-"""The operators' definitions in plain torch, float64 where numbers are computed: slow, and short
-enough to check by eye.
+"""The operators' definitions in plain torch.
 
-Tests compare every backend with these, and they stand in where a backend is missing.
+They are in float64 where numbers are computed: slow, and short enough to check by eye. Tests
+compare every backend with these, and they stand in where a backend is missing.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ def logit_stats(
 
 
 def kept(x: Tensor, temperature: float, top_k: int, top_p: float, min_p: float) -> Tensor:
-    """Which elements of valid float64 rows [B, V] the cuts of `sample_logits` keep; bool [B, V]."""
+    """Which elements the cuts of `sample_logits` keep.
+
+    Of valid float64 rows [B, V]; bool [B, V].
+    """
     x, ids = x.sort(stable=True, dim=-1, descending=True)
     log_weight = torch.where(x == x[:, :1], 0.0, (x - x[:, :1]) / temperature)
     keep = torch.ones_like(x, dtype=torch.bool)
@@ -69,7 +72,10 @@ def kept(x: Tensor, temperature: float, top_k: int, top_p: float, min_p: float) 
 def draw(
     logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float, min_p: float
 ) -> tuple[Tensor, Tensor]:
-    """Token [B] int64 and its log-probability [B] float64, as `sample_logits` defines them."""
+    """Draw a token and its log-probability for each row.
+
+    Token [B] int64 and log-probability [B] float64, as `sample_logits` defines them.
+    """
     x = logits.double() + 0.0
     m = x.amax(-1, keepdim=True)
     valid = (m > -torch.inf)[:, 0]
@@ -153,9 +159,10 @@ def step_update_(
     active: Tensor | None = None,
     max_step: int = 512,
 ) -> None:
-    """The definition of `steer_kernels.step_update_`; see there for the contract and the bits.
+    """The definition of `steer_kernels.step_update_`.
 
-    Here over the whole batch at once: what holds for a row is a mask.
+    See there for the contract and the bits. Here over the whole batch at once: what holds for a row
+    is a mask.
     """
     closed, ended, full, said = 1, 2, 4, 8
     holds, starts_half, ends_half, says, counts, eos = 1, 2, 4, 8, 16, 32
@@ -212,9 +219,10 @@ def decode_attention(
     window: int | None = None,
     out_dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Softmax attention in float64, one query of one row at a time; see `ops.decode_attention`.
+    """Softmax attention in float64, one query at a time.
 
-    Like the kernel it never looks at a key that the query does not read.
+    Of one row at a time; see `ops.decode_attention`. Like the kernel it never looks at a key that
+    the query does not read.
     """
     batch, heads, queries, size = query.shape
     group, width = heads // keys.shape[1], keys.shape[2]

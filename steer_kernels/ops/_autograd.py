@@ -1,4 +1,7 @@
-"""What operators without a derivative owe to autograd: no silent zero, no uncounted write."""
+"""What operators without a derivative owe to autograd.
+
+No silent zero, and no uncounted write.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _LIBRARY = torch.library.Library("steer_kernels", "FRAGMENT")
 
 
 def has_tangent(*tensors: Tensor | None) -> bool:
-    """Whether a forward-mode derivative is being carried by one of these.
+    """Whether one of these carries a forward-mode derivative.
 
     Takes 50 ns where no `forward_ad.dual_level` is open. What is no tensor carries none.
     """
@@ -31,10 +34,11 @@ def check_no_tangent(name: str, tensor: Tensor) -> None:
 
 
 def count_writes(name: str, written: int) -> None:
-    """Has every call of an in-place operator move the version counters of its first arguments.
+    """Count an in-place operator's writes, as torch does its own.
 
-    As those of torch's own in-place functions do: autograd then sees that a tensor which it saved
-    has changed. In inference mode, where nothing is saved, the call goes straight to the kernel.
+    Every call moves the version counters of its first arguments. As those of torch's own in-place
+    functions do: autograd then sees that a tensor which it saved has changed. In inference mode,
+    where nothing is saved, the call goes straight to the kernel.
     """
     operator = getattr(torch.ops.steer_kernels, name).default
 

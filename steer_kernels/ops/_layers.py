@@ -1,4 +1,4 @@
-"""Checks that the operators which are layers of a model share."""
+"""Checks of the operators that are layers of models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ _DEVICES = ("cpu", "meta")
 
 
 def check_tensors(given: Mapping[str, Tensor], elsewhere: str) -> None:
-    """Checks type, layout, device, dtype and gradients of tensors, of which "x" is the first.
+    """Check tensors, of which "x" is the first.
+
+    Their type, layout, device, dtype and gradients.
 
     Args:
         given: by the names of the arguments.

@@ -1,4 +1,7 @@
-"""What the operators on logits share: checks, results without values, the way to Triton."""
+"""What the operators on logits share.
+
+Checks, results without values, the way to Triton.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ _DEVICES = ("cpu", "cuda", "meta")
 
 
 def left_to_the_kernel(logits: object, k: object, vocab_size: object) -> bool:
-    """Whether the C++ kernel itself finds all that `check` would: it takes a microsecond less."""
+    """Whether the C++ kernel finds all that `check` would.
+
+    It takes a microsecond less.
+    """
     return (
         type(logits) is Tensor  # no fake one: nobody looks at the arguments then
         and logits.is_cpu
@@ -32,7 +38,11 @@ def left_to_the_kernel(logits: object, k: object, vocab_size: object) -> bool:
 
 
 def check(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> None:
-    """Raise TypeError or ValueError, with a sentence, for what `logit_stats` does not take."""
+    """Refuse what `logit_stats` does not take.
+
+    Raises:
+        TypeError, ValueError: with a sentence.
+    """
     if not isinstance(logits, Tensor):
         raise TypeError(f"logits must be a torch.Tensor, got {type(logits).__name__}")
     if logits.layout != torch.strided:
@@ -84,7 +94,9 @@ def empty_stats(logits: Tensor, k: int) -> reference.Stats:
 
 @functools.cache
 def triton_kernel(name: str) -> Callable[..., Any] | None:
-    """The Triton kernel of an operator, imported when the first CUDA tensor comes.
+    """The Triton kernel of an operator, imported late.
+
+    When the first CUDA tensor comes.
 
     Returns:
         `NAME_triton` of steer_kernels/triton/NAME.py; None, after a warning, without triton.

@@ -1,4 +1,7 @@
-"""How an operator is entered with torch: its schema, and what runs it where."""
+"""How an operator is entered with torch.
+
+Its schema, and what runs it where.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,10 @@ def register(
 
 
 def checked(check: Callable[..., None], compute: Callable[..., Any]) -> Callable[..., Any]:
-    """`compute`, for arguments that pass `check`: torch.ops leads past the public function."""
+    """`compute`, for arguments that pass `check`.
+
+    torch.ops leads past the public function.
+    """
 
     def run(*args: Any, **kwargs: Any) -> Any:
         check(*args, **kwargs)

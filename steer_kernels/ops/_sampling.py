@@ -1,4 +1,7 @@
-"""What `sample_logits` and `sample_logits_packed` share: the cuts as one value, and the checks."""
+"""What `sample_logits` and `sample_logits_packed` share.
+
+The cuts as one value, and the checks.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ _NUMBERS = (float, int)
 
 
 class Cuts(NamedTuple):
-    """What of a distribution is drawn from, in the order of the operators' arguments.
+    """What of a distribution is drawn from.
+
+    Its fields are in the order of the operators' arguments.
 
     Fields:
         temperature: logits are divided by it; 0 for the likeliest token.
@@ -42,10 +47,10 @@ def left_to_the_kernel(
     k: object,
     vocab_size: object,
 ) -> bool:
-    """Whether the C++ kernel itself finds all that `check` would; see `_logits`.
+    """Whether the C++ kernel finds all that `check` would.
 
-    `cuts` may be a plain tuple: to make a `Cuts` of it takes 0.3 us, as long as all that is done
-    here, and the kernel wants the numbers.
+    See `_logits`. `cuts` may be a plain tuple: to make a `Cuts` of it takes 0.3 us, as long as all
+    that is done here, and the kernel wants the numbers.
     """
     temperature, top_k, top_p, min_p = cuts
     return (
@@ -61,7 +66,11 @@ def left_to_the_kernel(
 
 
 def check(logits: Tensor, uniform: Tensor, cuts: Cuts, k: int, vocab_size: int | None) -> None:
-    """Raise TypeError or ValueError, with a sentence, for what `sample_logits` does not take."""
+    """Refuse what `sample_logits` does not take.
+
+    Raises:
+        TypeError, ValueError: with a sentence.
+    """
     _logits.check(logits, k, vocab_size)
     if not isinstance(uniform, Tensor):
         raise TypeError(f"uniform must be a torch.Tensor, got {type(uniform).__name__}")
@@ -98,7 +107,10 @@ def _check_cuts(cuts: Cuts) -> None:
 
 
 def takes_cuts(kernel: Callable[[Tensor, Tensor, Cuts, int, int | None], Any]) -> Callable:
-    """`kernel` as torch calls it: by the schema's arguments, of which it drops defaults."""
+    """`kernel` as torch calls it.
+
+    By the schema's arguments, of which it drops defaults.
+    """
 
     @functools.wraps(kernel)
     def run(

@@ -1,4 +1,7 @@
-"""`decode_attention`: a few new queries a row against its keys and values, on the CPU."""
+"""`decode_attention`: attention of a few new queries, on the CPU.
+
+Each row has its own keys and values.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,11 @@ def decode_attention(
     scale: float | None = None,
     window: int | None = None,
 ) -> Tensor:
-    """Attention of a decode step: each row reads its own keys, once for all heads of a group.
+    """Attention of a decode step over rows of any length.
 
-    Query i of row b stands at position t = starts[b] + i. Its key is there already, and it reads
-    the keys j of max(0, t - window + 1) .. min(t, S - 1):
+    Each row reads its own keys, once for all heads of a group. Query i of row b stands at position
+    t = starts[b] + i. Its key is there already, and it reads the keys j of max(0, t - window + 1)
+    .. min(t, S - 1):
 
         out[b, i, h] = sum_j p_j values[b, g, j]
         p = softmax over j of scale * <query[b, h, i], keys[b, g, j]>

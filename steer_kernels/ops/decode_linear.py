@@ -1,4 +1,7 @@
-"""`decode_linear`: a linear layer for a few tokens and for many, on the CPU."""
+"""`decode_linear`: linear layers of any number of tokens.
+
+On the CPU.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _SCHEMA = "(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor"
 
 
 def decode_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.linear` for the tokens of a decode step, or of a part of a prompt.
+    """`torch.nn.functional.linear` for decode steps and parts of prompts.
 
         out[..., n] = sum_k x[..., k] weight[n, k] + bias[n]
 

@@ -1,4 +1,7 @@
-"""`kv_append_`: new keys and values into a preallocated cache, in place."""
+"""`kv_append_`: new keys and values into a cache.
+
+The cache is preallocated, and written in place.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,9 @@ def kv_append_(
     starts: Tensor,
     counts: Tensor,
 ) -> None:
-    """Writes ragged rows of new keys and values into a preallocated cache, in place.
+    """Write new keys and values into a preallocated cache.
 
-    For every b and every i < counts[b]:
+    In place, of ragged rows. For every b and every i < counts[b]:
 
         k_cache[rows[b], :, starts[b] + i] = k[b, :, i]
         v_cache[rows[b], :, starts[b] + i] = v[b, :, i]

@@ -1,4 +1,7 @@
-"""`logit_stats`: confidence figures of next-token logits from one read of the logits buffer."""
+"""`logit_stats`: confidence figures from one read of the logits.
+
+They are those of next-token logits.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ _SCHEMA = (
 
 
 class LogitStats(NamedTuple):
-    """What `logit_stats` returns: six tensors on the device of the logits, B rows each.
+    """Statistics of B rows of logits, on their device.
+
+    `logit_stats` returns these six tensors.
 
     Fields:
         max_logit: [B] float32, the largest logit.
@@ -69,7 +74,7 @@ class LogitStats(NamedTuple):
 
     @property
     def margin(self) -> Tensor:
-        """[B] float32, probability of the likeliest token minus that of the second.
+        """Likeliest token's probability minus the second's, [B] float32.
 
         Raises:
             ValueError: the statistics were made with k=1.
@@ -80,7 +85,9 @@ class LogitStats(NamedTuple):
 
     @property
     def logit_margin(self) -> Tensor:
-        """[B] float32, largest logit minus second largest; 0 where both are +inf.
+        """Largest logit minus the second largest, [B] float32.
+
+        It is 0 where both are +inf.
 
         Raises:
             ValueError: the statistics were made with k=1.
@@ -98,11 +105,12 @@ class LogitStats(NamedTuple):
 
 
 def logit_stats(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> LogitStats:
-    """Maximum, log-sum-exp, entropy and the k largest logits of every row.
+    """Confidence figures of every row of logits.
 
-    All of it comes from one read of the buffer, in the dtype it has; sums are kept in float32 (CPU:
-    float32 lanes over at most 4096 columns, added up in float64). With m = max x,
-    S = sum exp(x - m) and T = sum (x - m) exp(x - m):
+    Maximum, log-sum-exp, entropy and the k largest logits. All of it comes from one read of the
+    buffer, in the dtype it has; sums are kept in float32 (CPU: float32 lanes over at most 4096
+    columns, added up in float64). With m = max x, S = sum exp(x - m) and T = sum (x - m) exp(x -
+    m):
 
         lse = m + log S          entropy = log S - T / S
 

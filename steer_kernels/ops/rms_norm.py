@@ -1,4 +1,7 @@
-"""`rms_norm`: the norm of Llama and its kin, on the CPU."""
+"""`rms_norm`: the norm of Llama, on the CPU.
+
+Its kin have it too.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`sample_logits`: `logit_stats`, and the next token with its log-probability, from one read."""
+"""`sample_logits`: statistics and the next token from one read.
+
+`logit_stats` gives the statistics; the token comes with its log-probability.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ _SCHEMA = (
 
 
 class SampledLogits(NamedTuple):
-    """What `sample_logits` returns: the six fields of `LogitStats`, and two more.
+    """What `sample_logits` returns.
+
+    The six fields of `LogitStats`, and two more.
 
     Fields:
         max_logit, lse, entropy, topk_logits, topk_ids, valid: as in `LogitStats`; of the raw
@@ -57,10 +62,11 @@ def sample_logits(
     k: int = 8,
     vocab_size: int | None = None,
 ) -> SampledLogits:
-    """Statistics of every row as `logit_stats` gives them, and one token drawn from each.
+    """Statistics of every row, and a token drawn from each.
 
-    Elements are ranked by (logit descending, column ascending); what is kept is a prefix of the
-    ranking. The cuts are those of transformers' warpers, in their order:
+    The statistics are those of `logit_stats`. Elements are ranked by (logit descending, column
+    ascending); what is kept is a prefix of the ranking. The cuts are those of transformers'
+    warpers, in their order:
 
         temperature   x / temperature
         top_k         the first top_k, and all that tie with the last of them

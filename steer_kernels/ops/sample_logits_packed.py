@@ -1,8 +1,8 @@
-"""`sample_logits_packed`: what `sample_logits` returns in one tensor, for a host that reads it.
+"""`sample_logits_packed`: `sample_logits` in one tensor.
 
-A host that wants a token and a figure or two of every row would read a tensor for each, and on a
-GPU wait for each. One tensor takes one read, and on the CPU half the time of a call: eight small
-outputs take longer to make than a small vocabulary to read.
+It is for a host that reads it. A host that wants a token and a figure or two of every row would
+read a tensor for each, and on a GPU wait for each. One tensor takes one read, and on the CPU half
+the time of a call: eight small outputs take longer to make than a small vocabulary to read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from steer_kernels.ops.sample_logits import SampledLogits, sample_logits
 
 
 class Packed(enum.IntEnum):
-    """Columns of `sample_logits_packed`; k logits and k ids of the top follow."""
+    """Columns of `sample_logits_packed`.
+
+    k logits and k ids of the top follow.
+    """
 
     TOKEN = 0
     VALID = 1
@@ -62,7 +65,10 @@ def sample_logits_packed(
 
 
 def pack(sampled: SampledLogits) -> Tensor:
-    """The fields of `sampled` in one tensor, as `sample_logits_packed` returns them."""
+    """Put the fields of `sampled` into one tensor.
+
+    As `sample_logits_packed` returns them.
+    """
     singles = (
         sampled.token,
         sampled.valid,

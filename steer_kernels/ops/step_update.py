@@ -1,4 +1,7 @@
-"""`step_update_`: the bookkeeping after a token, in place and without the host."""
+"""`step_update_`: the bookkeeping after a token, in place.
+
+The host is not needed.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ _DEVICES = ("cpu", "cuda", "meta")
 
 
 class TokenClass(enum.IntFlag):
-    """What a token is to the step it stands in; see `token_classes`."""
+    """What a token is to its step; see `token_classes`."""
 
     HOLDS_DELIMITER = 1
     STARTS_WITH_HALF = 2
@@ -35,7 +38,10 @@ class TokenClass(enum.IntFlag):
 
 
 class RowFlag(enum.IntFlag):
-    """State of a row after its last token; SAID is that of the open step."""
+    """State of a row after its last token.
+
+    SAID is that of the open step.
+    """
 
     STEP_CLOSED = 1
     ENDED = 2
@@ -50,11 +56,12 @@ def token_classes(
     delimiter: str = "\n\n",
     uncounted: Collection[int] = (),
 ) -> Tensor:
-    """The class of every token of a vocabulary, a table that `step_update_` reads.
+    """The class of every token of a vocabulary.
 
-    A tokenizer may hide the delimiter in a merged token (".\\n\\n") or split it over two ("\\n",
-    "\\n"). Whether a token completes it is then a matter of two tokens, and of three bits: the
-    newer one starts with the second half, the older one ends with the first half or holds it all.
+    `step_update_` reads this table. A tokenizer may hide the delimiter in a merged token
+    (".\\n\\n") or split it over two ("\\n", "\\n"). Whether a token completes it is then a matter
+    of two tokens, and of three bits: the newer one starts with the second half, the older one ends
+    with the first half or holds it all.
 
     Args:
         texts: text of every id as it reads within a text, after another token: tokenizers that
@@ -88,7 +95,9 @@ def token_classes(
 
 
 class StepState(NamedTuple):
-    """The state of B answers in the making, on one device; `step_update_` changes all but `limit`.
+    """The state of B answers in the making.
+
+    It is on one device; `step_update_` changes all but `limit`.
 
     Fields:
         transcript: [B, C] int64; prompt and answer in positions 0 to length - 1.
@@ -117,7 +126,9 @@ class StepState(NamedTuple):
         max_new_tokens: int,
         device: torch.device | str | None = None,
     ) -> StepState:
-        """The state before the first token: each prompt in a row, with room for the answer.
+        """The state before the first token.
+
+        Each prompt is in a row, with room for the answer.
 
         Raises:
             ValueError: `max_new_tokens` is negative.
@@ -144,11 +155,12 @@ def step_update_(
     active: Tensor | None = None,
     max_step: int = 512,
 ) -> None:
-    """Takes one token of every row: transcript, score and flag, in place.
+    """Take one token of every row, in place.
 
-    A row takes its token if it is active, not FINISHED, and `length < limit`. If its last step is
-    closed, the token opens the next one: `step_start` moves to it, sum and count begin anew. Then
-    the token is appended, its score added where its class says COUNTS, and the flag set:
+    Transcript, score and flag change. A row takes its token if it is active, not FINISHED, and
+    `length < limit`. If its last step is closed, the token opens the next one: `step_start` moves
+    to it, sum and count begin anew. Then the token is appended, its score added where its class
+    says COUNTS, and the flag set:
 
     - STEP_CLOSED and ENDED by a token of class END_OF_TEXT;
     - STEP_CLOSED where the step has said something and its newest token holds the delimiter, or

@@ -1,4 +1,6 @@
-"""What top_k, top_p and min_p keep of a row, and a draw from it, as far as a top-k list tells.
+"""What top_k, top_p and min_p keep of a list.
+
+And a draw from it, as far as a row's top-k list tells.
 
 Mathematics  With w = exp((x - m) / temperature), all that the cuts keep is a prefix of the ranking
              (value descending, column ascending). A list of the first ranks decides it where the
@@ -20,7 +22,10 @@ NO_COLUMN = tl.constexpr(2**31 - 1)
 
 @triton.jit
 def exponent(x, top, inverse_temperature):
-    """(x - top) / temperature in float64; 0 at the top, even where it is +inf."""
+    """(x - top) / temperature in float64.
+
+    It is 0 at the top, even where that is +inf.
+    """
     return tl.where(x == top, 0.0, x.to(tl.float64) - top) * inverse_temperature
 
 
@@ -65,7 +70,10 @@ def draw_from_list(
     best, length, top, inverse_temperature, row_total, vocab_size, top_k, top_p, least, uniform,
     K: tl.constexpr,
 ):  # fmt: skip
-    """Column and log-probability of the token, and whether the list decides it."""
+    """Draw a column from the list, if that decides it.
+
+    Returns the column, its log-probability, and whether the list decides.
+    """
     slot = tl.arange(0, K)
     keys = tl.sort(tl.where(slot < length, best, LOWEST_KEY), descending=True)
     x, ids = unpack(keys)

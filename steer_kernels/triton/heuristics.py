@@ -1,7 +1,8 @@
-"""Policy of the Triton kernels: tile shapes and how many programs share a row.
+"""Policy of the Triton kernels.
 
-Sums belong to tiles of a fixed size and are merged in the order of the tiles, and the top-k is
-exact: so the split of a row cannot change a result, and may follow the batch and the machine.
+Tile shapes, and how many programs share a row. Sums belong to tiles of a fixed size and are merged
+in the order of the tiles, and the top-k is exact: so the split of a row cannot change a result, and
+may follow the batch and the machine.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ CODE_BITS = {torch.float32: 32, torch.bfloat16: 16, torch.float16: 19}
 
 @dataclass(frozen=True)
 class RowSplit:
-    """How a row is cut: `splits` programs of up to `tiles_per_split` tiles, none without a tile."""
+    """How a row is cut among programs.
+
+    `splits` programs of up to `tiles_per_split` tiles, none without a tile.
+    """
 
     tiles: int
     tiles_per_split: int
@@ -35,14 +39,18 @@ class RowSplit:
 
 
 def list_size(k: int) -> int:
-    """Slots of a running top-k list: the next power of two, at least 16."""
+    """Slots of a running top-k list.
+
+    The next power of two, at least 16.
+    """
     return max(16, 1 << (k - 1).bit_length())
 
 
 def cut_list_length(k: int, top_k: int, vocab_size: int) -> int:
-    """Length of the lists that decide the cuts: one more than top_k shows a tie of its last.
+    """Length of the lists that decide the cuts.
 
-    Where top_k does not bound what is kept, NUCLEUS covers most steps of a language model.
+    One more than top_k shows a tie of its last. Where top_k does not bound what is kept, NUCLEUS
+    covers most steps of a language model.
     """
     wanted = top_k + 1 if 0 < top_k < MAX_LENGTH else NUCLEUS
     return min(max(k, wanted), vocab_size)

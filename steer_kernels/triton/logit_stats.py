@@ -1,4 +1,6 @@
-"""Max logit, log-sum-exp, entropy and the exact top-k of every row, from one read of the logits.
+"""Confidence figures of every row, from one read.
+
+Max logit, log-sum-exp, entropy and the exact top-k.
 
 Mathematics  Per tile: m = max x, S = sum exp(x - m), T = sum (x - m) exp(x - m). Tiles merge by
              moving them to the common maximum M: S' = w S, T' = w (T + (m - M) S), w = exp(m - M).
@@ -42,7 +44,10 @@ from steer_kernels.triton.topk import (
 
 @triton.jit
 def last_to_finish(arrived, splits):
-    """Whether this program is the last of its row; the counter is then zero again."""
+    """Whether this program is the last of its row.
+
+    The counter is then zero again.
+    """
     tl.debug_barrier()  # the stores of every thread come before the release by one of them
     last = tl.atomic_add(arrived, 1, sem="acq_rel", scope="gpu") == splits - 1
     if last:
@@ -55,7 +60,7 @@ def finish_row(
     moments, tiles, lists, row, splits, k, length, K: tl.constexpr,
     max_out, lse_out, entropy_out, values_out, ids_out, valid_out,
 ):  # fmt: skip
-    """Merge the tiles and lists of a row and store its six results.
+    """Merge a row's tiles and lists; store its six results.
 
     Returns the maximum, the sum at it, the merged list and whether the row is valid.
     """
@@ -112,7 +117,10 @@ def logit_stats_kernel(
 
 
 class Outputs(NamedTuple):
-    """What `logit_stats_into` fills, all contiguous and on the device of the logits."""
+    """What `logit_stats_into` fills.
+
+    All are contiguous and on the device of the logits.
+    """
 
     max_logit: torch.Tensor  # f32 [B]
     lse: torch.Tensor  # f32 [B]
@@ -131,8 +139,11 @@ class Outputs(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Scratch of one call. The kernel leaves `arrived` at zero, so calls that follow one another on
-    a stream may share a workspace; calls on different streams may not."""
+    """Scratch of one call.
+
+    The kernel leaves `arrived` at zero, so calls that follow one another on a stream may share a
+    workspace; calls on different streams may not.
+    """
 
     moments: torch.Tensor  # f32 [B, 3, tiles]
     lists: torch.Tensor  # i64 [B, splits, list size]
@@ -149,7 +160,10 @@ class Workspace(NamedTuple):
 
 @contextlib.contextmanager
 def device_of(logits: torch.Tensor) -> Iterator[None]:
-    """Launch on the tensor's GPU; for the interpreter, keep numpy quiet about NaN and infinity."""
+    """Launch on the tensor's GPU, or in the interpreter.
+
+    For the interpreter numpy is kept quiet about NaN and infinity.
+    """
     if logits.is_cuda:
         with torch.cuda.device(logits.device):
             yield
@@ -170,7 +184,10 @@ def plan(logits: torch.Tensor, vocab_size: int) -> RowSplit:
 def logit_stats_into(
     logits: torch.Tensor, k: int, vocab_size: int, out: Outputs, cut: RowSplit, workspace: Workspace
 ) -> None:
-    """One launch, and nothing allocated. There is a row, and `workspace` was made for `cut`."""
+    """Launch once, and allocate nothing.
+
+    There is a row, and `workspace` was made for `cut`.
+    """
     with device_of(logits):
         logit_stats_kernel[(logits.shape[0] * cut.splits,)](
             logits, logits.stride(0), vocab_size, k, cut.tiles, cut.tiles_per_split, cut.splits,
@@ -180,9 +197,9 @@ def logit_stats_into(
 
 
 def logit_stats_triton(logits: torch.Tensor, k: int, vocab_size: int) -> Outputs:
-    """Statistics of each row of raw logits over its first `vocab_size` columns, from one read.
+    """Statistics of each row of raw logits, from one read.
 
-    The arguments are taken as checked.
+    Over its first `vocab_size` columns. The arguments are taken as checked.
 
     Args:
         logits: [B, V], fp32, bf16 or fp16, with last stride 1, any row stride and any storage

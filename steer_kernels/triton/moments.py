@@ -1,4 +1,4 @@
-"""The moments (m, S, T) of tiles, and of the row that they make.
+"""Moments (m, S, T) of tiles and of a row.
 
 Mathematics  Per tile: m = max x, S = sum exp(x - m), T = sum (x - m) exp(x - m). Tiles merge by
              moving them to the common maximum M: S' = w S, T' = w (T + (m - M) S), w = exp(m - M).
@@ -16,9 +16,10 @@ MERGE_TILES = tl.constexpr(128)  # tiles merged at a time, in ascending order
 
 @triton.jit
 def weights(x, top):
-    """exp(x - top) and (x - top) exp(x - top), with x == top == +inf and 0 * inf made safe.
+    """exp(x - top) and (x - top) exp(x - top).
 
-    A top of -inf is taken for 0, so that -inf weighs nothing. NaN stays NaN in the first result.
+    x == top == +inf and 0 * inf are made safe. A top of -inf is taken for 0, so that -inf weighs
+    nothing. NaN stays NaN in the first result.
     """
     base = tl.where(top == float("-inf"), 0.0, top)
     delta = tl.where(x == base, 0.0, x - base)
@@ -33,7 +34,10 @@ def tile_sum(x):
 
 @triton.jit
 def merge_moments(moments, tiles):
-    """(M, S, T) of a row from those of its tiles, `moments` [3, tiles], in ascending order."""
+    """(M, S, T) of a row from its tiles' moments.
+
+    `moments` [3, tiles] are merged in ascending order.
+    """
     top = float("-inf")
     total = 0.0
     slope = 0.0

@@ -1,4 +1,6 @@
-"""logit_stats, and the next token from the same read: temperature, top_k, top_p, min_p, or greedy.
+"""logit_stats, and the next token from the same read.
+
+Temperature, top_k, top_p, min_p, or greedy.
 
 Mathematics  As logit_stats, and per tile the mass sum exp((x - m) / temperature). The token is the
              first column at which the running sum of masses exceeds uniform * total: the tile by
@@ -216,11 +218,12 @@ def sample_logits_triton(
     k: int,
     vocab_size: int,
 ) -> Sampled:
-    """The six results of `logit_stats_triton`, token int64 [B] and logprob f32 [B].
+    """Statistics, and a token drawn from each row.
 
-    The arguments are taken as checked, but for the values of `uniform`: a row where it is outside
-    [0, 1) is given the token 0 and the log-probability NaN. A temperature of 0 is greedy. One
-    launch, and a second one where something is cut.
+    The six results of `logit_stats_triton`, token int64 [B] and logprob f32 [B]. The arguments are
+    taken as checked, but for the values of `uniform`: a row where it is outside [0, 1) is given the
+    token 0 and the log-probability NaN. A temperature of 0 is greedy. One launch, and a second one
+    where something is cut.
     """
     rows, device = logits.shape[0], logits.device
     out = Outputs.empty(rows, k, device)

@@ -1,4 +1,6 @@
-"""The second launch of sample_logits: tokens of the rows whose top-k list does not decide the cuts.
+"""The second launch of sample_logits, for undecided rows.
+
+Their top-k list does not decide the cuts, so they have no token yet.
 
 Mathematics  A cut of the ranking is a value t and a number of its ties. With A(v) the sum over the
              elements above v, of 1 for top_k and of w = exp((x - m) / temperature) for top_p,
@@ -26,7 +28,10 @@ from steer_kernels.triton.topk import ordered_bits
 
 @triton.jit
 def tempered(x, top, inverse_temperature):
-    """exp((x - top) / temperature) in float32; 1 at the top, even where it is infinite."""
+    """exp((x - top) / temperature) in float32.
+
+    It is 1 at the top, even where that is infinite.
+    """
     return tl.exp(tl.where(x == top, 0.0, x - top) * inverse_temperature)
 
 

@@ -1,4 +1,6 @@
-"""How a tile of a row gets into registers as float32, wherever the row starts.
+"""How a tile gets into registers as float32.
+
+Wherever the row starts.
 
 Movement     A tile is TILE columns, [TILE / VEC, VEC], a thread owning whole groups of VEC (16
              bytes). Loads are of 128 bits and aligned, also where the row starts off 16 bytes: the
@@ -67,7 +69,10 @@ def _load_ragged(row, first, vocab_size, GROUPS: tl.constexpr, VEC: tl.constexpr
 
 @triton.jit
 def load_tile(row, tile, skew, vocab_size, TILE: tl.constexpr, VEC: tl.constexpr):
-    """Columns and values of a tile, -inf beyond the vocabulary. Reads nothing outside the row."""
+    """Columns and values of a tile, -inf beyond the vocabulary.
+
+    Nothing outside the row is read.
+    """
     GROUPS: tl.constexpr = TILE // VEC
     cols = tile * TILE + tl.arange(0, GROUPS)[:, None] * VEC + tl.arange(0, VEC)[None, :]
     below = (tile > 0) | (skew == 0)

@@ -1,4 +1,6 @@
-"""Exact top-k lists for Triton kernels, ordered by value descending, then by column ascending.
+"""Exact top-k lists for Triton kernels.
+
+They are ordered by value descending, then by column ascending.
 
 Mathematics  An element is an integer key: the bits of its value, made to sort like the number, over
              the complement of its column. No two keys are equal, so the order is total, and ties
@@ -65,14 +67,20 @@ def _widen(key, first, dtype: tl.constexpr):
 
 @triton.jit
 def empty_list(k, K: tl.constexpr):
-    """A list of k empty slots; each is different, and below every key."""
+    """A list of k empty slots.
+
+    Each is different, and below every key.
+    """
     slot = tl.arange(0, K)
     return tl.where(slot < k, slot.to(tl.int64) + LOWEST_KEY, HIGHEST_KEY)
 
 
 @triton.jit
 def kth_bits(best):
-    """Ordered bits of the k-th value so far; below those of any number while a slot is empty."""
+    """Ordered bits of the k-th value so far.
+
+    Below those of any number while a slot is empty.
+    """
     return (tl.min(best, axis=0) >> 32).to(tl.int32)
 
 
@@ -93,9 +101,10 @@ def _insert(best, keys, first, dtype: tl.constexpr):
 
 @triton.jit
 def insert_tile(best, x, cols, first, vocab_size, dtype: tl.constexpr):
-    """Insert the fp32 values `x`, exact in `dtype`, of `cols` in the tile that begins at `first`.
+    """Insert a tile's fp32 values `x` into the list.
 
-    Columns from `vocab_size` on are no elements. A tile has at most 65536 columns.
+    They are exact in `dtype`, and of `cols` in the tile that begins at `first`. Columns from
+    `vocab_size` on are no elements. A tile has at most 65536 columns.
     """
     real = cols < vocab_size
     if dtype == tl.float32:
@@ -107,7 +116,10 @@ def insert_tile(best, x, cols, first, vocab_size, dtype: tl.constexpr):
 
 @triton.jit
 def merge_lists(lists, count, k, K: tl.constexpr):
-    """One list from `count` keys of lists that other programs stored; read past L1."""
+    """Make one list from other programs' keys.
+
+    There are `count` of them, which those have stored; they are read past L1.
+    """
     best = empty_list(k, K)
     for first in range(0, count, MERGE_KEYS):
         i = first + tl.arange(0, MERGE_KEYS)
@@ -126,9 +138,9 @@ def first_column(best, k, K: tl.constexpr):
 
 @triton.jit
 def store_ordered(values_out, ids_out, best, valid, k, length, K: tl.constexpr):
-    """Store the first k values and columns of a list of `length` in order.
+    """Store the first k values and columns, in order.
 
-    NaN and the columns 0 to k-1 where not `valid`.
+    The list is one of `length`. NaN and the columns 0 to k-1 where not `valid`.
     """
     slot = tl.arange(0, K)
     real = slot < length

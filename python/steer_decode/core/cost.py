@@ -230,7 +230,7 @@ def _cached(past: int, passes: int, window: int | None) -> int:
 
 
 class Pass(NamedTuple):
-    """One row of a forward pass: new tokens after cached ones."""
+    """One row of a pass: new tokens after cached ones."""
 
     new: int
     past: int

@@ -1,4 +1,4 @@
-"""Rows out of jobs: what the machinery of routed decoding costs, as ratios."""
+"""Rows out of jobs: what routed decoding costs, as ratios."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Peak memory of an answer by both models, against weights and caches by arithmetic.
+"""Peak memory of an answer, against arithmetic.
 
-A process of its own reads the high-water mark of its resident memory, the figure that decides
-whether a machine holds it. From it goes what was resident before the models were loaded but after
-a tiny pair of their kind and vocabulary (for the demo, the pair itself) had answered and was gone:
-libraries, tokenizer, scratch space and thread pools, which no model is to blame for.
+Both models write it; reckoned are their weights and caches. A process of its own reads the
+high-water mark of its resident memory, the figure that decides whether a machine holds it. From it
+goes what was resident before the models were loaded but after a tiny pair of their kind and
+vocabulary (for the demo, the pair itself) had answered and was gone: libraries, tokenizer, scratch
+space and thread pools, which no model is to blame for.
 
     python -m steer_decode.bench.decode.memory MODEL CONTEXT TOKENS THREADS   one line of JSON
 """
@@ -57,13 +58,16 @@ def rows(job: Job, plan: Plan) -> list[Row]:
 
 
 def arithmetic(pair: Pair, tokens: int) -> int:
-    """Bytes of both models' weights, each once, and of the keys and values of ``tokens``."""
+    """Bytes of both models' weights and of ``tokens`` cached.
+
+    Each weight counts once; cached are keys and values.
+    """
     weights = {w.data_ptr(): w.nbytes for m in (pair.small, pair.large) for w in m.parameters()}
     return sum(weights.values()) + sum(pair.shapes[w].cache_bytes(tokens) for w in WRITERS)
 
 
 def answer(pair: Pair, context: int, tokens: int, boundary: StepBoundary) -> None:
-    """Lets both models read a prompt and write turn by turn."""
+    """Let both models read a prompt and write in turns."""
     router = Router(pair, RandomShare(0.5), boundary)
     ids = [i % pair.vocab_size for i in range(context)]
     output = RoutedStream(router, Transcript(ids), tokens, Sampling(), 0).finish()

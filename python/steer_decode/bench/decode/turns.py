@@ -1,10 +1,11 @@
-"""One token after another: our loop, bare forward passes, and ``generate`` of transformers.
+"""One token after another, by three contenders.
 
-A context need not be read to be there: a cache filled with random numbers costs a decoding step
-what any other does. The contenders take turns and the least time counts, since whatever else the
-machine does can only add to it: of each token for itself, as a busy machine spares hardly a whole
-turn. With one thread the clock is the thread's CPU time, which other processes do not stretch but
-for the caches that they empty; with more it is the clock on the wall.
+Our loop, bare forward passes, and ``generate`` of transformers. A context need not be read to be
+there: a cache filled with random numbers costs a decoding step what any other does. The contenders
+take turns and the least time counts, since whatever else the machine does can only add to it: of
+each token for itself, as a busy machine spares hardly a whole turn. With one thread the clock is
+the thread's CPU time, which other processes do not stretch but for the caches that they empty; with
+more it is the clock on the wall.
 """
 
 from __future__ import annotations
@@ -39,18 +40,22 @@ BUSY = 1.5  # a spread beyond this is no measurement; it is taken again
 
 
 def clock(threads: int) -> Clock:
-    """Seconds: of CPU time for one thread, on the wall for more."""
+    """The clock of so many threads, in seconds.
+
+    Of CPU time for one thread, on the wall for more.
+    """
     return time.thread_time if threads == 1 else time.perf_counter
 
 
 def in_turns(
     contenders: Sequence[Turn], turns: int, seconds: float, *, warm: bool = True
 ) -> tuple[dict[str, float], float]:
-    """Lets each contender have ``turns`` turns, and as many more as fit into ``seconds``.
+    """Let contenders take turns, and keep their least times.
 
-    Where the first one's times lie far apart, as they do when a pool of threads finds its
-    processors taken, as many turns again are added, once. No turns are added any more once
-    :data:`PATIENCE` has passed. With ``warm`` a turn goes first that does not count.
+    Each has ``turns`` turns, and as many more as fit into ``seconds``. Where the first one's times
+    lie far apart, as they do when a pool of threads finds its processors taken, as many turns again
+    are added, once. No turns are added any more once :data:`PATIENCE` has passed. With ``warm`` a
+    turn goes first that does not count.
 
     Returns:
         The least time by name, and the median over the least time of the first.
@@ -87,18 +92,23 @@ def timed(name: str, call: Callable[[], object], now: Clock) -> Turn:
 
 
 def pieces(name: str, marks: Sequence[float]) -> dict[str, float]:
-    """Time ``name`` from the first to the last of ``marks``, and ``name i`` between each two."""
+    """Times of ``name``, in all and between ``marks``.
+
+    ``name`` lasts from the first to the last of them, ``name i`` lies between each two.
+    """
     between = {f"{name} {i}": b - a for i, (a, b) in enumerate(pairwise(marks))}
     return {name: marks[-1] - marks[0], **between}
 
 
 def total(least: dict[str, float], name: str) -> float:
-    """The sum of the least times of the pieces of ``name``."""
+    """The sum of the least times of ``name``'s pieces."""
     return sum(value for key, value in least.items() if key.startswith(f"{name} "))
 
 
 class Context:
-    """A lane of one model over a text that it has read but for the last token.
+    """One model over a text that it has read.
+
+    But for the last token.
 
     Args:
         pair: whose model ``writer`` it is.
@@ -129,7 +139,10 @@ class Context:
 
 @torch.inference_mode()
 def fill(lane: Lane, tokens: int) -> None:
-    """Fills a lane's cache with random keys and values, as if it had read ``tokens`` tokens."""
+    """Fill a lane's cache with random keys and values.
+
+    As if it had read ``tokens`` tokens.
+    """
     config = lane.model.config.get_text_config(decoder=True)
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -142,7 +155,10 @@ def fill(lane: Lane, tokens: int) -> None:
 
 
 def ours(context: Context, tokens: int, now: Clock) -> Turn:
-    """Our loop: pieces of "loop", the whole turn, and of "token", from the first one on."""
+    """Our loop's pieces, "loop" and "token".
+
+    "loop" is the whole turn, "token" begins with the first one.
+    """
     router = Router(context.pair, AlwaysSmall())
 
     def turn() -> dict[str, float]:
@@ -159,7 +175,10 @@ def ours(context: Context, tokens: int, now: Clock) -> Turn:
 
 
 def bare(context: Context, tokens: int, now: Clock) -> Turn:
-    """Pieces of "bare", a loop around the model: inputs, forward pass, argmax."""
+    """Pieces of "bare", a loop around the model.
+
+    Inputs, forward pass, argmax.
+    """
     model, cache = DirectLayers(context.model), context.cache
     argument = cache_argument(context.model)
 
@@ -177,9 +196,10 @@ def bare(context: Context, tokens: int, now: Clock) -> Turn:
 
 
 def forward(model: DirectLayers, cache: Any, argument: str, ids: list[int]) -> torch.Tensor:
-    """Logits [1, V] after a bare forward pass over ``ids``, which the cache then holds.
+    """Logits [1, V] after a bare forward pass.
 
-    With the layers of our own passes, but the attention that the model was loaded with.
+    It is over ``ids``, which the cache then holds. With the layers of our own passes, but the
+    attention that the model was loaded with.
     """
     span = cache.begin([0], [len(ids)], model.device)
     positions = span.starts[:, None]
@@ -211,7 +231,10 @@ class _Marks(BaseStreamer):
 
 
 def generate(context: Context, tokens: int, now: Clock) -> Turn:
-    """Pieces of "generate", that of transformers with its own cache, from the first token on."""
+    """Pieces of "generate", that of transformers.
+
+    It has its own cache; pieces are from the first token on.
+    """
     model = context.model
     argument = cache_argument(model)
     ids = torch.tensor([context.ids])
