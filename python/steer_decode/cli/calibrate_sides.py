@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def calibrate_both_sides(
     models: Models, prompts: Sequence[str], options: dict[str, Any], cohort: int, out: Path
 ) -> None:
-    """Makes the calibration, saves it, and says what was found."""
+    """Make the calibration, save it, and say what was found."""
     from ..core.signals import SIGNALS
     from ..fitting.both_sides import calibrate_sides
     from ..fitting.mixtures import Run

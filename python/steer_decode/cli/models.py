@@ -88,7 +88,7 @@ class Models:
         return small, large, {} if local or _hub_resolves() else {"local_files_only": True}
 
     def load(self) -> Pair:
-        """Loads both models.
+        """Load both models.
 
         Raises:
             SteerError: a model or a device that is not there.

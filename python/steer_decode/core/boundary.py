@@ -164,7 +164,7 @@ class StepScan:
         return self._before_run[1] if self._state.run and self._state.pending else self._said
 
     def push(self, token: int) -> bool:
-        """Takes ``token``; whether it closes the step."""
+        """Take ``token``, and tell whether it closes the step."""
         before = self._state
         text, after = self._texts.push(before, token)
         self._state = after

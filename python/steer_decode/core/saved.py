@@ -62,7 +62,7 @@ class Answer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Answer:
-        """Reads what :meth:`to_dict` wrote; Fault where it is something else."""
+        """Read what :meth:`to_dict` wrote; Fault where it is something else."""
         return answer_of(data)
 
 

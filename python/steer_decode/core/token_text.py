@@ -267,7 +267,7 @@ class Detokenizer:
         return self._state
 
     def reset(self, mark: Reading) -> None:
-        """Goes back to where :meth:`mark` was taken."""
+        """Go back to where :meth:`mark` was taken."""
         self._state = mark
 
 

@@ -172,6 +172,6 @@ def draw(sizes: Sequence[Size], path: Path) -> None:
 
 
 def write(folder: Path, sizes: Sequence[Size]) -> None:
-    """Writes ``group-sizes.json`` and ``group-sizes.md``."""
+    """Write ``group-sizes.json`` and ``group-sizes.md``."""
     write_whole(folder / "group-sizes.json", dump(records(sizes), indent=1) + "\n")
     write_whole(folder / "group-sizes.md", markdown(sizes))

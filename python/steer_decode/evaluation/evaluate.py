@@ -74,7 +74,7 @@ class Evaluation:
         return [Problem(**{name: getattr(task, name) for name in names}) for task in self.tasks]
 
     def check(self) -> None:
-        """Finds out before the work what would end it.
+        """Find out before the work what would end it.
 
         Raises:
             SteerError: a prompt that this pair cannot be asked, or a router that cannot serve it.

@@ -168,6 +168,6 @@ def markdown(summary: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write(folder: Path, summary: Sequence[Mapping[str, Any]]) -> None:
-    """Writes ``summary.json`` and ``summary.md``."""
+    """Write ``summary.json`` and ``summary.md``."""
     write_whole(folder / "summary.json", dump(list(summary), indent=1) + "\n")
     write_whole(folder / "summary.md", markdown(summary))

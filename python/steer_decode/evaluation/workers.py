@@ -82,7 +82,7 @@ class _Team:
         self.pipes: list[Connection] = []
 
     def start(self, evaluation: Evaluation, workers: int, threads: int) -> None:
-        """Forks the workers."""
+        """Fork the workers."""
         fork = multiprocessing.get_context("fork")
         last = threading.current_thread() is threading.main_thread()
         for _ in range(workers):

@@ -1,4 +1,4 @@
-"""Fits and trains what routers read from files.
+"""Fits and training of what routers read from files.
 
 A pair's own answers are what they are fitted to.
 """

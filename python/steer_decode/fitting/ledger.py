@@ -75,7 +75,7 @@ class Ledger:
         self.held = {start + j for j in foreign}
 
     def roll_back(self, length: int) -> None:
-        """Forgets what it read beyond the first ``length`` tokens."""
+        """Forget what it read beyond the first ``length`` tokens."""
         if length < self.mark:
             self.mark, self.known = length, length in self.held
 

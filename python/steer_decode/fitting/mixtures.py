@@ -1,4 +1,4 @@
-"""Makes a calibration of a pair.
+"""How a calibration of a pair is made.
 
 It runs over prompts, its scores are gathered, and a mixture is fitted to each bin. Scores shift
 once routing is on: a step follows other steps than it did at even odds. With a target share of
@@ -83,7 +83,7 @@ class Run:
 def calibrate(
     run: Run, *, gamma: float = 0.6, large_share: float | None = None
 ) -> tuple[Calibration, Scores]:
-    """Fits the score mixtures of a pair.
+    """Fit the score mixtures of a pair.
 
     At first each step is written by either model at even odds, so that both are seen after their
     own steps and after the other's.

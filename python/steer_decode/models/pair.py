@@ -100,7 +100,7 @@ class Pair:
         device: torch.device | str | None = None,
         **kwargs: Any,
     ) -> Pair:
-        """Loads both models by hub id or path.
+        """Load both models by hub id or path.
 
         Args:
             small, large: anything that ``AutoModelForCausalLM.from_pretrained`` takes, or
@@ -333,7 +333,7 @@ def eos_of(name: str, source: Any) -> list[int]:
 
 
 def check_same_vocabulary(small: PreTrainedTokenizerBase, large: PreTrainedTokenizerBase) -> None:
-    """Compares two tokenizers by content, id by id.
+    """Compare two tokenizers by content, id by id.
 
     Raises:
         SteerError: they differ; the message names the first id that does.

@@ -168,7 +168,7 @@ def tokenize(pair: Pair, text: str) -> list[int]:
 
 
 def check_characters(text: str) -> None:
-    """Refuses a text that is no Unicode.
+    """Refuse a text that is no Unicode.
 
     Raises:
         SteerError: half of a surrogate pair in it.

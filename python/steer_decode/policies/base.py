@@ -111,7 +111,7 @@ class Policy:
     tokens: str = "all"
 
     def check(self, pair: Pair) -> None:
-        """Raises :class:`SteerError` where this policy cannot serve ``pair``."""
+        """Raise :class:`SteerError` where this policy cannot serve ``pair``."""
 
     def question(self, pair: Pair) -> Question | None:
         """The question about every draft, if any.

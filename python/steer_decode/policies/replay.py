@@ -66,7 +66,7 @@ class Replay(Policy):
 
     @classmethod
     def of(cls, traces: Iterable[Trace]) -> Replay:
-        """Replays each trace on its own prompt."""
+        """Replay each trace on its own prompt."""
         kept = {tuple(t.prompt_ids): t.kept for t in traces}
         made = cls({prompt: [s.writer for s in steps] for prompt, steps in kept.items()})
         made._mends = {prompt: [s.others for s in steps] for prompt, steps in kept.items()}

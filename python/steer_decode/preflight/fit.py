@@ -221,7 +221,7 @@ class Fit:
 def examine(
     small: Side, large: Side, device: torch.device, context: int | None = None, cohort: int = 1
 ) -> Fit:
-    """Compares two models.
+    """Compare two models.
 
     Args:
         small, large: as :func:`~steer_decode.preflight.read_side` reads them.

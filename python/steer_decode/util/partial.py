@@ -132,7 +132,7 @@ class Partial:
             self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Leaves the file to the next run."""
+        """Leave the file to the next run."""
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()

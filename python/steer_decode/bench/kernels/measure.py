@@ -154,7 +154,7 @@ def _that_run(work: Workload, left_out: Callable[[str, str], None]) -> dict[str,
 
 @contextlib.contextmanager
 def threads_set_to(number: int) -> Iterator[None]:
-    """Has torch use ``number`` CPU threads for a while."""
+    """Let torch use ``number`` CPU threads for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

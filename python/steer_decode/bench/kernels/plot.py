@@ -33,7 +33,7 @@ def check_plot(path: Path, option: str = "--plot") -> None:
 
 
 def draw(rows: Sequence[Record], path: Path, title: str) -> None:
-    """Writes the picture; the suffix of ``path`` chooses the format."""
+    """Write the picture; the suffix of ``path`` chooses the format."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -145,7 +145,7 @@ class Chat:
         return answer
 
     def use(self, policy: Policy) -> None:
-        """Exchanges the router.
+        """Exchange the router.
 
         Raises:
             SteerError: the policy cannot serve this pair.

@@ -108,7 +108,7 @@ class Room:
             say.note(message)
 
     def answer(self, question: Question) -> None:
-        """Answers a question and shows how.
+        """Answer a question and show how.
 
         Raises:
             SteerError: it cannot be answered, or not to the end; what was written is kept.

@@ -132,7 +132,7 @@ def threshold_for(recorded: Recorded, signal: str, over: str, share: float) -> f
 
 
 def load(folder: Path) -> Recorded:
-    """Reads the control runs in a folder of `steer eval`.
+    """Read the control runs in a folder of `steer eval`.
 
     Raises:
         SteerError: no results; no router small or large; answers without recorded scores, which

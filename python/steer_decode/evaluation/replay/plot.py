@@ -24,7 +24,7 @@ _STYLES = ("-", "--", "-.", ":")
 def draw(
     found: Sweep, path: Path, others: Mapping[str, tuple[float, Mapping[str, float]]] | None = None
 ) -> None:
-    """Writes the picture; the suffix of ``path`` chooses the format.
+    """Write the picture; the suffix of ``path`` chooses the format.
 
     Args:
         found: of :func:`~steer_decode.evaluation.replay.sweep.sweep`.

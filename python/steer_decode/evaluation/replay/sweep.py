@@ -255,6 +255,6 @@ def _plain(found: Interval) -> list[float | None]:
 
 
 def write(folder: Path, found: Sweep, note: str) -> None:
-    """Writes ``replay.json`` and ``replay.md``."""
+    """Write ``replay.json`` and ``replay.md``."""
     write_whole(folder / "replay.json", dump(to_dict(found), indent=1) + "\n")
     write_whole(folder / "replay.md", markdown(found, note))

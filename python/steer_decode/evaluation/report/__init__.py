@@ -72,7 +72,7 @@ def build(
     answers: int = ANSWERS,
     resamples: int = RESAMPLES,
 ) -> Report:
-    """Measures, draws and writes the page.
+    """Measure, draw and write the page.
 
     Args:
         results: of :func:`load`.

@@ -88,7 +88,7 @@ class Picture:
         return f'<svg viewBox="{found[1]}" role="img" aria-label="{label}">'
 
     def save(self, folder: Path) -> list[Path]:
-        """Writes NAME.svg and NAME.png, each through a temporary file."""
+        """Write NAME.svg and NAME.png, each through a temporary file."""
         paths = [folder / f"{self.name}.svg", folder / f"{self.name}.png"]
         image = io.BytesIO()
         with _context("path"):

@@ -68,7 +68,7 @@ class Formulas:
         return bool(self._ask({"same": [reference, answer]})["same"])
 
     def end(self) -> None:
-        """Ends the process; the next question starts another."""
+        """End the process; the next question starts another."""
         with self._lock:
             self._end()
 

@@ -59,7 +59,7 @@ class Fitted:
         raise NotImplementedError
 
     def check(self, pair: Pair, source: str = "") -> None:
-        """Refuses numbers that were fitted for another pair.
+        """Refuse numbers that were fitted for another pair.
 
         Args:
             pair: the one that is to be served.

@@ -57,7 +57,7 @@ class RouterNetwork(nn.Module):
     cut: Tensor
 
     def standardise(self, x: Tensor) -> None:
-        """Takes mean and spread from features [n, F]."""
+        """Take mean and spread from features [n, F]."""
         self.mean.copy_(x.mean(0))
         self.scale.copy_(x.std(0).clamp_min(1e-3))
 
