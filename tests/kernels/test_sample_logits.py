@@ -60,13 +60,13 @@ def test_greedy_is_the_first_of_the_largest(sample: Sample) -> None:
     torch.testing.assert_close(out.logprob, out.stats.topk_logprobs[:, 0])
 
 
-def test_the_statistics_are_those_of_logit_stats(sample: Sample) -> None:
+@pytest.mark.parametrize("cuts", CUTS[1:], ids=str)
+def test_the_statistics_are_those_of_logit_stats(sample: Sample, cuts: tuple) -> None:
     logits = random_logits(3, 700, torch.bfloat16)
     logits[1, 5] = NAN
     uniform = torch.rand(3)
     first = sample(logits, uniform, 1.0, k=20, vocab_size=650).stats
-    for cuts in CUTS[1:]:
-        assert_same_bits(sample(logits, uniform, *cuts, k=20, vocab_size=650).stats, first)
+    assert_same_bits(sample(logits, uniform, *cuts, k=20, vocab_size=650).stats, first)
     if sample is sample_logits:
         assert_same_bits(logit_stats(logits, 20, 650), first)
 

@@ -58,25 +58,29 @@ def test_invalid_rows_and_infinities(sample: Sample, cuts: tuple) -> None:
         torch.testing.assert_close(out.logprob[3], torch.tensor(0.5).log())
 
 
-def test_more_infinities_than_a_list_holds_whatever_its_values(sample: Sample) -> None:
+@pytest.mark.parametrize("min_p", [1e-3, 1.0])
+def test_more_infinities_than_a_list_holds_whatever_its_values(
+    sample: Sample, min_p: float
+) -> None:
     logits = random_logits(1, 200).expand(12, -1).clone()
     infinite = torch.arange(3, 200, 17)
     logits[:, infinite] = INF
     uniform = (torch.arange(12) + 0.5) / 12
-    for min_p in (1e-3, 1.0):
-        out = sample(logits, uniform, 0.5, min_p=min_p, k=4)
-        assert torch.equal(out.token, infinite)
-        torch.testing.assert_close(out.logprob, torch.full((12,), -math.log(12)))
+    out = sample(logits, uniform, 0.5, min_p=min_p, k=4)
+    assert torch.equal(out.token, infinite)
+    torch.testing.assert_close(out.logprob, torch.full((12,), -math.log(12)))
 
 
-def test_min_p_keeps_what_it_does_among_large_logits(sample: Sample) -> None:
+@pytest.mark.parametrize(("temperature", "min_p"), [(1.0, 0.1), (1.5, 0.003), (0.7, 1e-5)])
+def test_min_p_keeps_what_it_does_among_large_logits(
+    sample: Sample, temperature: float, min_p: float
+) -> None:
     """The spacing of float32 at 1e4 is 1e-3: the edge of what is kept must not move by it."""
     row = random_logits(1, 900)[0] + 1e4
-    for temperature, min_p in ((1.0, 0.1), (1.5, 0.003), (0.7, 1e-5)):
-        cuts = (temperature, 0, 1.0, min_p)
-        tokens, uniform = middles(probabilities(row, cuts), 1e-3)
-        out = sample(row.expand(len(tokens), -1)[:9], uniform[:9], *cuts, k=2)
-        assert torch.equal(out.token, tokens[:9])
+    cuts = (temperature, 0, 1.0, min_p)
+    tokens, uniform = middles(probabilities(row, cuts), 1e-3)
+    out = sample(row.expand(len(tokens), -1)[:9], uniform[:9], *cuts, k=2)
+    assert torch.equal(out.token, tokens[:9])
 
 
 def test_extreme_temperatures(sample: Sample) -> None:
@@ -110,12 +114,7 @@ def test_min_p_keeps_all_that_a_high_temperature_makes_equal(sample: Sample) -> 
 SPECIAL = st.sampled_from([0.0, -0.0, INF, -INF, NAN, 1.0, -1e4, 88.0, -88.0])
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(
+any_arguments = given(
     shape=st.tuples(st.integers(0, 4), st.integers(1, 300)),
     layout=st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 2)),
     masks=st.lists(st.tuples(SPECIAL, st.sampled_from([0.01, 0.3, 0.99])), max_size=3),
@@ -127,7 +126,22 @@ SPECIAL = st.sampled_from([0.0, -0.0, INF, -INF, NAN, 1.0, -1e4, 88.0, -88.0])
     ),
     seed=st.integers(0, 1000),
 )
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@any_arguments
 def test_any_case(sample: Sample, shape, layout, masks, cuts, seed) -> None:
+    check_any_case(sample, shape, layout, masks, cuts, seed)
+
+
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@any_arguments
+@pytest.mark.parametrize("sample", ["triton"], indirect=True)
+def test_a_few_cases_when_interpreted(sample: Sample, shape, layout, masks, cuts, seed) -> None:
+    check_any_case(sample, shape, layout, masks, cuts, seed)
+
+
+def check_any_case(sample: Sample, shape, layout, masks, cuts, seed) -> None:
     (rows, columns), (padding, offset, dtype) = shape, layout
     generator = torch.Generator().manual_seed(seed)
     buffer = torch.randn(offset + rows * (columns + padding) + 1, generator=generator) * 3

@@ -112,20 +112,31 @@ def test_the_list_draws_what_it_covers(
     torch.testing.assert_close(out[7], truth[7], atol=2e-6, rtol=2e-6)
 
 
-@pytest.mark.parametrize("top_k", [5, 20, 100])
-def test_ties_across_the_end_of_the_list(top_k: int) -> None:
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        *((2.0, top_k, top_p, 0.0) for top_k in (5, 20, 100) for top_p in (1.0, 0.6)),
+        (2.0, 0, 0.3, 0.0),
+    ],
+    ids=str,
+)
+def test_ties_across_the_end_of_the_list(cuts: tuple) -> None:
     """All that tie with the k-th stay; the list shows that there are more, not how many."""
     row = torch.arange(300, dtype=torch.float32) % 7  # 42 or 43 of each value
     uniform = (torch.arange(6, dtype=torch.float64) + 0.5) / 6
     rows = row.expand(6, -1).to(DEVICE)
-    for cuts in ((2.0, top_k, 1.0, 0.0), (2.0, top_k, 0.6, 0.0), (2.0, 0, 0.3, 0.0)):
-        truth = reference.sample_logits(rows, uniform.to(DEVICE), *cuts, k=4)
-        out = sample(rows, uniform.to(DEVICE), cuts)
-        assert torch.equal(out[6], truth[6])
-        torch.testing.assert_close(out[7], truth[7], atol=2e-6, rtol=2e-6)
+    truth = reference.sample_logits(rows, uniform.to(DEVICE), *cuts, k=4)
+    out = sample(rows, uniform.to(DEVICE), cuts)
+    assert torch.equal(out[6], truth[6])
+    torch.testing.assert_close(out[7], truth[7], atol=2e-6, rtol=2e-6)
 
 
-def test_second_launch_on_odd_rows_and_special_values(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "cuts", [(1.0, 0, 0.9, 0.0), (0.7, 90, 0.8, 0.0), (3.0, 200, 1.0, 0.1)], ids=str
+)
+def test_second_launch_on_odd_rows_and_special_values(
+    monkeypatch: pytest.MonkeyPatch, cuts: tuple
+) -> None:
     """Negative, zero and infinite logits, a padded head, odd strides; a decided row between."""
     seen = launches(monkeypatch)
     vocab, columns = TILE + 50, TILE + 53
@@ -139,13 +150,13 @@ def test_second_launch_on_odd_rows_and_special_values(monkeypatch: pytest.Monkey
     flat[:, vocab:] = 99.0
     logits = flat.to(DEVICE)
     uniform = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9], dtype=torch.float64, device=DEVICE)
-    for cuts in ((1.0, 0, 0.9, 0.0), (0.7, 90, 0.8, 0.0), (3.0, 200, 1.0, 0.1)):
-        out = module.sample_logits_triton(logits, uniform, Cuts(*cuts), 4, vocab)
-        truth = reference.sample_logits(logits, uniform, *cuts, k=4, vocab_size=vocab)
-        assert torch.equal(out[6], truth[6])
-        torch.testing.assert_close(out[7], truth[7], atol=2e-6, rtol=2e-6)
-    assert all(tokens[0] == -1 for tokens in seen)
-    assert seen[0][1] == 7
+    out = module.sample_logits_triton(logits, uniform, Cuts(*cuts), 4, vocab)
+    truth = reference.sample_logits(logits, uniform, *cuts, k=4, vocab_size=vocab)
+    assert torch.equal(out[6], truth[6])
+    torch.testing.assert_close(out[7], truth[7], atol=2e-6, rtol=2e-6)
+    (tokens,) = seen
+    assert tokens[0] == -1
+    assert tokens[1] == 7
 
 
 # ---- compiled code ---------------------------------------------------------------------------
