@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from support.backends import Run, backends, interpreter_fault, use_backend
 from support.samplers import SAMPLERS, Sample, use_sampler
+from support.selection import of_triton, spare_the_interpreter, spare_the_usual_pairings
 
 HAS_GPU = torch.cuda.is_available()
 
@@ -23,31 +25,15 @@ if not HAS_GPU:  # read by triton when it is imported, so set before any test mo
 
 @pytest.hookimpl(tryfirst=True)  # before -m deselects by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    spare_the_usual_pairings(items)
     if HAS_GPU:
         return
-    _spare_the_interpreter(items)
+    spare_the_interpreter(items)
     _name_a_broken_interpreter(items)
     skip = pytest.mark.skip(reason="no CUDA device on this machine")
     for item in items:
         if item.get_closest_marker("gpu"):  # not its keywords: a folder may be called gpu
             item.add_marker(skip)
-
-
-def _spare_the_interpreter(items: list[pytest.Item]) -> None:
-    """One case of each test runs by default; Triton's interpreter takes seconds for the others."""
-    seen = set()
-    for item in items:
-        if not hasattr(item, "callspec") or not _of_triton(item):
-            continue
-        name = item.path.name, item.originalname  # type: ignore[attr-defined]
-        if name in seen or name[1] in _LONG_WHEN_INTERPRETED:
-            item.add_marker(pytest.mark.slow)
-        seen.add(name)
-
-
-def _of_triton(item: pytest.Item) -> bool:
-    call = getattr(item, "callspec", None)
-    return "_triton" in item.path.name or (call is not None and "triton" in call.params.values())
 
 
 def _name_a_broken_interpreter(items: list[pytest.Item]) -> None:
@@ -57,11 +43,22 @@ def _name_a_broken_interpreter(items: list[pytest.Item]) -> None:
         return
     skip = pytest.mark.skip(reason=fault)
     for item in items:
-        if _of_triton(item) and item.originalname != "test_compiled_code":  # type: ignore[attr-defined]
+        if of_triton(item) and item.originalname != "test_compiled_code":  # type: ignore[attr-defined]
             item.add_marker(skip)
 
 
-_LONG_WHEN_INTERPRETED = {"test_ties_of_the_kth_stay_and_ties_of_the_nucleus_go_by_column"}
+def pytest_collection_finish() -> None:
+    """Spare each collection half a million imported objects.
+
+    What tests make is collected as ever.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Give them back, for extensions that look for leaks when Python ends."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -21,10 +21,10 @@ from steer_decode import (
 from steer_decode.core.transcript import WRITERS, Transcript
 from steer_decode.engines.hf.lane import Lane
 from support import reference_loop as ref
-from support.tiny import FAMILIES, make_pair, prompt_ids, prompt_text
+from support.tiny import FAMILIES, Pairs, prompt_ids, prompt_text
 
 FAMILIES = (*FAMILIES, "olmo3")
-PAIRS = {family: make_pair(family, 0) for family in FAMILIES}
+PAIRS = Pairs()
 POLICIES = (
     Steer(threshold=9.0),
     FirstTokenEntropy(threshold=0.7),
@@ -33,6 +33,7 @@ POLICIES = (
 )
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda p: p.name)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_row_is_answered_as_if_it_were_alone(family: str, policy: Policy) -> None:

@@ -44,6 +44,7 @@ class Mends(Policy):
         return "small"
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("turns", [1, 4])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_with_every_draft_read_greedy_tokens_are_the_large_models_own(

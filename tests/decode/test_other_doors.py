@@ -129,8 +129,15 @@ def peft_model(model: Any) -> Any:
 
 @pytest.mark.parametrize(
     "wrap",
-    [Adapter, lambda model: torch.compile(model, backend="eager"), peft_model],
-    ids=["adapter", "torch.compile", "peft"],
+    [
+        pytest.param(Adapter, id="adapter"),
+        pytest.param(
+            lambda model: torch.compile(model, backend="eager"),
+            id="torch.compile",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(peft_model, id="peft"),
+    ],
 )
 def test_wrapped_models_are_served_at_both_doors(wrap: Any) -> None:
     small, large = wrap(families.causal("llama", 0)), families.causal("llama", 1)

@@ -66,6 +66,7 @@ def whole(turn: Turn) -> list[int]:
     return [*turn.trace.prompt_ids, *turn.output.token_ids]
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "mistral"])
 @pytest.mark.parametrize(
     "policy", [RandomShare(0.5), Steer(threshold=8.0), FirstTokenEntropy(1.0)], ids=str

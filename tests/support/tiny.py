@@ -87,6 +87,18 @@ def make_pair(family: str, seed: int = 0, **sizes: int) -> Pair:
     return Pair(small, large, make_tokenizer())
 
 
+class Pairs(dict[str, Pair]):
+    """A pair of each family, made when it is first asked for: a file is imported by every worker.
+
+    For tests that leave the models as they are.
+    """
+
+    def __missing__(self, family: str) -> Pair:
+        with torch.random.fork_rng(devices=[]):
+            self[family] = make_pair(family, 0)
+        return self[family]
+
+
 def save_pair(folder: Path, family: str = "llama", seed: int = 0) -> tuple[Path, Path]:
     """Writes a pair that ``from_pretrained`` can load; returns both folders."""
     pair = make_pair(family, seed)

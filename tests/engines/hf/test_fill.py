@@ -57,6 +57,7 @@ def assert_as_recomputed(lane: Lane, family: str) -> None:
         torch.testing.assert_close(actual, expected, atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.spread(2)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("lengths", [(2,), (9,), (40,), (12, 12)], ids=str)
 @pytest.mark.parametrize("family", ALL)

@@ -26,6 +26,7 @@ class Graded(Policy):
         return "redo" if sum(step.graded) / len(step.graded) < -3.0 else "small"
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("turns", [1, 4])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_grades_are_the_large_models_log_probabilities(family: str, turns: int) -> None:

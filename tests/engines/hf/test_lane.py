@@ -11,9 +11,9 @@ from steer_decode.core.transcript import Transcript
 from steer_decode.engines.hf.cache_support import check_cache_support
 from steer_decode.engines.hf.lane import Lane
 from support import reference_loop as ref
-from support.tiny import FAMILIES, make_model, make_pair, prompt_ids, prompt_text
+from support.tiny import FAMILIES, Pairs, make_model, prompt_ids, prompt_text
 
-PAIRS = {family: make_pair(family, 0) for family in FAMILIES}
+PAIRS = Pairs()
 
 ACTIONS = st.lists(
     st.tuples(st.sampled_from(["write", "read", "take back"]), st.integers(1, 9)),
@@ -88,6 +88,7 @@ def test_models_without_a_cache_to_cut_are_refused() -> None:
         check_cache_support(model, "small")
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("turns", [1, 4])
 def test_long_prompts_are_read_in_parts(

@@ -23,9 +23,10 @@ from steer_decode.core.boundary import StepBoundary
 from steer_decode.engines.hf import multi_step as run_ahead
 from steer_decode.engines.hf.cpu.attention import DirectAttention
 from steer_decode.engines.hf.host_reads import host_reads
-from support.tiny import FAMILIES, make_pair, prompt_ids, prompt_text
+from support.tiny import FAMILIES, Pairs, make_pair, prompt_ids, prompt_text
 
-PAIRS = {family: make_pair(family, 0) for family in (*FAMILIES, "olmo3")}
+ALL = (*FAMILIES, "olmo3")
+PAIRS = Pairs()
 POLICIES = (
     Steer(threshold=9.0),
     FirstTokenEntropy(threshold=0.7),
@@ -49,6 +50,7 @@ def trace_of(output) -> list:  # type: ignore[no-untyped-def]
     return [(s.writer, s.token_ids, s.discarded, s.closed) for s in output.trace.steps]
 
 
+@pytest.mark.spread(2)
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda p: p.name)
 @pytest.mark.parametrize("turns", [2, 5, 8])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -74,7 +76,7 @@ def test_what_is_written_does_not_depend_on_turns(
             assert b.processed <= a.processed <= b.processed + 2 * turns * len(ours.trace.steps)
 
 
-@pytest.mark.parametrize("family", PAIRS)
+@pytest.mark.parametrize("family", ALL)
 def test_every_family(family: str) -> None:
     policy = Steer(threshold=9.0)
     prompts = [prompt_text(i, 3 + 7 * i) for i in range(3)]
@@ -145,7 +147,7 @@ def test_turns_must_be_positive() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("family", PAIRS)
+@pytest.mark.parametrize("family", ALL)
 def test_captured_turns_on_a_gpu(family: str) -> None:
     pair = make_pair(family, 0)
     prompts = [prompt_text(i, 3 + 7 * i) for i in range(3)]
@@ -199,12 +201,12 @@ def capturing(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("family", [*PAIRS, "mixtral"])
+@pytest.mark.parametrize("family", [*ALL, "mixtral"])
 def test_a_model_that_reads_on_the_host_runs_uncaptured(
     family: str, capturing: list[list[str]]
 ) -> None:
     """A mixture of experts asks which experts were chosen; the others may be captured."""
-    pair = PAIRS.get(family) or make_pair(family, 0)
+    pair = PAIRS[family] if family in ALL else make_pair(family, 0)
     if family == "mixtral":
         for model in (pair.small, pair.large):
             model.config._experts_implementation = "eager"  # all that transformers 4 has

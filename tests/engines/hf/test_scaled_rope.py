@@ -62,6 +62,7 @@ def as_it_was() -> Any:
 LENGTHS = [5, 39, 40, 41, 60]
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("policy", [AlwaysSmall(), AlwaysLarge()], ids=["small", "large"])
 @needs_transformers_5
 def test_one_model_writes_what_its_generate_writes(pair: Pair, policy: Policy) -> None:
@@ -143,6 +144,7 @@ def written_by_both(
     raise AssertionError("no seed lets both models write")
 
 
+@pytest.mark.spread(2)
 @pytest.mark.parametrize("kind", ["redo", "random"])
 @pytest.mark.parametrize("length", [12, 36, 50])
 @needs_transformers_5

@@ -32,6 +32,7 @@ def read(model: PreTrainedModel, lengths: tuple[int, ...] = (9, 30)) -> tuple[La
     return lane, lane.catch_up(rows)
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("family", ALL)
 @pytest.mark.parametrize("lengths", [(30,), (9, 30), (12, 12)], ids=str)
 def test_every_layer_of_a_decode_step_is_served(family: str, lengths: tuple[int, ...]) -> None:
