@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from support.backends import Run, backends, interpreter_fault, use_backend
+from support.preloaded import Launch, forked, started
 from support.samplers import SAMPLERS, Sample, use_sampler
 from support.selection import of_triton, spare_the_interpreter, spare_the_usual_pairings
 
@@ -86,3 +87,9 @@ def sample(request: pytest.FixtureRequest) -> Iterator[Sample]:
     """`sample_logits` for CPU tensors, once on each backend."""
     with use_sampler(request.param) as sampler:
         yield sampler
+
+
+@pytest.fixture(params=[forked, pytest.param(started, marks=pytest.mark.slow)])
+def launch(request: pytest.FixtureRequest) -> Launch:
+    """Starts a program of this package: forked from one that has its imports, and a fresh one."""
+    return request.param

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from steer_decode.cli.view.trace import COLOUR
 from support.chats import ASK, save_chat_pair
+from support.preloaded import Launch
 from support.terminal import Terminal, plain
 
 # Line editing may ask the terminal for bracketed paste before it shows the prompt.
 READY = r"\n(?:\x1b\[\?2004h)?> "
 
 
-def chat(*args: object, **environment: str) -> Terminal:
-    command = [sys.executable, "-m", "steer_decode", "chat", "--threads", "1"]
-    return Terminal([*command, *(str(a) for a in args)], environment)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def demo() -> Iterator[Terminal]:
-    """A chat with the demo pair; it starts while another test runs, for imports take seconds."""
-    with chat(NO_COLOR="1") as terminal:
-        yield terminal
+def chat(launch: Launch, *args: object, **environment: str) -> Terminal:
+    command = ["-m", "steer_decode", "chat", "--threads", "1"]
+    return Terminal(launch, [*command, *(str(a) for a in args)], environment)
 
 
 def colour(writer: str) -> str:
@@ -39,10 +30,10 @@ def obey(terminal: Terminal, line: str) -> str:
     return terminal.wait_for(READY)
 
 
-def test_a_conversation_at_a_terminal(tmp_path: Path) -> None:
+def test_a_conversation_at_a_terminal(tmp_path: Path, launch: Launch) -> None:
     pair, log = save_chat_pair(tmp_path / "pair"), tmp_path / "log.jsonl"
     args = [*pair, "--threshold", 99, "--max-new-tokens", 30, "--log", log]
-    with chat(*args) as terminal:
+    with chat(launch, *args) as terminal:
         greeting = plain(terminal.wait_for(READY))
         assert "S small" in greeting
         assert "router steer:threshold=99" in greeting
@@ -87,21 +78,22 @@ def test_a_conversation_at_a_terminal(tmp_path: Path) -> None:
     assert turns[2]["trace"]["prompt_ids"][: len(said)] == said
 
 
-def test_the_demo_pair_shows_what_to_ask_and_ctrl_c_warns(demo: Terminal) -> None:
-    greeting = plain(demo.wait_for(READY))
-    sample = next(line for line in greeting.splitlines() if "Compute" in line).strip()
-    answer = plain(obey(demo, sample))
-    assert "\nS " in answer
-    assert "right" in answer or "wrong" in answer
-    assert "reused" not in answer
-    drawn = plain(obey(demo, "/problem planning:3"))
-    assert "Route e5 to a1" in drawn
-    assert "\nL " in drawn
-    assert "right" in drawn
-    assert "/problem" in plain(obey(demo, "hello there"))
-    demo.type("\x03")
-    demo.wait_for("Ctrl-C again")
-    demo.wait_for(READY)
-    demo.type("\x04")
-    assert demo.wait_for_end() == 0
-    assert colour("small") not in demo.seen
+def test_the_demo_pair_shows_what_to_ask_and_ctrl_c_warns(launch: Launch) -> None:
+    with chat(launch, NO_COLOR="1") as demo:
+        greeting = plain(demo.wait_for(READY))
+        sample = next(line for line in greeting.splitlines() if "Compute" in line).strip()
+        answer = plain(obey(demo, sample))
+        assert "\nS " in answer
+        assert "right" in answer or "wrong" in answer
+        assert "reused" not in answer
+        drawn = plain(obey(demo, "/problem planning:3"))
+        assert "Route e5 to a1" in drawn
+        assert "\nL " in drawn
+        assert "right" in drawn
+        assert "/problem" in plain(obey(demo, "hello there"))
+        demo.type("\x03")
+        demo.wait_for("Ctrl-C again")
+        demo.wait_for(READY)
+        demo.type("\x04")
+        assert demo.wait_for_end() == 0
+        assert colour("small") not in demo.seen

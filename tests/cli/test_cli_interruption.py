@@ -7,13 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.commands import PROMPT, save
-from support.interrupted import default_signals
+from support.preloaded import Launch
 
 
 @pytest.fixture(scope="module")
@@ -26,39 +25,25 @@ def command(*args: object) -> list[str]:
     return [sys.executable, "-m", "steer_decode", *(str(a) for a in args)]
 
 
-def interrupt(args: Sequence[str], ready: Any, number: int = signal.SIGINT) -> tuple[int, str, str]:
-    """Starts a command, sends Ctrl-C once ``ready(process)`` returns; (status, stdout, stderr)."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(
-        args,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        preexec_fn=default_signals,
-    )
-    first = ready(process)
+def interrupt(process: Any, number: int) -> tuple[int, str, str]:
+    """Sends a command Ctrl-C once it has printed a line; (status, stdout, stderr)."""
+    first = process.stdout.readline()
     process.send_signal(number)
     out, err = process.communicate(timeout=300)
-    return process.returncode, (first or "") + out, err
+    return process.returncode, first + out, err
 
 
 @pytest.mark.parametrize(
     ("number", "ended", "word"),
-    [
-        (signal.SIGINT, 130, "interrupted"),
-        pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow),
-    ],
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
 def test_ctrl_c_leaves_whole_steps_and_a_whole_trace(
-    pair: list[str], tmp_path: Path, number: int, ended: int, word: str
+    pair: list[str], tmp_path: Path, number: int, ended: int, word: str, launch: Launch
 ) -> None:
     trace = tmp_path / "t.json"
     args = ["--router", "small", "--max-new-tokens", 480, "--trace", trace]
     status, out, err = interrupt(
-        command("generate", PROMPT, *pair, *args, "--threads", 1),
-        lambda p: p.stdout.readline(),
-        number,
+        launch(["-m", "steer_decode", "generate", PROMPT, *pair, *args, "--threads", 1]), number
     )
     assert status == ended
     assert err.splitlines() == [f"steer: {word}"]
@@ -70,19 +55,10 @@ def test_ctrl_c_leaves_whole_steps_and_a_whole_trace(
     assert closed.startswith(out)
 
 
-def test_closed_pipe_is_quiet(pair: list[str], tmp_path: Path) -> None:
+def test_closed_pipe_is_quiet(pair: list[str], tmp_path: Path, launch: Launch) -> None:
     trace = tmp_path / "t.json"
     args = ["--router", "small", "--max-new-tokens", 300, "--trace", trace]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(
-        command("generate", PROMPT, *pair, *args, "--threads", 1),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
+    process = launch(["-m", "steer_decode", "generate", PROMPT, *pair, *args, "--threads", 1])
     process.stdout.readline()
     process.stdout.close()
     error = process.stderr.read()

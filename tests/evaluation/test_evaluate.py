@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +17,7 @@ from steer_decode.evaluation.evaluate import Evaluation, run, settings, with_con
 from steer_decode.evaluation.rows import Row, StepRecord
 from steer_decode.evaluation.summary import markdown, summarise
 from steer_decode.evaluation.tasks import Task, demo_tasks
-from support.interrupted import default_signals
+from support.preloaded import Launch
 from typer.testing import CliRunner
 
 
@@ -191,18 +188,12 @@ class TestRun:
         assert list(with_controls({}, [0.3])) == ["small", "large", "random:share=0.3"]
 
 
-def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "steer_decode", "eval", "--domains", "math,qa", "--n", "8"]
+def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
+    tmp_path: Path, launch: Launch
+) -> None:
+    command = ["eval", "--domains", "math,qa", "--n", "8"]
     command += ["--routers", "small,random", "--random-shares", "0.5", "--out", str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        preexec_fn=default_signals,
-    )
+    process = launch(["-m", "steer_decode", *command])
     results = tmp_path / "results.jsonl"
     while process.poll() is None and not (results.exists() and results.stat().st_size):
         time.sleep(0.01)
@@ -213,7 +204,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(tmp_path: Path) 
     done = [json.loads(line) for line in results.read_text().splitlines()]
     assert 0 < len(done) < 48
 
-    again = CliRunner().invoke(app, command[3:])
+    again = CliRunner().invoke(app, command)
     assert again.exit_code == 0, again.output
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     assert rows[: len(done)] == done

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.interrupted import default_signals
+from support.preloaded import Launch
 
 RUN = """
 import sys
@@ -35,20 +34,11 @@ except SteerError as error:
 """
 
 
-def start(threads: int, tokens: int = 8) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(
-        [sys.executable, "-c", RUN, "2", str(threads), str(tokens)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-        start_new_session=True,
-        preexec_fn=default_signals,
-    )
+def start(launch: Launch, threads: int, tokens: int = 8) -> Any:
+    return launch(["-c", RUN, "2", str(threads), str(tokens)], session=True)
 
 
-def children(process: subprocess.Popen[str]) -> list[int]:
+def children(process: Any) -> list[int]:
     return [
         int(p) for p in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     ]
@@ -68,8 +58,8 @@ def soon(happens: Callable[[], bool], seconds: float = 300) -> bool:
     return happens()
 
 
-def test_threads_of_the_parent_do_not_stop_the_workers() -> None:
-    process = start(threads=2)
+def test_threads_of_the_parent_do_not_stop_the_workers(launch: Launch) -> None:
+    process = start(launch, threads=2)
     try:
         out, _ = process.communicate(timeout=300)
     finally:
@@ -83,8 +73,8 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /
 
 @linux
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_no_worker_outlives_its_parent(number: signal.Signals) -> None:
-    process = start(threads=1, tokens=400)
+def test_no_worker_outlives_its_parent(number: signal.Signals, launch: Launch) -> None:
+    process = start(launch, threads=1, tokens=400)
     assert soon(lambda: len(children(process)) == 2)
     workers = children(process)
     process.send_signal(number)
@@ -93,8 +83,8 @@ def test_no_worker_outlives_its_parent(number: signal.Signals) -> None:
 
 
 @linux
-def test_a_worker_that_is_killed_is_named() -> None:
-    process = start(threads=1, tokens=400)
+def test_a_worker_that_is_killed_is_named(launch: Launch) -> None:
+    process = start(launch, threads=1, tokens=400)
     assert soon(lambda: len(children(process)) == 2)
     os.kill(children(process)[0], signal.SIGKILL)
     out, _ = process.communicate(timeout=300)

@@ -1,6 +1,6 @@
 """Interrupts `steer` at given moments; a program, run by the tests of interruptions.
 
-    interrupted.py FOLDER < jobs.json > outcomes.json
+    interrupted.py FOLDER jobs.json > outcomes.json
 
 A job is {"args": [...], "signal": 2, "taps": 1, "stdin": "", "listens": true} and a moment:
 {"fork": n}, behind the n-th fork; {"call": n}, at the n-th call of any function in the main thread,
@@ -17,19 +17,14 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
-import signal
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+from support.preloaded import default_signals
+
 PATIENCE = 600  # seconds, after which a command that hangs is ended with a trace of where
-
-
-def default_signals() -> None:
-    """Has Ctrl-C end a program, which it does not where a script runs it in the background."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _left(session: int) -> int:
@@ -116,7 +111,7 @@ def main() -> None:
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
     outcomes = []
-    for number, job in enumerate(json.load(sys.stdin)):
+    for number, job in enumerate(json.loads(Path(sys.argv[2]).read_text())):
         error, counted = folder / f"{number}.err", folder / f"{number}.calls"
         child = os.fork()
         if not child:

@@ -9,39 +9,34 @@ import pty
 import re
 import select
 import struct
-import subprocess
-import sys
 import termios
 import time
 from collections.abc import Mapping, Sequence
 
-from support.interrupted import default_signals
+from support.preloaded import Launch
 
 PATIENCE = 600.0  # seconds for one thing to be printed; a machine may be slow and busy
 
 
 class Terminal:
-    """Runs ``command`` in a terminal of its own. A context manager; the program ends with it."""
+    """Runs a program in a terminal of its own. A context manager; the program ends with it."""
 
     def __init__(
         self,
-        command: Sequence[str],
-        environment: Mapping[str, str] | None = None,
+        launch: Launch,
+        args: Sequence[str],
+        environment: Mapping[str, str | None] | None = None,
         size: tuple[int, int] = (40, 100),
     ) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-        inherited = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS")}
-        self.process = subprocess.Popen(
-            command,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-            preexec_fn=_control,
-            env={
-                **inherited,
-                "PYTHONPATH": os.pathsep.join(sys.path),
+        self.process = launch(
+            args,
+            streams=(theirs, theirs, theirs),
+            terminal=True,
+            environment={
+                "NO_COLOR": None,
+                "COLUMNS": None,
                 "TERM": "xterm-256color",
                 "COLORTERM": "truecolor",
                 **(environment or {}),
@@ -91,12 +86,6 @@ class Terminal:
             data = os.read(self._ours, 65536)
         self.seen += data.decode("utf-8", "replace")
         return bool(data)
-
-
-def _control() -> None:
-    """Makes the terminal the one whose Ctrl-C reaches the program."""
-    default_signals()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def plain(text: str) -> str:

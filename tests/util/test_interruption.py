@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from steer_decode.util.files import replacing
 from steer_decode.util.interruption import held
+from support.preloaded import forked
 
 PROGRAM = Path(__file__).parents[1] / "support" / "interrupted.py"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -242,15 +243,12 @@ def test_a_signal_that_is_ignored_from_the_start_stays_so() -> None:
 
 
 def outcomes(folder: Path, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    ran = subprocess.run(
-        [sys.executable, str(PROGRAM), str(folder)],
-        input=json.dumps(list(jobs)),
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return json.loads(ran.stdout)
+    asked = folder / "jobs.json"
+    asked.write_text(json.dumps(list(jobs)))
+    with forked([str(PROGRAM), str(folder), str(asked)]) as program:
+        out, err = program.communicate(timeout=3600)
+    assert program.returncode == 0, err
+    return json.loads(out)
 
 
 def check_ended(outcome: dict[str, Any], number: int = signal.SIGINT) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from steer_decode.fitting import Task, Training, fit_corea, fit_ecotab, train
 from steer_decode.fitting.both_sides import calibrate_sides
 from steer_decode.fitting.mixtures import Run, calibrate
 from steer_decode.util.partial import Partial
+from support.preloaded import Launch
 from support.tiny import make_pair, prompt_text
 from typer.testing import CliRunner
 
@@ -237,11 +236,9 @@ def test_a_router_that_is_trained_on_is_one_that_was_not_cut_off(kind: str, tmp_
 COMMAND = ["calibrate", "--pair", "demo", "--n", "4", "--cohort", "2", "--max-new-tokens", "60"]
 
 
-def test_a_command_that_was_killed_goes_on_and_says_so(tmp_path: Path) -> None:
+def test_a_command_that_was_killed_goes_on_and_says_so(tmp_path: Path, launch: Launch) -> None:
     out = tmp_path / "c.json"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "steer_decode", *COMMAND, "--out", str(out)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    process = launch(["-m", "steer_decode", *COMMAND, "--out", str(out)])
     while process.poll() is None and not any(
         p.read_bytes().count(b"\n") > 2 for p in parts(tmp_path)
     ):

@@ -1,0 +1,283 @@
+"""Programs in processes of their own that need not import anything: forks of one that has.
+
+Starting Python with torch and transformers takes seconds of a core, a fork of a process that has
+them a few hundredths. The fork becomes what a fresh program would be: streams, environment, folder,
+session and handlers of signals are its own, it has one thread, and it ends as Python ends. It does
+not show what importing does, so the tests run with a fresh Python too, as slow ones: they take
+`launch` from conftest, which is `forked` or `started`.
+
+    with forked(["-m", "steer_decode", "info"]) as program:
+        out, err = program.communicate()
+
+Run as a program this is the process that is forked. It ends with the tests, whose end of the socket
+is then closed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import functools
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
+
+PATIENCE = 600.0  # seconds, after which a program that hangs is killed and said to hang
+
+
+class Program:
+    """A forked program, with those names of `subprocess.Popen` that the tests use.
+
+    Args:
+        args: what would follow ``python``: ``-m MODULE``, ``-c CODE`` or a path, and its arguments.
+        streams: descriptors of its stdin, stdout and stderr. Without them, stdin is empty and the
+            others are text files of this object.
+        environment: what differs from that of the tests; None where there is to be no such entry.
+        terminal: whether its stdin is the terminal that is to control it.
+        session: whether it leads a session of its own, as with a terminal.
+    """
+
+    def __init__(
+        self,
+        args: Sequence[str],
+        *,
+        streams: tuple[int, int, int] | None = None,
+        environment: Mapping[str, str | None] | None = None,
+        terminal: bool = False,
+        session: bool = False,
+    ) -> None:
+        self.returncode: int | None = None
+        asked = {
+            "args": [str(arg) for arg in args],
+            "environment": _environment(environment),
+            "folder": os.getcwd(),
+            "terminal": terminal,
+            "session": session or terminal,
+        }
+        if streams is not None:
+            self.pid = _ask(asked, streams)
+            return
+        with open(os.devnull) as nothing:
+            out, theirs_out = os.pipe()
+            err, theirs_err = os.pipe()
+            self.pid = _ask(asked, (nothing.fileno(), theirs_out, theirs_err))
+        os.close(theirs_out)
+        os.close(theirs_err)
+        self.stdout: TextIO = open(out, encoding="utf-8")  # noqa: SIM115
+        self.stderr: TextIO = open(err, encoding="utf-8")  # noqa: SIM115
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.poll() is None:
+            self.kill()
+            self.wait()
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = _ask({"wait": self.pid})
+        return self.returncode
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        end = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            time.sleep(0.005)
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float = PATIENCE) -> tuple[str, str]:
+        """Reads both streams to their ends and waits; returns what was left to read."""
+        read: dict[str, str] = {}
+        with self.stdout, self.stderr:
+            threads = [
+                threading.Thread(target=lambda n=n: read.update({n: getattr(self, n).read()}))
+                for n in ("stdout", "stderr")
+            ]
+            for thread in threads:
+                thread.start()
+            try:
+                self.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+            finally:
+                for thread in threads:
+                    thread.join()
+        return read["stdout"], read["stderr"]
+
+
+def forked(args: Sequence[str], **how: Any) -> Program:
+    """A program that is forked, see :class:`Program`."""
+    return Program(args, **how)
+
+
+def started(
+    args: Sequence[str],
+    *,
+    streams: tuple[int, int, int] | None = None,
+    environment: Mapping[str, str | None] | None = None,
+    terminal: bool = False,
+    session: bool = False,
+) -> subprocess.Popen[str]:
+    """The same with a fresh Python."""
+    stdin, stdout, stderr = streams or (subprocess.DEVNULL, subprocess.PIPE, subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, *(str(arg) for arg in args)],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        start_new_session=session or terminal,
+        preexec_fn=functools.partial(_becoming, terminal),
+        env=_environment(environment),
+    )
+
+
+Launch = Callable[..., Any]  # forked or started
+
+
+def _environment(more: Mapping[str, str | None] | None = None) -> dict[str, str]:
+    whole = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(more or {})}
+    return {name: value for name, value in whole.items() if value is not None}
+
+
+def _becoming(terminal: bool) -> None:
+    """Has signals end the program, and its terminal send it Ctrl-C."""
+    default_signals()
+    if terminal:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def default_signals() -> None:
+    """Has Ctrl-C end a program, which it does not where a script runs it in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+# ------------------------------------------------------------------------------ both ends
+
+
+@functools.cache
+def _door() -> socket.socket:
+    """The socket to the process that is forked, which is started when it is first asked."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(theirs.fileno())],
+        pass_fds=[theirs.fileno()],
+        stdin=subprocess.DEVNULL,
+        env=_environment(),
+        start_new_session=True,  # no Ctrl-C of the tests' reaches it; it ends with them anyhow
+    )
+    theirs.close()
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
+
+
+def _ask(asked: dict[str, Any], streams: Sequence[int] = ()) -> Any:
+    door = _door()
+    socket.send_fds(door, [json.dumps(asked).encode()], list(streams))
+    answer = door.recv(1 << 16)
+    assert answer, "the process that is forked has ended"
+    return json.loads(answer)
+
+
+def _serve(door: socket.socket) -> dict[str, Any]:
+    """Forks whenever it is asked to; returns in the child, and ends with the other side."""
+    while True:
+        message, streams, _, _ = socket.recv_fds(door, 1 << 20, 3)
+        if not message:
+            os._exit(0)
+        asked = json.loads(message)
+        if "wait" in asked:
+            ended, status = os.waitpid(asked["wait"], os.WNOHANG)
+            answer: Any = os.waitstatus_to_exitcode(status) if ended else None
+        else:
+            answer = os.fork()
+            if not answer:
+                door.close()
+                for number, stream in enumerate(streams):
+                    os.dup2(stream, number)
+                    os.close(stream)
+                return dict(asked)
+            for stream in streams:
+                os.close(stream)
+        door.send(json.dumps(answer).encode())
+
+
+def _become(asked: dict[str, Any]) -> None:
+    """Makes of this child the program that was asked for, and runs it."""
+    if asked["session"]:
+        os.setsid()
+    _becoming(asked["terminal"])
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc] # noqa: SIM115
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        errors = "strict" if number == 1 else "backslashreplace"
+        stream = open(number, "w", closefd=False, errors=errors)  # noqa: SIM115
+        by_line = number == 2 or stream.isatty()
+        stream.reconfigure(write_through=unbuffered, line_buffering=by_line)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    first, *rest = asked["args"]
+    if first == "-m":
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.argv = ["-c", *rest[1:]]
+        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv = [first, *rest]
+        runpy.run_path(first, run_name="__main__")
+
+
+def _import_everything() -> None:
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401
+    import torch
+    import transformers.models.llama.modeling_llama
+    import transformers.models.qwen3.modeling_qwen3  # noqa: F401
+    from steer_decode.cli import eval_run  # noqa: F401
+    from steer_decode.cli.chat import conversations, room  # noqa: F401
+    from steer_decode.evaluation import evaluate, summary, tasks  # noqa: F401
+
+    torch.set_num_threads(1)
+
+
+def main() -> None:
+    door = socket.socket(fileno=int(sys.argv[1]))
+    _import_everything()
+    default_signals()
+    _become(_serve(door))
+
+
+if __name__ == "__main__":
+    main()
