@@ -26,10 +26,10 @@ from steer_decode.demo import DOMAINS, pair_paths, problems
 from steer_decode.evaluation.report.bootstrap import Bootstrap, interval
 from steer_decode.evaluation.tasks.demo import demo_tasks
 from steer_decode.fitting.both_sides import calibrate_sides
-from steer_decode.fitting.mixtures import Run
+from steer_decode.fitting.mixtures import Prompts
 from steer_decode.policies.fitted.both_sides import COST_NAMES, BothSidesCalibration, Plan
 from steer_decode.policies.fitted.file import SHIPPED
-from steer_decode.util.curve import area
+from steer_decode.util.numbers import area
 from step_bank import StepBank
 from transformers.utils import logging
 
@@ -120,7 +120,7 @@ def main() -> None:
     prompts = [p.prompt for d in DOMAINS for p in problems(d, args.prompts, split="calibration")]
     options = {"max_new_tokens": 128, "temperature": 0.0, "seed": 0}
     if args.noise:
-        made = calibrate_sides(Run(pair, prompts, options=options, cohort=32))
+        made = calibrate_sides(Prompts(pair, prompts, options=options, cohort=32))
     else:
         made = BothSidesCalibration.load(SHIPPED / "both-sides.json")
     result = {"noise": args.noise, "seed": args.seed, "n": args.n, "prompts": len(prompts)}

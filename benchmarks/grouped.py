@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 import torch
 from steer_decode.bench.kernels import peers
-from steer_decode.bench.kernels.plan import QUICK, Case, Plan
+from steer_decode.bench.kernels.plan import QUICK, Case, KernelPlan
 from steer_decode.bench.kernels.workload import OURS, PEERS, backend, workload
 
-PLAN = QUICK if os.environ.get("STEER_BENCH") == "quick" else Plan()
+PLAN = QUICK if os.environ.get("STEER_BENCH") == "quick" else KernelPlan()
 no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 def _cases(op: str) -> list[Any]:
     found: list[Any] = []
     for device, threads in (("cpu", (1, 2)), ("cuda", (1,))):
-        plan = Plan((op,), PLAN.batches, PLAN.vocabs, PLAN.dtypes, PLAN.k, threads, device)
+        plan = KernelPlan((op,), PLAN.batches, PLAN.vocabs, PLAN.dtypes, PLAN.k, threads, device)
         marks = [no_gpu] if device == "cuda" else []
         found += [pytest.param(case, marks=marks, id=str(case)) for case in plan.cases()]
     return found

@@ -1,7 +1,7 @@
 """Which signals a router should look at, and when: all of them, on calibration problems.
 
 Every combination of a look before a step, a look at its draft, and what follows from it is a
-family of settings with one knob; the area under its accuracy-cost curve (`util.curve`) says what
+family of settings with one knob; the area under its accuracy-cost curve (`util.numbers`) says what
 it is worth by FLOPs as papers count them, FLOPs processed and bytes read, as ratios to the large
 model alone. Steps are written once and shared by all settings (step_bank.py), so that thousands of
 them take minutes. Costs are those of answers that are written alone.
@@ -29,7 +29,7 @@ from signals_replay import AGGREGATES, COSTS, Outcome, Setting, draft_value, out
 from steer_decode import Pair
 from steer_decode.demo import DOMAINS, pair_paths
 from steer_decode.evaluation.tasks.demo import demo_tasks
-from steer_decode.util.curve import area
+from steer_decode.util.numbers import area
 from step_bank import SIGNALS, StepBank
 from transformers.utils import logging
 

@@ -78,11 +78,17 @@ def _reference() -> dict[str, str]:
 
 
 def public_names(package: str) -> list[str]:
-    """Names in ``__all__`` of a package, read without importing it."""
+    """Names in ``__all__`` of a package, read without importing it.
+
+    Where that is no list, they are those that type checkers are handed, as ``A as A``.
+    """
     tree = ast.parse((ROOT / PACKAGES[package] / "__init__.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(
             isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets
         ):
+            if not isinstance(node.value, ast.List):
+                imports = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+                return sorted(a.name for n in imports for a in n.names if a.name == a.asname)
             return [name for name in ast.literal_eval(node.value) if not re.match("__", name)]
     raise ValueError(f"{package} has no __all__ that is a list of names")

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from steer_decode.bench.kernels.measure import by_clock
-from steer_decode.bench.kernels.plan import CLOCKS, OPS, SAMPLINGS, Case, Plan
+from steer_decode.bench.kernels.plan import CLOCKS, OPS, SAMPLINGS, Case, KernelPlan
 from steer_decode.bench.kernels.timer import medians
 
 from .files import header, options, write_json, write_whole
@@ -34,9 +34,9 @@ SECONDS = {"cuda": 0.5, "cpu": 0.01}
 COMPILED = (1, 256)  # batches
 
 
-def plan(device: str, quick: bool) -> Plan:
+def plan(device: str, quick: bool) -> KernelPlan:
     small = device == "cpu"
-    return Plan(
+    return KernelPlan(
         batches=(1, 8) if quick or small else (1, 8, 64, 256),
         vocabs=(1000,) if small else (151_936,),
         dtypes=("bfloat16",),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from steer_decode.bench.kernels import measure as measure_module
 from steer_decode.bench.kernels import peers, plot, timer
-from steer_decode.bench.kernels.plan import CLOCKS, OPS, QUICK, SAMPLINGS, Case, Plan
+from steer_decode.bench.kernels.plan import CLOCKS, OPS, QUICK, SAMPLINGS, Case, KernelPlan
 from steer_decode.bench.kernels.report import KEYS, markdown, tables
 from steer_decode.bench.kernels.workload import OURS, PEERS, sample_chain, workload
 from steer_decode.cli import app
@@ -39,7 +39,7 @@ def rows(tmp_path: Path) -> list[dict[str, Any]]:
 
 class TestRows:
     def test_every_peer_of_every_case_is_a_row(self, rows: list[dict[str, Any]]) -> None:
-        plan = Plan(batches=(1, 3), vocabs=(64, 100), dtypes=("float32", "bfloat16"))
+        plan = KernelPlan(batches=(1, 3), vocabs=(64, 100), dtypes=("float32", "bfloat16"))
         expected = [
             (case.op, case.dtype, case.batch, case.vocab, case.k, peer)
             for case in plan.cases()
@@ -112,17 +112,17 @@ def test_interrupted_run_keeps_whole_json(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_quick_and_full_grids_are_those_of_the_documentation() -> None:
-    assert Plan().batches == (1, 8, 64, 256)
-    assert Plan().vocabs == (32_000, 50_257, 128_256, 151_936, 262_144)
+    assert KernelPlan().batches == (1, 8, 64, 256)
+    assert KernelPlan().vocabs == (32_000, 50_257, 128_256, 151_936, 262_144)
     logits_ops = ("logit_stats", "sample_logits")
     quick = {case for case in QUICK.cases() if case.op in logits_ops}
     assert len(quick) == 16
-    assert quick < set(Plan().cases())
+    assert quick < set(KernelPlan().cases())
 
 
 @pytest.mark.parametrize("op", OPS)
 def test_peers_are_the_ones_that_are_announced(op: str) -> None:
-    case = next(case for case in Plan((op,), (2,), (50,)).cases())
+    case = next(case for case in KernelPlan((op,), (2,), (50,)).cases())
     with torch.inference_mode():
         assert set(workload(case).calls) == {OURS, *PEERS[op]}
 

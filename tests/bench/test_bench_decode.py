@@ -15,9 +15,17 @@ from steer_decode.bench.decode import answers as decode_answers
 from steer_decode.bench.decode import measure as decode
 from steer_decode.bench.decode import memory as decode_memory
 from steer_decode.bench.decode import models as decode_models
-from steer_decode.bench.decode.answers import Replay, answer_by_answer, demo_pair, passes_of
+from steer_decode.bench.decode.answers import DecodeReplay, answer_by_answer, demo_pair, passes_of
 from steer_decode.bench.decode.models import Shape, load, random_model
-from steer_decode.bench.decode.plan import GROUPS, MEASURES, MODELS, QUICK, Job, Plan, Row
+from steer_decode.bench.decode.plan import (
+    GROUPS,
+    MEASURES,
+    MODELS,
+    QUICK,
+    DecodePlan,
+    DecodeRow,
+    Job,
+)
 from steer_decode.bench.decode.report import head, line
 from steer_decode.bench.decode.turns import (
     BUSY,
@@ -67,26 +75,26 @@ class TestCommand:
             assert row["value"] > 0
             assert row["threads"] == 1
             assert (row["ok"] is None) == (row["limit"] is None) == (row["measure"] == "assisted")
-            assert line(Row(**row)) in result.stdout
+            assert line(DecodeRow(**row)) in result.stdout
         met = sum(row["ok"] is True for row in rows)
         limited = sum(row["limit"] is not None for row in rows)
         assert f"{met} of {limited} limits are met." in result.stdout
 
     def test_check_fails_where_a_limit_is_missed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(decode, "measure", lambda job, plan: [Row.of("loop", job, 1.2)])
+        monkeypatch.setattr(decode, "measure", lambda job, plan: [DecodeRow.of("loop", job, 1.2)])
         args = ("--models", "demo", "--only", "loop", "--contexts", 20, "--threads", 1)
         assert bench(*args).exit_code == 0
         assert bench(*args, "--check").exit_code == 1
-        monkeypatch.setattr(decode, "measure", lambda job, plan: [Row.of("loop", job, 1.0)])
+        monkeypatch.setattr(decode, "measure", lambda job, plan: [DecodeRow.of("loop", job, 1.0)])
         assert bench(*args, "--check").exit_code == 0
 
     def test_interrupted_run_keeps_whole_json(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def stop_at_the_third(job: Job, plan: Plan) -> list[Row]:
+        def stop_at_the_third(job: Job, plan: DecodePlan) -> list[DecodeRow]:
             if job.context == 30:
                 raise KeyboardInterrupt
-            return [Row.of("loop", job, 1.0)]
+            return [DecodeRow.of("loop", job, 1.0)]
 
         monkeypatch.setattr(decode, "measure", stop_at_the_third)
         file = tmp_path / "rows.json"
@@ -123,13 +131,13 @@ class TestCommand:
 
 class TestPlan:
     def test_full_and_quick_runs_are_those_of_the_documentation(self) -> None:
-        assert Plan().models == MODELS
-        assert Plan().threads == (1, 2)
-        assert set(Plan().only) == set(MEASURES) == {m for ms in GROUPS.values() for m in ms}
-        assert max(Plan().contexts) == max(QUICK.contexts) == 4096
-        assert len(QUICK.jobs()) < len(Plan().jobs()) / 2
-        assert Plan().problems == 16
-        assert (Plan().hand_over_context, Plan().hand_over_tokens) == (2048, 64)
+        assert DecodePlan().models == MODELS
+        assert DecodePlan().threads == (1, 2)
+        assert set(DecodePlan().only) == set(MEASURES) == {m for ms in GROUPS.values() for m in ms}
+        assert max(DecodePlan().contexts) == max(QUICK.contexts) == 4096
+        assert len(QUICK.jobs()) < len(DecodePlan().jobs()) / 2
+        assert DecodePlan().problems == 16
+        assert (DecodePlan().hand_over_context, DecodePlan().hand_over_tokens) == (2048, 64)
 
     def test_limits(self) -> None:
         asked = {(m, c): MEASURES[m].limit_at(c) for m in MEASURES for c in (128, 4096)}
@@ -155,14 +163,14 @@ class TestPlan:
     def test_which_side_of_the_limit(
         self, measure: str, context: int, value: float, ok: bool | None
     ) -> None:
-        row = Row.of(measure, Job("any", "demo", 1, context), value)
+        row = DecodeRow.of(measure, Job("any", "demo", 1, context), value)
         assert row.ok is ok
         assert line(row).startswith({True: "✓", False: "✗", None: " "}[ok])
         assert len(line(row)) <= 100
         assert len(head()) <= 100
 
     def test_a_busy_machine_is_named(self) -> None:
-        row = Row.of("loop", Job("decode", "demo", 2, 128), 1.0, spread=2 * BUSY)
+        row = DecodeRow.of("loop", Job("decode", "demo", 2, 128), 1.0, spread=2 * BUSY)
         assert "busy machine" in line(row)
 
 
@@ -222,7 +230,7 @@ def test_every_forward_pass_of_an_answer_is_noted_and_run_again() -> None:
         assert len(mine) == usage.forwards
         assert sum(mine) == usage.processed
     assert not router.pair.small._forward_pre_hooks
-    again = Replay(router.pair)
+    again = DecodeReplay(router.pair)
     for _ in range(2):
         again.run(passes)
         for writer, lane in again._lanes.items():
@@ -253,9 +261,9 @@ class TestMemory:
 
     def test_process_that_fails_is_named(self) -> None:
         with pytest.raises(SteerError, match="measuring the memory of 'no-such' failed"):
-            decode_memory.rows(Job("memory", "no-such", 1, 8), Plan(tokens=4))
+            decode_memory.rows(Job("memory", "no-such", 1, 8), DecodePlan(tokens=4))
 
     @pytest.mark.slow
     def test_row_of_a_fresh_process(self) -> None:
-        (row,) = decode_memory.rows(Job("memory", "demo", 1, 64), Plan())
+        (row,) = decode_memory.rows(Job("memory", "demo", 1, 64), DecodePlan())
         assert row.value > 0.5

@@ -11,7 +11,7 @@ from steer_decode import Pair, SteerError
 from steer_decode.cli import app
 from steer_decode.cli.chat.conversations import Chat
 from steer_decode.cli.models import Models
-from steer_decode.cli.question import demo_problem
+from steer_decode.cli.prompt import demo_problem
 from steer_decode.engines.hf.lane import Lane
 from support.chats import ASK, logged, save_chat_pair
 from typer.testing import CliRunner

@@ -10,8 +10,8 @@ import pytest
 import torch
 from steer_decode import AlwaysLarge, OutOfMemoryError, Pair, Router
 from steer_decode.cli import app
-from steer_decode.core.cost import ModelShape
 from steer_decode.core.experts import Experts
+from steer_decode.core.shape import ModelShape
 from steer_decode.demo import pair_paths
 from steer_decode.engines.hf import memory as memory_module
 from steer_decode.fitting.ledger import Ledger

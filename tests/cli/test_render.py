@@ -14,12 +14,12 @@ from steer_decode.cli.view.chat import status
 from steer_decode.cli.view.trace import TracePrinter, TraceView
 from steer_decode.core.cost import Cost, Usage
 from steer_decode.core.events import HandOver, RoutedOutput, StepClosed, TextDelta
-from steer_decode.core.saved import Answer, document, load
+from steer_decode.core.saved import SavedAnswer, document, load
 from steer_decode.core.trace import Step, Trace
 from steer_decode.decode.session import Turn
 from steer_decode.errors import SteerError
 from steer_decode.evaluation.summary import markdown, summarise
-from steer_decode.util.units import duration, printable, si, significant
+from steer_decode.util.text import duration, printable, si, significant
 from support import made_results as made
 
 STEPS = [
@@ -40,13 +40,13 @@ STEPS = [
 ]
 
 
-def answer(steps: list[Step] = STEPS, correct: bool | None = True) -> Answer:
+def answer(steps: list[Step] = STEPS, correct: bool | None = True) -> SavedAnswer:
     cost = Cost(2e6, 3.5e6, 12e6, 0.0123, Usage(3, 2), Usage(2), 2 / 3, 0.5, 2, 2)
     trace = Trace("steer:gamma=0.6", "max-logit", [5, 6], steps, "eos")
     output = RoutedOutput("30 = 5 *6\n\nanswer 30", [3, 2, 4], trace, cost)
     models = {"small": "a", "large": "b"}
     parameters = {"small": 246_000, "large": 3_470_000}
-    return Answer("Compute 5 *6 ?", models, parameters, output, correct)  # type: ignore[arg-type]
+    return SavedAnswer("Compute 5 *6 ?", models, parameters, output, correct)  # type: ignore[arg-type]
 
 
 def plain(*parts: RenderableType, width: int = 100) -> str:

@@ -255,7 +255,7 @@ def test_a_calibration(run: Run, tmp_path: Path, field: str) -> None:
 @pytest.mark.parametrize("view", ["trace", "text", "json"])
 def test_generate(run: Run, view: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that writes escape sequences, and a question that holds some."""
-    monkeypatch.setattr("steer_decode.core.boundary.Detokenizer.push", lambda *_: EVIL)
+    monkeypatch.setattr("steer_decode.core.detokenizer.Detokenizer.push", lambda *_: EVIL)
     check(run("generate", f"Compute 4 +5 {EVIL} ?", "--view", view, "--max-new-tokens", 4), False)
     assert run.status == 0
     assert ("\\u001b]52" if view == "json" else "\u241b]52") in run.sent
@@ -264,7 +264,7 @@ def test_generate(run: Run, view: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_answer_for_another_program_is_as_it_was_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("steer_decode.core.boundary.Detokenizer.push", lambda *_: EVIL)
+    monkeypatch.setattr("steer_decode.core.detokenizer.Detokenizer.push", lambda *_: EVIL)
     command = ["generate", "Compute 4 +5 ?", "--view", "text", "--max-new-tokens", "1"]
     answer = CliRunner().invoke(app, command).stdout_bytes.decode()
     assert answer == EVIL + "\n"

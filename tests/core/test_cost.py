@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from steer_decode.core.cost import ModelShape, Pass, Usage, _causal_pairs
+from steer_decode.core.cost import Pass, Usage
+from steer_decode.core.shape import ModelShape, _causal_pairs
 from steer_decode.engines.hf.cache_support import cache_argument
 from support.tiny import FAMILIES, make_model, prompt_ids
 from torch.utils.flop_counter import FlopCounterMode

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from steer_decode.core.boundary import Detokenizer, StepBoundary
+from steer_decode.core.boundary import StepBoundary
+from steer_decode.core.detokenizer import Detokenizer
 from support.tiny import VOCABULARY, make_tokenizer
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from steer_decode.core.boundary import Detokenizer, StepBoundary, decode
-from steer_decode.core.token_text import TokenTexts
+from steer_decode.core.boundary import StepBoundary
+from steer_decode.core.detokenizer import Detokenizer
+from steer_decode.core.token_text import TokenTexts, decode
 from steer_decode.demo.training.tokenizer import build
 from steer_decode.errors import SteerError
 from support.token_kinds import KINDS, byte_fallback, byte_level

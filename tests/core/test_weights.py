@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from steer_decode import AlwaysSmall, Pair, Router
-from steer_decode.core.cost import ModelShape, Pass, Usage
+from steer_decode.core.cost import Pass, Usage
 from steer_decode.core.experts import Experts, find_stacks
+from steer_decode.core.shape import ModelShape
 from steer_decode.core.weights import count_parameters, held_bytes, read_weights
 from steer_decode.engines.hf.cache_support import cache_argument
 from support.tiny import make_model, make_tokenizer, prompt_text

@@ -15,7 +15,7 @@ import pytest
 import torch
 from steer_decode import Pair, Policy, RoutedOutput, Router
 from steer_decode.cli.models import Models, make_policy
-from steer_decode.core.cost import ModelShape
+from steer_decode.core.shape import ModelShape
 from steer_decode.core.transcript import WRITERS, Writer
 from steer_decode.demo import DOMAINS, pair_paths, problems
 from steer_decode.engines.hf.cache_support import cache_argument

@@ -19,7 +19,7 @@ from steer_decode import (
     StepClosed,
     TextDelta,
 )
-from steer_decode.core.saved import Answer
+from steer_decode.core.saved import SavedAnswer
 from steer_decode.core.trace import Trace
 from steer_decode.core.transcript import Writer
 from steer_decode.policies import REDO, Mend, Replay
@@ -271,8 +271,8 @@ def test_the_limit_may_cut_a_step_at_its_mend() -> None:
 def test_a_trace_with_mends_is_kept_whole() -> None:
     pair = make_pair("llama", 0)
     out = Router(pair, Mends(2)).generate(prompt_text(3), max_new_tokens=40)
-    answer = Answer("?", {"small": "s", "large": "l"}, {"small": 1, "large": 2}, out)
-    back = Answer.from_dict(answer.to_dict()).output.trace
+    answer = SavedAnswer("?", {"small": "s", "large": "l"}, {"small": 1, "large": 2}, out)
+    back = SavedAnswer.from_dict(answer.to_dict()).output.trace
     assert [(s.others, s.inherited) for s in back.steps] == [
         (s.others, s.inherited) for s in out.trace.steps
     ]

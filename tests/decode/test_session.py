@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from steer_decode import FirstTokenEntropy, Pair, RandomShare, Router, Steer, SteerError
-from steer_decode.core.boundary import decode
 from steer_decode.core.sampling import Sampling
+from steer_decode.core.token_text import decode
 from steer_decode.core.transcript import WRITERS, Transcript
 from steer_decode.decode.session import Session, Turn
 from steer_decode.decode.stream import RoutedStream

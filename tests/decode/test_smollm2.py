@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from steer_decode import Pair, Policy, RandomShare, Router, Session, SpecReason, Steer
-from steer_decode.core.boundary import decode
+from steer_decode.core.token_text import decode
 
 pytestmark = pytest.mark.slow
 

@@ -15,17 +15,19 @@ from hypothesis import HealthCheck, given, settings
 from rich.console import Console
 from steer_decode import AlwaysSmall, Calibration, FirstTokenEntropy, Router, SteerError
 from steer_decode.cli.view.answer import page, svg
-from steer_decode.core.saved import Answer, document, load
+from steer_decode.core.saved import SavedAnswer, document, load
 from steer_decode.core.transcript import WRITERS
 from steer_decode.evaluation.replay.cascades import load as load_replay
 from steer_decode.evaluation.report import load as load_results
 from steer_decode.evaluation.results import ResultsFolder
 from steer_decode.evaluation.summary import markdown, summarise
+from steer_decode.fitting.kept import kept_answers
 from steer_decode.policies import EcoTab, Learned, QueryCascade, Replay
 from steer_decode.policies.features import FEATURES
 from steer_decode.policies.fitted.both_sides import COST_NAMES, BothSidesCalibration
 from steer_decode.policies.fitted.file import SHIPPED
 from steer_decode.policies.fitted.network import RouterNetwork, TrainedNetwork
+from steer_decode.util.partial import Partial
 from support import made_results
 from support.forged import HUGE, forged
 from support.side_door import PAIR
@@ -72,9 +74,9 @@ def replay(path: Path) -> None:
     assert "path=" in str(made)
 
 
-def made_answer(policy: Any) -> Answer:
+def made_answer(policy: Any) -> SavedAnswer:
     output = Router(PAIR, policy).generate("w1 w2 w3", max_new_tokens=24, chat=False)
-    return Answer(
+    return SavedAnswer(
         prompt="w1 w2 w3",
         models={"small": "a", "large": "b"},
         parameters={"small": 10, "large": 100},
@@ -170,6 +172,40 @@ def test_a_forged_folder_of_results_is_read_right_or_named(name: str, tmp_path: 
         path.write_bytes(data + b"\n" + rest)
         read_or_named(lambda _: results(folder), path)
         read_or_named(resume, path)
+
+    check()
+
+
+def kept_in(folder: Path) -> tuple[Partial, Path]:
+    kept = Partial(folder / "forged.json", {"n": 2})
+    assert kept.path is not None
+    return kept, kept.path
+
+
+@pytest.mark.parametrize("line", [0, 1])
+def test_a_forged_file_of_what_is_kept_is_read_right_or_named(line: int, tmp_path: Path) -> None:
+    first, path = kept_in(tmp_path)
+    output = Router(PAIR, FirstTokenEntropy(0.5)).generate("w1 w2 w3", max_new_tokens=9, chat=False)
+    assert list(kept_answers(first, lambda: [output])) == [output]
+    first.close()
+    before = path.read_bytes().splitlines()
+
+    def read(_: Path) -> None:
+        kept, _ = kept_in(tmp_path)
+        try:
+            list(kept_answers(kept, lambda: [output]))
+        finally:
+            kept.close()
+
+    read(path)  # what it is made from is right
+
+    @FUZZ
+    @given(forged(json.loads(before[line])))
+    def check(data: bytes) -> None:
+        path.write_bytes(
+            b"".join(part + b"\n" for part in [*before[:line], data, *before[line + 1 :]])
+        )
+        read_or_named(read, path)
 
     check()
 

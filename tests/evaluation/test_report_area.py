@@ -13,7 +13,7 @@ from steer_decode.evaluation.report.area import families
 from steer_decode.evaluation.report.bootstrap import Bootstrap
 from steer_decode.evaluation.report.data import Results
 from steer_decode.evaluation.report.measure import Scope, measure
-from steer_decode.util.curve import area, corners
+from steer_decode.util.numbers import area, corners
 from support import made_results as made
 
 

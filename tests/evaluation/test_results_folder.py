@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from steer_decode import SteerError
 from steer_decode.evaluation.results import ResultsFolder, digest
-from steer_decode.evaluation.rows import Problem, Row
+from steer_decode.evaluation.rows import Asked, Row
 from support.made_results import row
 
 SETTINGS = {"pair": "x", "top_k": 0, "routers": {"small": "small"}}
@@ -78,7 +78,7 @@ def test_results_of_an_older_version_are_refused(tmp_path: Path) -> None:
 
 
 def test_problems_may_be_added_but_not_changed(tmp_path: Path) -> None:
-    first, second = (Problem("mine", name, "How many?", "3") for name in "ab")
+    first, second = (Asked("mine", name, "How many?", "3") for name in "ab")
     ResultsFolder(tmp_path, SETTINGS, [first]).close()
     ResultsFolder(tmp_path, SETTINGS, [second]).close()
     kept = [json.loads(line) for line in (tmp_path / "problems.jsonl").open()]
@@ -86,7 +86,7 @@ def test_problems_may_be_added_but_not_changed(tmp_path: Path) -> None:
     with pytest.raises(
         SteerError, match=r"another problem mine:a \(its prompt was .*many.*now .*much"
     ):
-        ResultsFolder(tmp_path, SETTINGS, [Problem("mine", "a", "How much?", "3")])
+        ResultsFolder(tmp_path, SETTINGS, [Asked("mine", "a", "How much?", "3")])
 
 
 @pytest.mark.parametrize("name", ["settings.json", "results.jsonl", "problems.jsonl"])
@@ -157,7 +157,7 @@ def test_answers_without_what_they_were_made_with_are_not_continued(
 
 
 def test_an_answer_or_a_problem_that_is_there_twice_is_refused(tmp_path: Path) -> None:
-    folder = ResultsFolder(tmp_path, SETTINGS, [Problem("math", "0", "How many?", "3")])
+    folder = ResultsFolder(tmp_path, SETTINGS, [Asked("math", "0", "How many?", "3")])
     folder.add(row("small", "math", 0))
     folder.close()
     for name in ("results.jsonl", "problems.jsonl"):

@@ -15,8 +15,8 @@ from steer_decode.core.trace import Step, Trace
 from steer_decode.demo import DOMAINS, pair_paths, problems
 from steer_decode.evaluation.tasks.demo import demo_tasks
 from steer_decode.fitting.both_sides import calibrate_sides, told
-from steer_decode.fitting.mixtures import Run
-from steer_decode.fitting.paths import Answer, Draft, Forecast, paths
+from steer_decode.fitting.mixtures import Prompts
+from steer_decode.fitting.schedules import Draft, Forecast, RecordedDrafts, schedules
 from steer_decode.policies.fitted.both_sides import COSTS, BothSidesCalibration, Thresholds
 from support.tiny import make_pair, prompt_text
 from typer.testing import CliRunner
@@ -42,7 +42,7 @@ class TestForecast:
 
     @pytest.fixture
     def forecast(self, pair: Pair) -> Forecast:
-        return Forecast([Answer(10, self.DRAFTS)], pair.shapes)
+        return Forecast([RecordedDrafts(10, self.DRAFTS)], pair.shapes)
 
     def test_the_ends_are_either_model_alone(self, pair: Pair, forecast: Forecast) -> None:
         (small, cheap), (large, dear) = forecast.ends
@@ -105,9 +105,9 @@ class TestForecast:
         assert unread["bytes"] < read["bytes"] < large["bytes"]
 
     def test_paths_lead_from_few_large_steps_to_many(self, pair: Pair) -> None:
-        answers = [Answer(10, self.DRAFTS)] * 3
+        answers = [RecordedDrafts(10, self.DRAFTS)] * 3
         forecast = Forecast(answers, pair.shapes)
-        for path in paths(answers, -0.1, 0.0, 1.0):
+        for path in schedules(answers, -0.1, 0.0, 1.0):
             costs = [forecast.of(t, path.fix)[1]["papers"] for t in path.places]
             assert costs[-1] > costs[0]
 
@@ -156,7 +156,7 @@ def test_a_large_model_that_consents_to_all_has_nothing_to_tell() -> None:
 
 
 def test_too_few_steps_are_refused() -> None:
-    run = Run(make_pair("llama", 0), [prompt_text(0, 6)], options={"max_new_tokens": 5})
+    run = Prompts(make_pair("llama", 0), [prompt_text(0, 6)], options={"max_new_tokens": 5})
     with pytest.raises(SteerError, match="give more prompts"):
         calibrate_sides(run)
 
@@ -178,7 +178,7 @@ def test_the_command_refuses_what_it_would_not_listen_to(args: list[str], messag
 @pytest.mark.slow
 def test_the_demo_pair_is_calibrated_from_two_dozen_prompts(pair: Pair) -> None:
     prompts = [p.prompt for name in DOMAINS for p in problems(name, 8, split="calibration")]
-    run = Run(pair, prompts, options={"max_new_tokens": 128}, cohort=24)
+    run = Prompts(pair, prompts, options={"max_new_tokens": 128}, cohort=24)
     made = calibrate_sides(run, ["entropy"])
     assert set(made.plans) == set(COSTS)
     found = made.agreement

@@ -11,7 +11,7 @@ import numpy
 import pytest
 import torch
 from steer_decode import AlwaysSmall, Pair, RandomShare, Router, Session, SteerError
-from steer_decode.core.boundary import decode
+from steer_decode.core.token_text import decode
 from support.tiny import VOCABULARY, make_model, make_pair, make_tokenizer, save_pair
 from support.token_kinds import byte_fallback
 from tokenizers import processors

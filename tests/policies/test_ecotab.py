@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from steer_decode import EcoTab, Router, SteerError, Step, parse_policy
-from steer_decode.fitting import Task, fit_corea, fit_ecotab
+from steer_decode.fitting import CheckedPrompt, fit_corea, fit_ecotab
 from steer_decode.fitting.logistic import fit_noisy_or
 from steer_decode.policies.ecotab import Trie, cells, split_entropy, table_tokens
 from steer_decode.policies.fitted.logistic import Logistic, LogisticMaps
@@ -172,7 +172,9 @@ def test_suffix_replacement_on_a_pair(tmp_path: Path) -> None:
     for i in range(60):
         # A question counts as answered rightly by whatever text has an even length.
         tasks.append(
-            Task(prompt_text(i, 4), lambda text: not seen.append(text) and len(text) % 2 == 0)
+            CheckedPrompt(
+                prompt_text(i, 4), lambda text: not seen.append(text) and len(text) % 2 == 0
+            )
         )  # type: ignore[func-returns-value]
     made = fit_ecotab(pair, tasks, max_new_tokens=40)
     assert made.pair == pair.fingerprint

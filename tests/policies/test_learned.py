@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from steer_decode import Learned, Router, SteerError, Step, StepStart, Trace, parse_policy
 from steer_decode.evaluation.evaluate import Evaluation, settings
-from steer_decode.fitting import Task, Training, train
+from steer_decode.fitting import CheckedPrompt, Training, train
 from steer_decode.fitting.policy_gradient import constrained_advantages, process_advantages
 from steer_decode.policies.features import FEATURES, read_features
 from steer_decode.policies.fitted.network import RouterNetwork, TrainedNetwork
@@ -24,7 +24,7 @@ from support.tiny import make_pair, prompt_text
 from steer_kernels import logit_stats
 
 PAIR = make_pair("llama", 0)
-TASKS = [Task(prompt_text(i, 4), lambda text: len(text) % 2 == 0) for i in range(8)]
+TASKS = [CheckedPrompt(prompt_text(i, 4), lambda text: len(text) % 2 == 0) for i in range(8)]
 QUICK = Training(iterations=2, questions=4, group=3, max_new_tokens=16, budget=0.5)
 
 
@@ -131,7 +131,7 @@ def test_training_learns_what_pays() -> None:
     }
     for wanted in (True, False):
         tasks = [
-            Task(t.prompt, lambda text, p=t.prompt, w=wanted: (text == large_text[p]) == w)
+            CheckedPrompt(t.prompt, lambda text, p=t.prompt, w=wanted: (text == large_text[p]) == w)
             for t in TASKS
         ]
         training = replace(QUICK, iterations=12, questions=8, rate=0.1, price=0.0, kind="roro")

@@ -20,7 +20,7 @@ from steer_decode import (
     parse_policy,
 )
 from steer_decode.demo import DOMAINS, pair_paths, problems
-from steer_decode.fitting.mixtures import Run, calibrate
+from steer_decode.fitting.mixtures import Prompts, calibrate
 from steer_decode.policies.fitted.mixture import TwoGaussians
 from support.tiny import make_pair, prompt_text
 
@@ -134,7 +134,7 @@ def test_only_a_first_step_of_the_small_model_is_taken_back() -> None:
 def test_calibration_round_trip_and_refusals(tmp_path: Path) -> None:
     pair = make_pair("qwen2", 1)
     prompts = [prompt_text(i) for i in range(12)]
-    made, _ = calibrate(Run(pair, prompts, options={"max_new_tokens": 40}))
+    made, _ = calibrate(Prompts(pair, prompts, options={"max_new_tokens": 40}))
     assert made.counts["small"][-1] > 10
     assert made.fits["small"]
     path = tmp_path / "c.json"
@@ -153,7 +153,7 @@ def test_calibration_round_trip_and_refusals(tmp_path: Path) -> None:
 def test_a_target_share_is_reached_with_routing_on() -> None:
     pair = Pair.from_pretrained(*pair_paths())
     prompts = [p.prompt for name in DOMAINS for p in problems(name, 12, split="calibration")]
-    run = Run(pair, prompts, options={"max_new_tokens": 120}, cohort=36)
+    run = Prompts(pair, prompts, options={"max_new_tokens": 120}, cohort=36)
     made, scores = calibrate(run, large_share=0.4)
     assert abs(made.settings["achieved_share"] - 0.4) <= 0.03  # type: ignore[operator]
     # Loaded without a gamma, the router takes the one that was found, and meets the share again.
@@ -169,4 +169,4 @@ def test_a_target_share_is_reached_with_routing_on() -> None:
 @pytest.mark.parametrize("options", [{"gamma": 1.5}, {"large_share": 0.0}, {"large_share": 1.0}])
 def test_bad_targets(options: dict[str, float]) -> None:
     with pytest.raises(SteerError, match=r"(gamma|large_share) must lie"):
-        calibrate(Run(make_pair("qwen2", 1), [prompt_text(0)]), **options)
+        calibrate(Prompts(make_pair("qwen2", 1), [prompt_text(0)]), **options)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from steer_decode.evaluation.results import ResultsFolder
-from steer_decode.evaluation.rows import Problem, Row, StepRecord
+from steer_decode.evaluation.rows import Asked, Row, StepRecord
 
 ROUTERS = ("small", "large", "random:share=0.5", "steer", "first-token")
 _COST = {"small": 1.0, "large": 10.0, "random:share=0.5": 7.0, "steer": 5.5, "first-token": 4.0}
@@ -88,7 +88,7 @@ def write(
         ]
     asked = {(r.domain, r.problem): r.difficulty for r in rows}
     problems = [
-        Problem(d, p, f"Question {p} of {d}?", f"{p}", level) for (d, p), level in asked.items()
+        Asked(d, p, f"Question {p} of {d}?", f"{p}", level) for (d, p), level in asked.items()
     ]
     results = ResultsFolder(folder, made_with or settings(), problems)
     for each in rows:

@@ -14,9 +14,9 @@ import pytest
 from steer_decode import Pair, SteerError
 from steer_decode.cli import app
 from steer_decode.demo import DOMAINS, grade, pair_paths, problems
-from steer_decode.fitting import Task, Training, fit_corea, fit_ecotab, train
+from steer_decode.fitting import CheckedPrompt, Training, fit_corea, fit_ecotab, train
 from steer_decode.fitting.both_sides import calibrate_sides
-from steer_decode.fitting.mixtures import Run, calibrate
+from steer_decode.fitting.mixtures import Prompts, calibrate
 from steer_decode.util.partial import Partial
 from support.preloaded import Launch
 from support.tiny import make_pair, prompt_text
@@ -153,11 +153,13 @@ SETTINGS: dict[str, Any] = {"n": 1}
 class TestCalibrations:
     PROMPTS = tuple(prompt_text(i) for i in range(12))
 
-    def run(self, cohort: int, kept: Partial | None = None, stop: int = 0) -> tuple[Run, Stop]:
+    def run(self, cohort: int, kept: Partial | None = None, stop: int = 0) -> tuple[Prompts, Stop]:
         counted = Stop(stop)
         options = {"max_new_tokens": 40, "temperature": 0.5}
         pair = make_pair("qwen2", 1)
-        return Run(pair, self.PROMPTS, "max-logit", options, cohort, counted, kept=kept), counted
+        return Prompts(
+            pair, self.PROMPTS, "max-logit", options, cohort, counted, kept=kept
+        ), counted
 
     @pytest.mark.parametrize("share", [None, pytest.param(0.4, marks=pytest.mark.slow)])
     @pytest.mark.parametrize("cohort", [1, 5])
@@ -192,15 +194,15 @@ class TestCalibrations:
         pair = Pair.from_pretrained(*pair_paths())
         prompts = [p.prompt for name in DOMAINS for p in problems(name, 8, split="calibration")]
         about: dict[str, Any] = {"options": {"max_new_tokens": 128}, "cohort": 12}
-        expected = calibrate_sides(Run(pair, prompts, **about), ["margin"])
+        expected = calibrate_sides(Prompts(pair, prompts, **about), ["margin"])
         kept = Partial(tmp_path / "c.json", SETTINGS)
-        cut_off = Run(pair, prompts, **about, progress=Stop(40), kept=kept)
+        cut_off = Prompts(pair, prompts, **about, progress=Stop(40), kept=kept)
         with pytest.raises(KeyboardInterrupt):
             calibrate_sides(cut_off, ["margin"])
         kept.close()
         kept = Partial(tmp_path / "c.json", SETTINGS)
         assert kept.found == 36
-        assert calibrate_sides(Run(pair, prompts, **about, kept=kept), ["margin"]) == expected
+        assert calibrate_sides(Prompts(pair, prompts, **about, kept=kept), ["margin"]) == expected
         kept.finish()
 
 
@@ -209,7 +211,7 @@ class TestCalibrations:
 def test_a_router_that_is_trained_on_is_one_that_was_not_cut_off(kind: str, tmp_path: Path) -> None:
     pair = Pair.from_pretrained(*pair_paths())
     drawn = [p for name in DOMAINS for p in problems(name, 40, split="calibration")]
-    tasks = [Task(p.prompt, lambda text, p=p: grade(p, text)) for p in drawn]
+    tasks = [CheckedPrompt(p.prompt, lambda text, p=p: grade(p, text)) for p in drawn]
 
     def made(stop: int, kept: Partial | None) -> Any:
         if kind == "corea":

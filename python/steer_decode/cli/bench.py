@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..bench.kernels.plan import CLOCKS, DTYPES, OPS, QUICK, SAMPLINGS, Case, Plan, known
+from ..bench.kernels.plan import CLOCKS, DTYPES, OPS, QUICK, SAMPLINGS, Case, KernelPlan, known
 from ..errors import SteerError
 from . import say
 from .bench_decode import decode
@@ -110,7 +110,7 @@ def kernels(
 
     - `steer bench kernels --device cuda --ops sample_logits --samplings top_p=0.95 --clocks graph`
     """
-    plan = QUICK if quick else Plan()
+    plan = QUICK if quick else KernelPlan()
     given: dict[str, Any] = {
         "ops": names(ops),
         "batches": numbers("batches", batches),

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..bench.decode.plan import MEASURES, MODELS, QUICK, Plan
+from ..bench.decode.plan import MEASURES, MODELS, QUICK, DecodePlan
 from ..errors import SteerError
 from . import say
 from .options import names, numbers
 
 if TYPE_CHECKING:
-    from ..bench.decode.plan import Row
+    from ..bench.decode.plan import DecodeRow
 
 MISSED = 1  # exit status with --check
 
@@ -43,7 +43,9 @@ def decode(
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option("--seconds", help=f"A case; {Plan.seconds:g}, or {QUICK.seconds:g} if quick."),
+        typer.Option(
+            "--seconds", help=f"A case; {DecodePlan.seconds:g}, or {QUICK.seconds:g} if quick."
+        ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Two models, one thread, contexts 128,4096, no wholes.")
@@ -75,7 +77,7 @@ def decode(
     """
     from ..bench.kernels.report import JsonFile
 
-    plan = QUICK if quick else Plan()
+    plan = QUICK if quick else DecodePlan()
     given: dict[str, Any] = {
         "only": names(only),
         "models": names(models),
@@ -97,7 +99,7 @@ def decode(
         raise typer.Exit(MISSED)
 
 
-def _run(plan: Plan, file: Any) -> list[Row]:
+def _run(plan: DecodePlan, file: Any) -> list[DecodeRow]:
     from ..bench.decode.measure import measure
     from ..bench.decode.report import head, line
     from ..bench.kernels.measure import machine
@@ -107,7 +109,7 @@ def _run(plan: Plan, file: Any) -> list[Row]:
 
     quiet()
     jobs = plan.jobs()
-    rows: list[Row] = []
+    rows: list[DecodeRow] = []
     if not jobs:
         raise SteerError(
             f"--only {','.join(plan.only)} is measured on the demo pair: add demo to --models"

@@ -131,7 +131,7 @@ def calibrate(
     settings = what_answers_depend_on(loaded, texts, router=router, **about)
     with kept_beside(out, settings) as kept:
         with Bar("answers", done=kept.found) as bar:
-            run = calibration.Run(
+            run = calibration.Prompts(
                 loaded, texts, signal, options, together, bar.advance, bar.expect, kept
             )
             aim = {"gamma": gamma} if gamma is not None else {"large_share": large_share}

@@ -19,7 +19,7 @@ def calibrate_both_sides(
     """Make the calibration, save it, and say what was found."""
     from ..core.signals import SIGNALS
     from ..fitting.both_sides import calibrate_sides
-    from ..fitting.mixtures import Run
+    from ..fitting.mixtures import Prompts
     from .resume import kept_beside, what_answers_depend_on
     from .view.terminal import Bar, console
 
@@ -28,7 +28,7 @@ def calibrate_both_sides(
     settings = what_answers_depend_on(loaded, prompts, router="both-sides", **about)
     with kept_beside(out, settings) as kept:
         with Bar("answers", done=kept.found) as bar:
-            run = Run(
+            run = Prompts(
                 loaded,
                 prompts,
                 options=options,

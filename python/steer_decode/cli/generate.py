@@ -15,11 +15,11 @@ from ..util.interruption import check, raising
 from . import options as opt
 from . import say
 from .models import Models, check_writable, make_policy
-from .question import Question, read_question
+from .prompt import Prompt, read_question
 
 if TYPE_CHECKING:
     from ..core.events import Event
-    from ..core.saved import Answer
+    from ..core.saved import SavedAnswer
     from ..core.transcript import Writer
     from ..decode.stream import RoutedStream
     from ..models.pair import Pair
@@ -129,7 +129,7 @@ class Asking:
 
     pair: Pair
     models: Models
-    question: Question
+    question: Prompt
     sampling: dict[str, Any]
 
     def stream(self, policy: Policy) -> RoutedStream:
@@ -137,15 +137,15 @@ class Asking:
 
         return Router(self.pair, policy).stream(self.question.asked, **self.sampling)
 
-    def answer(self, stream: RoutedStream) -> Answer:
+    def answer(self, stream: RoutedStream) -> SavedAnswer:
         """What ``stream`` has written so far, finished or not."""
-        from ..core.cost import active_parameters
-        from ..core.saved import Answer
+        from ..core.saved import SavedAnswer
+        from ..core.shape import active_parameters
         from ..core.transcript import WRITERS
 
         output = stream.output
         finished = stream.trace.stop_reason not in ("interrupted", "error")
-        return Answer(
+        return SavedAnswer(
             prompt=self.question.prompt,
             models=self.models.names(),
             parameters={w: self.pair.shapes[w].parameters for w in WRITERS},
@@ -177,7 +177,7 @@ def _answer(
     stream = asking.stream(policy)
     asking.question.warn(asking.pair)
     controls: dict[Writer, Policy] = {"small": AlwaysSmall(), "large": AlwaysLarge()}
-    alone: dict[Writer, Answer] = {}
+    alone: dict[Writer, SavedAnswer] = {}
     if compare:
         for control in controls.values():
             # The first pass of a model pays for set-up; it must not fall to the routed answer.

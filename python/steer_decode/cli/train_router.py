@@ -18,7 +18,7 @@ from . import options as opt
 from .models import Models, check_writable
 
 if TYPE_CHECKING:
-    from ..fitting import Task
+    from ..fitting import CheckedPrompt
     from ..models.pair import Pair
     from ..util.partial import Partial
 
@@ -124,7 +124,7 @@ def train_router(
     console().print(f"{kind.value}: {facts}\n{saved}", markup=False, soft_wrap=True)
 
 
-_Work = Callable[["Pair", "list[Task]", Callable[..., None], "Partial"], Any]
+_Work = Callable[["Pair", "list[CheckedPrompt]", Callable[..., None], "Partial"], Any]
 
 
 def _network(kind: Kind, given: dict[str, Any], n: int) -> tuple[_Work, int]:
@@ -139,7 +139,9 @@ def _network(kind: Kind, given: dict[str, Any], n: int) -> tuple[_Work, int]:
         given["judge"] = load_reward(given["judge"])
     training = Training(kind.value, **given)
 
-    def work(pair: Pair, tasks: list[Task], step: Callable[..., None], kept: Partial) -> Any:
+    def work(
+        pair: Pair, tasks: list[CheckedPrompt], step: Callable[..., None], kept: Partial
+    ) -> Any:
         return train(pair, tasks, training, step, kept)
 
     return work, training.iterations
@@ -157,15 +159,17 @@ def _maps(kind: Kind, given: dict[str, Any], n: int) -> tuple[_Work, int]:
         get_signal(given.get("signal", "max-prob"))
     fit: Callable[..., Any] = fit_corea if kind is Kind.corea else fit_ecotab
 
-    def work(pair: Pair, tasks: list[Task], step: Callable[..., None], kept: Partial) -> Any:
+    def work(
+        pair: Pair, tasks: list[CheckedPrompt], step: Callable[..., None], kept: Partial
+    ) -> Any:
         return fit(pair, tasks, progress=step, kept=kept, **given)
 
     return work, 3 * n
 
 
-def _tasks(n: int) -> list[Task]:
+def _tasks(n: int) -> list[CheckedPrompt]:
     from ..demo import DOMAINS, grade, problems
-    from ..fitting import Task
+    from ..fitting import CheckedPrompt
 
     if n < 1:
         raise SteerError(f"--n must be at least 1, got {n}")
@@ -173,7 +177,7 @@ def _tasks(n: int) -> list[Task]:
         found = [p for name in DOMAINS for p in problems(name, n, split="calibration")]
     except ValueError as error:
         raise SteerError(str(error)) from error
-    return [Task(p.prompt, partial(grade, p)) for p in found]
+    return [CheckedPrompt(p.prompt, partial(grade, p)) for p in found]
 
 
 def _short(value: object) -> str:

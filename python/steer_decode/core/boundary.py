@@ -21,9 +21,9 @@ from steer_kernels import token_classes
 
 from ..errors import SteerError
 from ..util.checks import whole
+from .detokenizer import Detokenizer as Detokenizer  # for decode/, until it asks there itself
 from .token_text import BROKEN, START, Reading, TokenTexts
-from .token_text import Detokenizer as Detokenizer
-from .token_text import decode as decode
+from .token_text import decode as decode  # likewise
 
 DELIMITER = "\n\n"
 MAX_STEP_TOKENS = 512
@@ -94,8 +94,7 @@ class StepBoundary:
         """Whether the last id of the open step closes it.
 
         ``step_ids`` are the tokens of the open step, from its beginning; :meth:`scan` says the same
-        with one look at each token. From the step's beginning; :meth:`scan` says the same with one
-        look at each token.
+        with one look at each token.
         """
         scan = self.scan(step_ids[:-1])
         return scan.push(step_ids[-1])

@@ -21,7 +21,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Answer:
+class SavedAnswer:
     """A routed answer, the question, and who answered.
 
     Attributes:
@@ -61,15 +61,15 @@ class Answer:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Answer:
+    def from_dict(cls, data: Mapping[str, Any]) -> SavedAnswer:
         """Read what :meth:`to_dict` wrote; Fault where it is something else."""
         return answer_of(data)
 
 
-def answer_of(value: Any) -> Answer:
+def answer_of(value: Any) -> SavedAnswer:
     """An answer from plain data; Fault where it is none."""
     data = ANSWER(value)
-    return Answer(
+    return SavedAnswer(
         prompt=data["prompt"],
         models={w: data["models"][w]["name"] for w in WRITERS},
         parameters={w: data["models"][w]["parameters"] for w in WRITERS},
@@ -81,7 +81,7 @@ def answer_of(value: Any) -> Answer:
     )
 
 
-def document(answer: Answer, alone: Mapping[Writer, Answer] | None = None) -> str:
+def document(answer: SavedAnswer, alone: Mapping[Writer, SavedAnswer] | None = None) -> str:
     """Make one JSON document of an answer.
 
     ``alone`` adds the answers of either model alone under "compare".
@@ -92,7 +92,7 @@ def document(answer: Answer, alone: Mapping[Writer, Answer] | None = None) -> st
     return dump(data, indent=1)
 
 
-def load(path: Path) -> tuple[Answer, dict[Writer, Answer]]:
+def load(path: Path) -> tuple[SavedAnswer, dict[Writer, SavedAnswer]]:
     """Read a document back.
 
     It holds the answer, and those of either model alone if they are there.
@@ -104,7 +104,7 @@ def load(path: Path) -> tuple[Answer, dict[Writer, Answer]]:
     return documents.read(path, "trace", _loaded, "is not a trace", way)
 
 
-def _loaded(value: Any) -> tuple[Answer, dict[Writer, Answer]]:
+def _loaded(value: Any) -> tuple[SavedAnswer, dict[Writer, SavedAnswer]]:
     data = documents.versioned(VERSION, documents.mapped(documents.anything))(value)
     alone = documents.mapped(answer_of, key=documents.one_of(WRITERS))(data.pop("compare", {}))
     return answer_of(data), alone

@@ -20,11 +20,11 @@ from ..errors import SteerError
 from ..models.pair import Pair
 from ..policies import AlwaysLarge, AlwaysSmall, Policy, RandomShare
 from ..policies.fitted.mixture import MIN_SCORES
-from .rows import Key, Problem, Row, StepRecord, step_records
+from .rows import Asked, Key, Row, StepRecord, step_records
 from .step_scores import costs_so_far, step_scores
 from .tasks import Task
 from .tasks.remarks import remarks
-from .workers import answers
+from .workers import forked
 
 CONTROL = "random"
 SHARES = (0.25, 0.5, 0.75)
@@ -68,10 +68,10 @@ class Evaluation:
             for router in self.routers
         ]
 
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[Asked]:
         """What is asked, as the results keep it."""
-        names = [f.name for f in fields(Problem)]
-        return [Problem(**{name: getattr(task, name) for name in names}) for task in self.tasks]
+        names = [f.name for f in fields(Asked)]
+        return [Asked(**{name: getattr(task, name) for name in names}) for task in self.tasks]
 
     def check(self) -> None:
         """Find out before the work what would end it.
@@ -246,7 +246,9 @@ def run(
         for group in groups:
             yield from evaluation.answer(group)
         return
-    yield from answers(evaluation, groups, workers, threads)
+    if any(model.device.type != "cpu" for model in (evaluation.pair.small, evaluation.pair.large)):
+        raise SteerError("more than one worker needs models on the CPU: use --workers 1")
+    yield from forked(evaluation.answer, groups, workers, threads)
 
 
 def settings(

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,7 +17,7 @@ from ..util.files import PATH_ERRORS, read_bytes, reason, write_whole
 from ..util.interruption import held
 from ..util.text import dump, short
 from .row_file import BY_ROUTER, SETTINGS, problem_of, row_of
-from .rows import Key, Problem, Row
+from .rows import Asked, Key, Row
 
 FORMAT = 2
 _NO_RESULT = "is not a result"
@@ -40,7 +40,7 @@ class ResultsFolder:
     """
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, Any], problems: Iterable[Problem] = ()
+        self, folder: Path, settings: Mapping[str, Any], problems: Iterable[Asked] = ()
     ) -> None:
         self.folder = folder
         path = folder / "results.jsonl"
@@ -99,9 +99,7 @@ def _lock(file: TextIO, folder: Path) -> None:
         pass  # a system, or a file system, without such locks
 
 
-def _opened(
-    folder: Path, settings: Mapping[str, Any], problems: Iterable[Problem]
-) -> dict[Key, Row]:
+def _opened(folder: Path, settings: Mapping[str, Any], problems: Iterable[Asked]) -> dict[Key, Row]:
     """The answers in ``folder``, after both its settings and its problems were brought up to date.
 
     Raises:
@@ -242,7 +240,7 @@ def read_rows(path: Path) -> tuple[list[Row], int]:
     return [row for _, row in found], whole
 
 
-def read_problems(folder: Path) -> dict[tuple[str, str], Problem]:
+def read_problems(folder: Path) -> dict[tuple[str, str], Asked]:
     """Read what was asked, by domain and problem.
 
     It is empty where that was not kept.
@@ -268,25 +266,16 @@ def _once(path: Path, keys: Iterable[tuple[int, tuple[Any, ...]]]) -> None:
             )
 
 
-def _merged_problems(folder: Path, problems: Iterable[Problem]) -> dict[tuple[str, str], Problem]:
+def _merged_problems(folder: Path, problems: Iterable[Asked]) -> dict[tuple[str, str], Asked]:
     asked = read_problems(folder)
     for problem in problems:
         old = asked.setdefault((problem.domain, problem.problem), problem)
         if old != problem:
             raise SteerError(
                 f"{str(folder)!r} holds answers to another problem {problem.domain}:"
-                f"{problem.problem} ({changed_problem(old, problem)}): choose another --out"
+                f"{problem.problem} ({old.change(problem)}): choose another --out"
             )
     return asked
-
-
-def changed_problem(old: Problem, new: Problem) -> str:
-    """The first field in which the two differ, in words."""
-    for field in fields(Problem):
-        was, now = getattr(old, field.name), getattr(new, field.name)
-        if was != now:
-            return f"its {field.name} was {short(was)}, now {short(now)}"
-    return ""
 
 
 def _plain(value: object) -> str:

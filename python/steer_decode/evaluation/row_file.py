@@ -22,7 +22,7 @@ from ..util.documents import (
     text,
     whole,
 )
-from .rows import Problem, Row, StepRecord
+from .rows import Asked, Row, StepRecord
 
 _COUNT, _FIGURE, _AMOUNT = whole(), optional(number()), number(0)
 _LEVEL = optional(whole(-(2**31), 2**31))
@@ -99,6 +99,6 @@ def row_of(value: Any) -> Row:
     return Row(**_ROW(value))
 
 
-def problem_of(value: Any) -> Problem:
+def problem_of(value: Any) -> Asked:
     """A problem; Fault where it is none."""
-    return Problem(**_PROBLEM(value))
+    return Asked(**_PROBLEM(value))

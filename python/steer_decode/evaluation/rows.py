@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..core.trace import Trace
 from ..core.transcript import Writer
+from ..util.text import short
 
 
 class Key(NamedTuple):
@@ -180,7 +181,7 @@ def _finite(value: float | None) -> float | None:
 
 
 @dataclass(frozen=True)
-class Problem:
+class Asked:
     """A question as it was asked and judged.
 
     One problem of a folder must stay the same.
@@ -192,3 +193,11 @@ class Problem:
     answer: str
     difficulty: int | None = None
     checker: str = ""
+
+    def change(self, new: Asked) -> str:
+        """The first field in which ``new`` differs, in words."""
+        for field_ in fields(self):
+            was, now = getattr(self, field_.name), getattr(new, field_.name)
+            if was != now:
+                return f"its {field_.name} was {short(was)}, now {short(now)}"
+        return ""

@@ -15,8 +15,7 @@ import numpy as np
 
 from ..util.files import write_whole
 from ..util.intervals import shares
-from ..util.text import cell, dump
-from ..util.units import prefix, significant
+from ..util.text import cell, dump, prefix, significant
 from .rows import Row
 
 

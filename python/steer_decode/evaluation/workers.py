@@ -19,7 +19,7 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
@@ -32,10 +32,10 @@ from ..errors import SteerError
 from ..util.interruption import SIGNALS, at_the_end, held
 
 if TYPE_CHECKING:
-    from .evaluate import Evaluation
     from .rows import Key, Row
 
 _Group = Sequence["Key"]
+_Answer = Callable[[_Group], "Iterable[Row]"]
 _AHEAD = 2  # cohorts that a worker has been given: it need not wait for its next one
 _LOOK = 1.0  # seconds between two looks at whether all workers are there
 _PR_SET_PDEATHSIG = 1  # of Linux' prctl
@@ -45,19 +45,21 @@ _KILLED = (
 )
 
 
-def answers(
-    evaluation: Evaluation, groups: Sequence[_Group], workers: int, threads: int
-) -> Iterator[Row]:
+def forked(answer: _Answer, groups: Sequence[_Group], workers: int, threads: int) -> Iterator[Row]:
     """Answer ``groups`` in ``workers`` processes.
 
     The rows of each group are yielded as it is done. Whatever ends this early, Ctrl-C say, ends the
     workers at once, in the middle of an answer.
 
+    Args:
+        answer: the rows of a group; what it needs has to be on the CPU.
+        groups: the cohorts.
+        workers: processes at the most.
+        threads: of torch, for each process.
+
     Raises:
-        SteerError: the models are not on the CPU, or a worker was killed.
+        SteerError: a worker was killed.
     """
-    if evaluation.pair.small.device.type != "cpu" or evaluation.pair.large.device.type != "cpu":
-        raise SteerError("more than one worker needs models on the CPU: use --workers 1")
     # Forked children share the weights; a fork copies no threads, so none may be needed there.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     team = _Team()
@@ -67,7 +69,7 @@ def answers(
     try:
         with at_the_end(end):
             with held():
-                team.start(evaluation, min(workers, len(groups)), threads)
+                team.start(answer, min(workers, len(groups)), threads)
             yield from team.answers(groups)
     finally:
         with held():
@@ -81,14 +83,14 @@ class _Team:
         self.processes: list[BaseProcess] = []
         self.pipes: list[Connection] = []
 
-    def start(self, evaluation: Evaluation, workers: int, threads: int) -> None:
+    def start(self, answer: _Answer, workers: int, threads: int) -> None:
         """Fork the workers."""
         fork = multiprocessing.get_context("fork")
         last = threading.current_thread() is threading.main_thread()
         for _ in range(workers):
             ours, theirs = fork.Pipe()
             self.pipes.append(ours)
-            args = (evaluation, threads, theirs, list(self.pipes), last)
+            args = (answer, threads, theirs, list(self.pipes), last)
             process = fork.Process(target=_work, args=args)
             process.start()
             self.processes.append(process)
@@ -144,7 +146,7 @@ def _give(pipe: Connection, left: deque[_Group], given: dict[Connection, int]) -
 
 
 def _work(
-    evaluation: Evaluation,
+    answer: _Answer,
     threads: int,
     pipe: Connection,
     parents: Sequence[Connection],
@@ -169,7 +171,7 @@ def _work(
     todo: SimpleQueue[_Group] = SimpleQueue()
     # OpenMP's threads belong to the thread that first asked for some, and do not survive a fork: if
     # the parent's main thread had any, that of its child would wait for them for ever.
-    args = (evaluation, threads, todo, pipe)
+    args = (answer, threads, todo, pipe)
     threading.Thread(target=_answer, args=args, daemon=True).start()
     with contextlib.suppress(EOFError, OSError):
         while True:
@@ -177,16 +179,14 @@ def _work(
     os._exit(0)
 
 
-def _answer(
-    evaluation: Evaluation, threads: int, todo: SimpleQueue[_Group], pipe: Connection
-) -> None:
+def _answer(answer: _Answer, threads: int, todo: SimpleQueue[_Group], pipe: Connection) -> None:
     torch.set_num_threads(threads)
     while True:
         group = todo.get()
         rows: list[Row] = []
         error, trace = None, ""
         try:
-            for row in evaluation.answer(group):
+            for row in answer(group):
                 rows.append(row)
         except BaseException as met:  # whatever it is, the parent is to raise it
             error, trace = met, traceback.format_exc()

@@ -5,10 +5,10 @@
    steps, or than :data:`ENOUGH` where the large model is surer than that of all it writes.
 2. The small model drafts and the large one reads every draft; it writes the tokens that it does
    not consent to, and the small model goes on. The same answers are written once for each signal.
-3. Signals and ways to spend are compared on the recorded drafts (``sides_paths``) by the area under
+3. Signals and ways to spend are compared on the recorded drafts (``schedules``) by the area under
    the curve of consent against each cost, and the best by each is taken. How well each signal alone
    tells drafts with consent from those without (AUROC) is kept for the reader.
-4. What was taken is run, at every place of its path, to see which share of the tokens the large
+4. What was taken is run, at every place of its schedule, to see which share of the tokens the large
    model then writes.
 """
 
@@ -28,9 +28,9 @@ from ..errors import SteerError
 from ..policies import AlwaysLarge, BothSides, Mend, Policy
 from ..policies.both_sides import OVER, refused
 from ..policies.fitted.both_sides import COSTS, BothSidesCalibration, Knot, Plan, Thresholds
-from ..util.rank import auroc
-from .mixtures import Run
-from .paths import Answer, Draft, Forecast, Path, paths
+from ..util.numbers import auroc
+from .mixtures import Prompts
+from .schedules import Draft, Forecast, RecordedDrafts, Schedule, schedules
 
 OWN = 0.05
 ENOUGH = -0.1  # nats a token
@@ -46,7 +46,7 @@ class _Way:
 
     signal: str
     over: str
-    path: Path
+    schedule: Schedule
     bounds: tuple[float, float]
     areas: dict[str, float]
 
@@ -58,7 +58,7 @@ class _Way:
         return round(self.areas[cost], 3), sum(self.areas.values())
 
 
-def calibrate_sides(run: Run, signals: Sequence[str] = tuple(SIGNALS)) -> BothSidesCalibration:
+def calibrate_sides(run: Prompts, signals: Sequence[str] = tuple(SIGNALS)) -> BothSidesCalibration:
     """Signals, thresholds and shares of a pair.
 
     Args:
@@ -80,7 +80,7 @@ def calibrate_sides(run: Run, signals: Sequence[str] = tuple(SIGNALS)) -> BothSi
         for way in _ways(run, recorded[name], name, over, keep)
     ]
     chosen = {cost: max(ways, key=lambda way: way.worth(cost)) for cost in COSTS}
-    places = {_place(way, t) for way in chosen.values() for t in way.path.places}
+    places = {_place(way, t) for way in chosen.values() for t in way.schedule.places}
     run.expects((runs + len(places)) * len(run.prompts), "")
     shares: dict[_Place, float] = {}
     plans = {cost: _plan(run, way, shares) for cost, way in chosen.items()}
@@ -97,17 +97,21 @@ def calibrate_sides(run: Run, signals: Sequence[str] = tuple(SIGNALS)) -> BothSi
 
 
 def _ways(
-    run: Run, outputs: Sequence[RoutedOutput], name: str, over: str, keep: float
+    run: Prompts, outputs: Sequence[RoutedOutput], name: str, over: str, keep: float
 ) -> list[_Way]:
     answers = [_answer(output, get_signal(name), over, keep) for output in outputs]
-    values = [v for a in answers for draft in a.drafts for v in (draft.first, draft.all)]
+    values = [
+        v for a in answers for draft in a.drafts for v in (draft.first_confidence, draft.confidence)
+    ]
     margin = 1e-3 + 0.01 * (max(values) - min(values))
     bounds = min(values) - margin, max(values) + margin
     forecast = Forecast(answers, run.pair.shapes)
-    return [_Way(name, over, p, bounds, forecast.area(p)) for p in paths(answers, keep, *bounds)]
+    return [
+        _Way(name, over, p, bounds, forecast.area(p)) for p in schedules(answers, keep, *bounds)
+    ]
 
 
-def _own_likelihood(run: Run) -> float:
+def _own_likelihood(run: Prompts) -> float:
     """The mean log-probability that all but a few of the large model's own steps reach."""
     policy = AlwaysLarge()
     policy.signal = get_signal("max-prob")
@@ -136,7 +140,7 @@ class _Reading(Policy):
         return "small" if token is None else Mend(token)
 
 
-def _drafted(run: Run, signal: str, keep: float) -> list[RoutedOutput]:
+def _drafted(run: Prompts, signal: str, keep: float) -> list[RoutedOutput]:
     """Every draft read by the large model, with the values of one signal."""
     return list(run.answers(_Reading(signal, keep)))
 
@@ -180,7 +184,7 @@ def told(outputs: Sequence[RoutedOutput], signal: Signal, keep: float) -> dict[s
     return found
 
 
-def _answer(output: RoutedOutput, signal: Signal, over: str, keep: float) -> Answer:
+def _answer(output: RoutedOutput, signal: Signal, over: str, keep: float) -> RecordedDrafts:
     mends: dict[int, list[tuple[int, int]]] = {}
     for step in output.trace.steps:
         if step.others:
@@ -190,20 +194,20 @@ def _answer(output: RoutedOutput, signal: Signal, over: str, keep: float) -> Ans
         values = [signal.confidence(value) for value in step.values]
         foreign = [i for i, own in enumerate(step.likeliest) if not own]
         draft = Draft(
-            first=values[0],
-            all=OVER[over](values),
+            first_confidence=values[0],
+            confidence=OVER[over](values),
             grade=_mean(step.graded),
             worst=min((step.graded[i] for i in foreign), default=0.0),
-            tokens=len(values),
+            token_count=len(values),
             agrees=_consents(step, keep),
             foreign=foreign,
             mends=mends.get(step.index, []),
         )
         drafts.append(draft)
-    return Answer(len(output.trace.prompt_ids), drafts)
+    return RecordedDrafts(len(output.trace.prompt_ids), drafts)
 
 
-def _plan(run: Run, way: _Way, known: dict[_Place, float]) -> Plan:
+def _plan(run: Prompts, way: _Way, known: dict[_Place, float]) -> Plan:
     """The places of a way with the shares that they were seen to give.
 
     Args:
@@ -211,35 +215,35 @@ def _plan(run: Run, way: _Way, known: dict[_Place, float]) -> Plan:
     """
     start, end = _ends(way)
     knots = [start]
-    for thresholds in way.path.places:
+    for thresholds in way.schedule.places:
         key = _place(way, thresholds)
         if key not in known:
             known[key] = _share(run, way, thresholds)
         share = round(known[key], 4)
         if knots[-1].share < share < 1:
             knots.append(Knot(share, thresholds))
-    return Plan(way.signal, way.over, way.bounds[0], [*knots, end], way.path.fix)
+    return Plan(way.signal, way.over, way.bounds[0], [*knots, end], way.schedule.fix)
 
 
 def _place(way: _Way, thresholds: Thresholds) -> _Place:
-    return way.signal, way.over, way.path.fix, thresholds
+    return way.signal, way.over, way.schedule.fix, thresholds
 
 
 def _ends(way: _Way) -> tuple[Knot, Knot]:
-    """The small model alone and the large one, in the terms of a path."""
-    first, last = way.path.places[0], way.path.places[-1]
+    """The small model alone and the large one, in the terms of a schedule."""
+    first, last = way.schedule.places[0], way.schedule.places[-1]
     lowest, highest = way.bounds
-    never = min(t.keep for t in way.path.places) - 1
+    never = min(t.keep for t in way.schedule.places) - 1
     unread = first.sure <= first.doubt
     small = Thresholds(lowest if unread else first.sure, never, lowest, lowest, first.hold)
     sure = last.sure if unread else highest
     return Knot(0.0, small), Knot(1.0, Thresholds(sure, last.keep, highest, last.doubt, last.hold))
 
 
-def _share(run: Run, way: _Way, thresholds: Thresholds) -> float:
+def _share(run: Prompts, way: _Way, thresholds: Thresholds) -> float:
     """Share of kept tokens that the large model writes at ``thresholds``."""
     knots = [Knot(0.0, thresholds), Knot(1.0, thresholds)]
-    plan = Plan(way.signal, way.over, way.bounds[0], knots, way.path.fix)
+    plan = Plan(way.signal, way.over, way.bounds[0], knots, way.schedule.fix)
     fixed = BothSidesCalibration(run.pair.fingerprint, dict.fromkeys(COSTS, plan))
     tokens = {"small": 0, "large": 0}
     for output in run.answers(BothSides(share=0.5, path=fixed)):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from ..core.cost import ModelShape
+from ..core.shape import ModelShape
 
 
 @dataclass

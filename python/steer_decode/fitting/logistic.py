@@ -20,7 +20,7 @@ from ..policies.ecotab import split_entropy, table_tokens
 from ..policies.fitted.logistic import Logistic, LogisticMaps
 from ..policies.query_cascade import confidence_of
 from ..util.partial import Partial
-from .questions import Task, answers
+from .questions import CheckedPrompt, answers
 
 
 def fit_noisy_or(
@@ -70,7 +70,7 @@ def fit_noisy_or(
 
 def fit_corea(
     pair: Pair,
-    tasks: Sequence[Task],
+    tasks: Sequence[CheckedPrompt],
     *,
     signal: str = "max-prob",
     over: str = "min",
@@ -117,7 +117,7 @@ class _Explorer(RandomShare):
 
 def fit_ecotab(
     pair: Pair,
-    tasks: Sequence[Task],
+    tasks: Sequence[CheckedPrompt],
     *,
     seed: int = 0,
     max_new_tokens: int = 128,
@@ -138,7 +138,7 @@ def fit_ecotab(
     inputs: list[tuple[float, float]] = []
     labels: list[bool] = []
     for start in range(0, len(tasks), 48):
-        cut: list[tuple[Task, Trace, int]] = []
+        cut: list[tuple[CheckedPrompt, Trace, int]] = []
         some = tasks[start : start + 48]
         for task, output in answers(pair, _Explorer(), some, max_new_tokens, kept=kept):
             progress()
@@ -158,7 +158,7 @@ def fit_ecotab(
 
 def _replayed(
     pair: Pair,
-    cut: Sequence[tuple[Task, Trace, int]],
+    cut: Sequence[tuple[CheckedPrompt, Trace, int]],
     after: Writer,
     max_new_tokens: int,
     kept: Partial | None,

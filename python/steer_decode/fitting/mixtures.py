@@ -36,7 +36,7 @@ Scores = dict[Writer, dict[int, list[float]]]
 
 
 @dataclass(frozen=True)
-class Run:
+class Prompts:
     """What is run to calibrate a pair.
 
     Attributes:
@@ -81,7 +81,7 @@ class Run:
 
 
 def calibrate(
-    run: Run, *, gamma: float = 0.6, large_share: float | None = None
+    run: Prompts, *, gamma: float = 0.6, large_share: float | None = None
 ) -> tuple[Calibration, Scores]:
     """Fit the score mixtures of a pair.
 
@@ -129,7 +129,7 @@ def calibrate(
     return best, scores
 
 
-def _bisect(run: Run, made: Calibration, target: float) -> tuple[float, float, Scores]:
+def _bisect(run: Prompts, made: Calibration, target: float) -> tuple[float, float, Scores]:
     """(gamma, share, scores) of the run nearest to ``target``; the share grows with gamma."""
     low, high = 0.0, 1.0
     found: list[tuple[float, float, Scores]] = []
@@ -143,7 +143,7 @@ def _bisect(run: Run, made: Calibration, target: float) -> tuple[float, float, S
     return min(found, key=lambda one: abs(one[1] - target))
 
 
-def _gather(run: Run, policy: Policy) -> tuple[Scores, float]:
+def _gather(run: Prompts, policy: Policy) -> tuple[Scores, float]:
     """Scores by writer and bin (-1: all), and the share of large-model tokens among those kept."""
     scores: Scores = {w: defaultdict(list) for w in WRITERS}
     tokens = dict.fromkeys(WRITERS, 0)
@@ -158,7 +158,7 @@ def _gather(run: Run, policy: Policy) -> tuple[Scores, float]:
     return scores, tokens["large"] / max(1, sum(tokens.values()))
 
 
-def _fitted(run: Run, scores: Scores) -> Calibration:
+def _fitted(run: Prompts, scores: Scores) -> Calibration:
     fits: dict[Writer, dict[int, TwoGaussians]] = {w: {} for w in WRITERS}
     for writer in WRITERS:
         for key, values in sorted(scores[writer].items()):

@@ -20,118 +20,30 @@ from __future__ import annotations
 
 import math
 import random
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
-from ..core.events import RoutedOutput
-from ..core.trace import Trace
-from ..core.transcript import Writer
 from ..errors import SteerError
 from ..models.pair import Pair
-from ..policies.base import StepStart
-from ..policies.features import FEATURES, read_features
-from ..policies.fitted.network import KINDS, RouterNetwork, TrainedNetwork
+from ..policies.features import FEATURES
+from ..policies.fitted.network import RouterNetwork, TrainedNetwork
 from ..policies.learned import Learned
-from ..policies.rewards import Reward, reward_of
+from ..policies.rewards import reward_of
 from ..util.partial import Partial
-from .kept import packed, unpacked
-from .questions import Task, answers
+from .questions import CheckedPrompt, answers
+from .rollout import Rollout, roll_out
+from .training import Training
 
 _QUANTILES = [i / 10 for i in range(1, 10)]
 # Of the multiplier. Faster, it drives the network to one side before it has learnt anything.
 _DUAL_RATE = 0.2
 
 
-@dataclass(frozen=True)
-class Training:
-    """How a router is trained.
-
-    Attributes:
-        kind: "policy-guided" or "roro".
-        budget: share of large-model tokens that is aimed at.
-        iterations: gradient steps.
-        questions, group: questions a step, and answers to each.
-        rate: of Adam.
-        price: of the large model, in RoRo's rewards; where the multiplier begins, in the other.
-        judge: RoRo's, of a step and what stands before it; the likelihood under the large model
-            where it is None.
-        seed: of everything that is drawn.
-        max_new_tokens: of an answer.
-    """
-
-    kind: str = "policy-guided"
-    budget: float = 0.4
-    iterations: int = 40
-    questions: int = 24
-    group: int = 4
-    rate: float = 0.02
-    price: float = 0.15
-    judge: Reward | None = None
-    seed: int = 0
-    max_new_tokens: int = 128
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise SteerError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
-        if not 0 < self.budget < 1:
-            raise SteerError(f"budget must lie between 0 and 1, got {self.budget}")
-        for name in ("iterations", "questions", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise SteerError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.group < 2:
-            raise SteerError(f"group must be at least 2, got {self.group}")
-
-
-@dataclass(frozen=True)
-class _Rollout:
-    """One answer, by question, with what was known before each step and which way it went."""
-
-    question: int
-    output: RoutedOutput
-    right: bool
-    features: list[list[float]]
-    large: list[bool]
-
-    @property
-    def share(self) -> float:
-        return self.output.cost.large_token_share
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data; :meth:`from_dict` is its inverse."""
-        return {**vars(self), "output": packed(self.output)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> _Rollout:
-        return cls(**{**data, "output": unpacked(data["output"])})
-
-
-class _Exploring(Learned):
-    """Draws each route from the network and remembers it."""
-
-    def __init__(self, router: TrainedNetwork, grades: bool) -> None:
-        super().__init__(router)
-        self.grades = grades
-        self.seen: dict[int, tuple[list[list[float]], list[bool]]] = defaultdict(lambda: ([], []))
-
-    def before_step(self, start: StepStart) -> Writer:
-        coin = random.Random(f"{start.seed}:{start.index}").random()
-        large = coin < self.large_probability(start)
-        features, routes = self.seen[id(start.trace)]
-        features.append(read_features(start, self.router.network.features))
-        routes.append(large)
-        return "large" if large else "small"
-
-    def of(self, trace: Trace) -> tuple[list[list[float]], list[bool]]:
-        return self.seen[id(trace)]
-
-
 def train(
     pair: Pair,
-    tasks: Sequence[Task],
+    tasks: Sequence[CheckedPrompt],
     training: Training,
     progress: Callable[[float, float], None] = lambda right, share: None,
     kept: Partial | None = None,
@@ -154,7 +66,7 @@ def train(
     for iteration in range(training.iterations):
         chosen = draw.sample(range(len(tasks)), min(training.questions, len(tasks)))
         asked = [question for question in chosen for _ in range(training.group)]
-        rollouts = _roll_out(pair, router, tasks, asked, training, 1000 * (iteration + 1), kept)
+        rollouts = roll_out(pair, router, tasks, asked, training, 1000 * (iteration + 1), kept)
         share = sum(r.share for r in rollouts) / len(rollouts)
         if training.kind == "roro":
             advantages = process_advantages(rollouts, training)
@@ -170,12 +82,12 @@ def train(
 
 
 def _begin(
-    pair: Pair, tasks: Sequence[Task], training: Training, kept: Partial | None
+    pair: Pair, tasks: Sequence[CheckedPrompt], training: Training, kept: Partial | None
 ) -> TrainedNetwork:
     """A network that knows the spread of its features, and thresholds at their quantiles."""
     coin = TrainedNetwork(training.kind, pair.fingerprint, RouterNetwork(list(FEATURES)))
     some = range(min(len(tasks), training.questions * training.group))
-    rollouts = _roll_out(pair, coin, tasks, some, training, 0, kept)
+    rollouts = roll_out(pair, coin, tasks, some, training, 0, kept)
     x = torch.tensor([row for r in rollouts for row in r.features])
     thresholds: list[float] = []
     if training.kind == "policy-guided":
@@ -187,30 +99,7 @@ def _begin(
     return TrainedNetwork(training.kind, pair.fingerprint, network)
 
 
-def _roll_out(
-    pair: Pair,
-    router: TrainedNetwork,
-    tasks: Sequence[Task],
-    asked: Sequence[int],
-    training: Training,
-    seed: int,
-    kept: Partial | None,
-) -> list[_Rollout]:
-    """An answer to each of the questions ``asked``, with routes drawn."""
-    policy = _Exploring(router, training.kind == "roro" and training.judge is None)
-    seed += 10**6 * training.seed
-
-    def make() -> list[_Rollout]:
-        outputs = answers(pair, policy, [tasks[q] for q in asked], training.max_new_tokens, seed)
-        return [
-            _Rollout(question, output, task.right(output.text), *policy.of(output.trace))
-            for question, (task, output) in zip(asked, outputs, strict=True)
-        ]
-
-    return make() if kept is None else list(kept.batch(make, _Rollout.to_dict, _Rollout.from_dict))
-
-
-def constrained_advantages(rollouts: Sequence[_Rollout], multiplier: float) -> list[list[float]]:
+def constrained_advantages(rollouts: Sequence[Rollout], multiplier: float) -> list[list[float]]:
     """Each step's advantage: its answer's reward within the question.
 
     The reward less that of the question, in units of their spread.
@@ -220,7 +109,7 @@ def constrained_advantages(rollouts: Sequence[_Rollout], multiplier: float) -> l
     return [[a] * len(r.large) for a, r in zip(centred.tolist(), rollouts, strict=True)]
 
 
-def process_advantages(rollouts: Sequence[_Rollout], training: Training) -> list[list[float]]:
+def process_advantages(rollouts: Sequence[Rollout], training: Training) -> list[list[float]]:
     """Each step's advantage: outcome and process reward.
 
     Each is normalised within its question.
@@ -258,7 +147,7 @@ def _relative(values: torch.Tensor, groups: Sequence[int]) -> torch.Tensor:
 def _ascend(
     network: RouterNetwork,
     optimiser: torch.optim.Optimizer,
-    rollouts: Sequence[_Rollout],
+    rollouts: Sequence[Rollout],
     advantages: Sequence[Sequence[float]],
 ) -> None:
     """One step up the policy gradient, with a little entropy so that no route dies out early."""
@@ -277,7 +166,7 @@ def _ascend(
 def _calibrate(
     pair: Pair,
     router: TrainedNetwork,
-    tasks: Sequence[Task],
+    tasks: Sequence[CheckedPrompt],
     training: Training,
     kept: Partial | None,
 ) -> float:

@@ -17,7 +17,7 @@ COHORT = 48  # answers that advance together
 
 
 @dataclass(frozen=True)
-class Task:
+class CheckedPrompt:
     """A question, and whether a text answers it."""
 
     prompt: str
@@ -27,11 +27,11 @@ class Task:
 def answers(
     pair: Pair,
     policy: Policy,
-    tasks: Sequence[Task],
+    tasks: Sequence[CheckedPrompt],
     max_new_tokens: int,
     seed: int = 0,
     kept: Partial | None = None,
-) -> Iterator[tuple[Task, RoutedOutput]]:
+) -> Iterator[tuple[CheckedPrompt, RoutedOutput]]:
     """Greedy answers to ``tasks``, in order.
 
     The i-th has the seed ``seed + i``. ``kept`` keeps them over an interruption, cohort by cohort.

@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.boundary import StepBoundary
-from ..core.cost import ModelShape
+from ..core.shape import ModelShape
 from ..core.token_text import TokenTexts
 from ..core.transcript import WRITERS, Writer
 from ..engines.hf.cache_support import check_cache_support

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..core.cost import ModelShape
+from ..core.shape import ModelShape
 
 _LONGEST = 100_000  # tokens; what does not pay until here does not pay
 

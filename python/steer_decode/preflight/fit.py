@@ -12,14 +12,13 @@ from typing import Any
 
 import torch
 
-from ..core.cost import ModelShape
+from ..core.shape import ModelShape
 from ..core.transcript import WRITERS, Writer
 from ..engines.hf.memory import available_bytes, cache_needs
 from ..engines.hf.probe import Probe, probe
 from ..models.loading import load_model
 from ..models.vocabulary import Difference, differences
-from ..util.text import short
-from ..util.units import count
+from ..util.text import count, short
 from .break_even import BreakEven, break_even
 from .side import Side
 

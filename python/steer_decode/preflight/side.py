@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..core.cost import ModelShape
+from ..core.shape import ModelShape
 from ..core.transcript import Writer
 from ..core.weights import AS_HELD, count_parameters, read_weights
 from ..engines.hf.cache_support import NO_ROLL_BACK, foreign_state, keeps_no_cache

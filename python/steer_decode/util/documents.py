@@ -44,10 +44,14 @@ class Fault(ValueError):
         return f"{where}: {self.what}" if where else self.what
 
 
-def parse(text: str) -> Any:
+def parse(text: str, *, infinite: bool = False) -> Any:
     """Read JSON as its standard has it.
 
     Numbers are finite, and each key of an object occurs once.
+
+    Args:
+        text: of the document.
+        infinite: NaN, Infinity and -Infinity are numbers too, as Python writes them.
 
     Raises:
         Fault: it is none.
@@ -59,7 +63,7 @@ def parse(text: str) -> Any:
             text,
             parse_int=_int,
             parse_float=_float,
-            parse_constant=_constant,
+            parse_constant=float if infinite else _constant,
             object_pairs_hook=_object,
         )
     except Fault:

@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from ..errors import SteerError
+from . import documents
 from .interruption import held
 
 FORMAT = 1
+# Numbers that are not finite stand among the records: log-probabilities may be.
+_HEAD = documents.record({"settings": documents.mapped(documents.anything)})
+_BATCH = documents.listed(documents.anything)
 T = TypeVar("T")
 
 
@@ -119,8 +123,8 @@ class Partial:
         found = []
         for path in sorted(self.path.parent.glob(f"{stem}.part-*.jsonl")):
             if path != self.path:
-                with suppress(OSError, ValueError, TypeError, KeyError), path.open() as file:
-                    settings = json.loads(file.readline())["settings"]
+                with suppress(OSError, ValueError), path.open(encoding="utf-8") as file:
+                    settings = _HEAD(documents.parse(file.readline(), infinite=True))["settings"]
                     if file.readline():
                         found.append((path, self._difference(settings)))
         return found
@@ -167,14 +171,13 @@ class Partial:
         batches = []
         for number, line in enumerate(lines, 1):
             try:
-                record = json.loads(line)
-                if number == 1 and record["settings"] == self.settings:
-                    continue
-                if number == 1 or not isinstance(record, list):
-                    raise TypeError("not a batch")
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                record = documents.parse(line.decode(), infinite=True)
+                if number > 1:
+                    batches.append(_BATCH(record))
+                elif _HEAD(record)["settings"] != self.settings:
+                    raise documents.Fault("other settings")
+            except ValueError as error:  # a Fault among them, and bytes that are no text
                 raise self._foreign(number) from error
-            batches.append(record)
         return batches
 
     def _foreign(self, line: int) -> SteerError:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from steer_decode.core.cost import ModelShape
+from steer_decode.core.shape import ModelShape
 from steer_decode.core.transcript import Transcript
 from steer_decode.engines.hf.cpu import attention
 from steer_decode.engines.hf.lane import Lane

@@ -24,13 +24,13 @@ from ...engines.hf.lane import Lane
 from ...models.pair import Pair
 from ...policies import FirstTokenEntropy
 from .models import demo_pair
-from .plan import Job, Plan, Row
+from .plan import DecodePlan, DecodeRow, Job
 from .turns import Clock, Turn, clock, forward, in_turns, run_generate, timed, total
 
 MAX_NEW_TOKENS = 200  # an answer is about half as long
 
 
-class Pass(NamedTuple):
+class DecodePass(NamedTuple):
     """What the time of a forward pass depends on.
 
     Whose it is, and over how many new tokens.
@@ -45,7 +45,7 @@ def _pair() -> Pair:
     return demo_pair()
 
 
-def rows(job: Job, plan: Plan) -> list[Row]:
+def rows(job: Job, plan: DecodePlan) -> list[DecodeRow]:
     """As many rows as ``plan`` asks for.
 
     Their context is that of the longest prompt.
@@ -56,7 +56,7 @@ def rows(job: Job, plan: Plan) -> list[Row]:
     prompts = [problem.prompt for problem in mixed[: plan.problems]]
     router, options = Router(pair, FirstTokenEntropy(0.5)), {"max_new_tokens": MAX_NEW_TOKENS}
     passes = [passes_of(router, prompt) for prompt in prompts]
-    again = Replay(pair)
+    again = DecodeReplay(pair)
 
     def assisted(answer: int) -> None:
         ids = torch.tensor([pair.encode(prompts[answer])])
@@ -82,7 +82,7 @@ def rows(job: Job, plan: Plan) -> list[Row]:
         # A cohort is timed as a whole, and so are then the answers one by one.
         found["cohort"] = least["routed"] / least["cohort"]
     longest = max(len(pair.encode(prompt)) for prompt in prompts)
-    return [Row.of(name, job, value, spread, longest) for name, value in found.items()]
+    return [DecodeRow.of(name, job, value, spread, longest) for name, value in found.items()]
 
 
 def answer_by_answer(calls: dict[str, Callable[[int], object]], answers: int, now: Clock) -> Turn:
@@ -104,12 +104,12 @@ def answer_by_answer(calls: dict[str, Callable[[int], object]], answers: int, no
     return turn
 
 
-def passes_of(router: Router, prompt: str) -> list[Pass]:
+def passes_of(router: Router, prompt: str) -> list[DecodePass]:
     """The forward passes behind a routed answer, in order.
 
     ``prompt`` is what is answered.
     """
-    passes: list[Pass] = []
+    passes: list[DecodePass] = []
     with contextlib.ExitStack() as hooks:
         for writer in WRITERS:
             hooks.enter_context(_noted(router.pair.model(writer), writer, passes))
@@ -118,9 +118,9 @@ def passes_of(router: Router, prompt: str) -> list[Pass]:
 
 
 @contextlib.contextmanager
-def _noted(model: Any, writer: Writer, passes: list[Pass]) -> Iterator[None]:
+def _noted(model: Any, writer: Writer, passes: list[DecodePass]) -> Iterator[None]:
     def note(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        passes.append(Pass(writer, kwargs["input_ids"].shape[1]))
+        passes.append(DecodePass(writer, kwargs["input_ids"].shape[1]))
 
     handle = model.register_forward_pre_hook(note, with_kwargs=True)
     try:
@@ -129,7 +129,7 @@ def _noted(model: Any, writer: Writer, passes: list[Pass]) -> Iterator[None]:
         handle.remove()
 
 
-class Replay:
+class DecodeReplay:
     """The forward passes of an answer, run bare.
 
     Their caches are of the same kind.
@@ -144,7 +144,7 @@ class Replay:
         self._arguments = {w: cache_argument(pair.model(w)) for w in WRITERS}
 
     @torch.inference_mode()
-    def run(self, passes: Sequence[Pass]) -> None:
+    def run(self, passes: Sequence[DecodePass]) -> None:
         """The passes of an answer, from an empty cache."""
         for lane in self._lanes.values():
             lane.roll_back(0, 0)

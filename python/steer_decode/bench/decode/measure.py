@@ -20,7 +20,7 @@ from ..kernels.measure import threads_set_to
 from . import answers as decode_answers
 from . import memory as decode_memory
 from .models import load
-from .plan import Job, Plan, Row
+from .plan import DecodePlan, DecodeRow, Job
 from .turns import (
     Context,
     bare,
@@ -35,7 +35,7 @@ from .turns import (
 )
 
 
-def measure(job: Job, plan: Plan) -> list[Row]:
+def measure(job: Job, plan: DecodePlan) -> list[DecodeRow]:
     """The rows of one job that ``plan`` asks for."""
     with threads_set_to(job.threads):
         rows = _GROUPS[job.group](job, plan)
@@ -47,18 +47,18 @@ def _pair(name: str) -> Pair:
     return load(name)
 
 
-def _decode(job: Job, plan: Plan) -> list[Row]:
+def _decode(job: Job, plan: DecodePlan) -> list[DecodeRow]:
     now, tokens = clock(job.threads), plan.tokens_of(job)
     context = Context(_pair(job.model), job.context, tokens)
     turns = [make(context, tokens, now) for make in (ours, bare, generate)]
     least, spread = in_turns(turns, plan.turns, plan.seconds)
     return [
-        Row.of("loop", job, total(least, "loop") / total(least, "bare"), spread),
-        Row.of("generate", job, total(least, "generate") / total(least, "token"), spread),
+        DecodeRow.of("loop", job, total(least, "loop") / total(least, "bare"), spread),
+        DecodeRow.of("generate", job, total(least, "generate") / total(least, "token"), spread),
     ]
 
 
-def _whole(job: Job, plan: Plan) -> list[Row]:
+def _whole(job: Job, plan: DecodePlan) -> list[DecodeRow]:
     now, pair = clock(job.threads), _pair(job.model)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, pair.vocab_size, (job.context,), generator=generator).tolist()
@@ -73,10 +73,10 @@ def _whole(job: Job, plan: Plan) -> list[Row]:
     # A long prompt takes a minute on a small machine: as few turns as show a spread.
     turns = [timed("ours", answer, now), timed("generate", theirs, now)]
     least, spread = in_turns(turns, min(3, plan.turns), plan.seconds, warm=False)
-    return [Row.of("generate-whole", job, least["generate"] / least["ours"], spread)]
+    return [DecodeRow.of("generate-whole", job, least["generate"] / least["ours"], spread)]
 
 
-def _hand_over(job: Job, plan: Plan) -> list[Row]:
+def _hand_over(job: Job, plan: DecodePlan) -> list[DecodeRow]:
     now, pair, n = clock(job.threads), _pair(job.model), plan.hand_over_tokens
     context = Context(pair, job.context, n, "large")
     argument, model = cache_argument(context.model), DirectLayers(context.model)
@@ -104,14 +104,14 @@ def _hand_over(job: Job, plan: Plan) -> list[Row]:
         Lane(context.model, pair.shapes["large"], [both], len(both)).catch_up()
 
     least, spread = in_turns([hand_over, bare_pass], plan.turns, plan.seconds)
-    rows = [Row.of("hand-over", job, least["ours"] / least["bare"], spread)]
+    rows = [DecodeRow.of("hand-over", job, least["ours"] / least["bare"], spread)]
     if "encode-again" in plan.only:
         again, _ = in_turns([timed("again", encode_again, now)], 1, 0, warm=False)
-        rows.append(Row.of("encode-again", job, again["again"] / least["ours"], spread))
+        rows.append(DecodeRow.of("encode-again", job, again["again"] / least["ours"], spread))
     return rows
 
 
-_GROUPS: dict[str, Callable[[Job, Plan], Sequence[Row]]] = {
+_GROUPS: dict[str, Callable[[Job, DecodePlan], Sequence[DecodeRow]]] = {
     "decode": _decode,
     "whole": _whole,
     "hand-over": _hand_over,

@@ -33,12 +33,12 @@ from ...errors import SteerError
 from ...models.pair import Pair
 from ...policies import RandomShare
 from .models import SHAPES, load, make_tokenizer, random_model
-from .plan import Job, Plan, Row
+from .plan import DecodePlan, DecodeRow, Job
 
 STEP = 4  # tokens of a step, so that both models get to write
 
 
-def rows(job: Job, plan: Plan) -> list[Row]:
+def rows(job: Job, plan: DecodePlan) -> list[DecodeRow]:
     """Measures in a fresh process.
 
     Raises:
@@ -54,7 +54,7 @@ def rows(job: Job, plan: Plan) -> list[Row]:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise SteerError(f"measuring the memory of {job.model!r} failed: {last}")
     figures = json.loads(done.stdout.splitlines()[-1])
-    return [Row.of("memory", job, figures["peak"] / figures["arithmetic"])]
+    return [DecodeRow.of("memory", job, figures["peak"] / figures["arithmetic"])]
 
 
 def arithmetic(pair: Pair, tokens: int) -> int:

@@ -81,7 +81,7 @@ GROUPS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class DecodeRow:
     """One ratio.
 
     Attributes:
@@ -106,7 +106,7 @@ class Row:
     @classmethod
     def of(
         cls, measure: str, job: Job, value: float, spread: float = 1.0, context: int | None = None
-    ) -> Row:
+    ) -> DecodeRow:
         where = job.context if context is None else context
         rule = MEASURES[measure]
         met = rule.met(value, where)
@@ -134,7 +134,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DecodePlan:
     """A grid of jobs; the defaults are the full run.
 
     Attributes:
@@ -217,7 +217,7 @@ class Plan:
         return found
 
 
-QUICK = Plan(
+QUICK = DecodePlan(
     models=MODELS[:2],
     threads=(1,),
     contexts=(128, 4096),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .plan import MEASURES, Row
+from .plan import MEASURES, DecodeRow
 from .turns import BUSY
 
 _COLUMNS = "{:1} {:15} {:13} {:>7} {:>7} {:>8}  {:13} {}"
@@ -13,7 +13,7 @@ def head() -> str:
     return _COLUMNS.format(*names)
 
 
-def line(row: Row) -> str:
+def line(row: DecodeRow) -> str:
     """One row with its tick or cross.
 
     A warning stands where the machine was too busy to tell.

@@ -18,7 +18,7 @@ from .workload import OURS, Workload, backend, workload
 
 
 @dataclass(frozen=True)
-class Row:
+class KernelRow:
     """Our op beside one peer, in the same run.
 
     `median_us` and `gbps` are ours: microseconds a call, and the bytes that one read of the input
@@ -58,7 +58,7 @@ def measure(
     cold_l2: bool = False,
     clocks: Sequence[str] = ("events",),
     left_out: LeftOut = lambda peer, reason: None,
-) -> list[Row]:
+) -> list[KernelRow]:
     """One row a peer and clock.
 
     Args:
@@ -87,7 +87,7 @@ def by_clock(
     cold_l2: bool,
     clocks: Sequence[str],
     left_out: LeftOut,
-) -> Iterator[list[Row]]:
+) -> Iterator[list[KernelRow]]:
     """Yield the rows of `measure`, clock by clock.
 
     They come as soon as a clock has made its own.
@@ -112,11 +112,11 @@ def by_clock(
             yield _rows(case, clock, work, us)
 
 
-def _rows(case: Case, clock: str, work: Workload, us: dict[str, float]) -> list[Row]:
+def _rows(case: Case, clock: str, work: Workload, us: dict[str, float]) -> list[KernelRow]:
     ours = us.pop(OURS)
     settings = asdict(case) | {"backend": backend(case), "clock": clock}
     return [
-        Row(
+        KernelRow(
             **settings,
             median_us=ours,
             gbps=work.bytes / ours / 1e3,

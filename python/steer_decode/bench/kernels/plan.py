@@ -49,7 +49,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Plan:
+class KernelPlan:
     """A grid of cases; the defaults are the full run."""
 
     ops: Sequence[str] = OPS
@@ -108,7 +108,7 @@ class Plan:
         ]
 
 
-QUICK = Plan(batches=(1, 8), vocabs=(32_000, 151_936), dtypes=("float32", "bfloat16"))
+QUICK = KernelPlan(batches=(1, 8), vocabs=(32_000, 151_936), dtypes=("float32", "bfloat16"))
 
 
 def known(what: str, names: Sequence[str], names_known: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import SteerError
 from ...util import files
 from ...util.files import write_whole
-from ...util.units import significant
+from ...util.text import significant
 
 KEYS = (
     "op",

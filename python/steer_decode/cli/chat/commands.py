@@ -5,22 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
 from ...errors import SteerError
 from ...util.files import user_path, write_whole
-from ...util.units import count
-from ..models import check_writable, make_policy, wants_calibration
-from ..question import demo_problem
+from ...util.text import count
+from ..models import Models, check_writable, make_policy, wants_calibration
+from ..prompt import Prompt, demo_problem
 from ..view.answer import summary
 from ..view.trace import TraceView
-from .conversations import check_options
-
-if TYPE_CHECKING:
-    from .room import Room
+from .conversations import Chat, check_options
 
 _DRAWN = 200  # problems of a domain among which one is drawn
 
@@ -43,10 +40,26 @@ class _Command(NamedTuple):
 
 
 class Commands:
-    """The commands of one chat."""
+    """The commands of one chat.
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    Args:
+        chat: the conversation.
+        models: as they were asked for.
+        calibration: of the pair, for routers that want one.
+        say: shows what is said of a command.
+        answer: answers a question, and shows how.
+    """
+
+    def __init__(
+        self,
+        chat: Chat,
+        models: Models,
+        calibration: Path | None,
+        say: Callable[..., None],
+        answer: Callable[[Prompt], None],
+    ) -> None:
+        self._chat, self._models, self._calibration = chat, models, calibration
+        self._say, self._answer = say, answer
         self._saved: set[Path] = set()
         self._random = random.Random()
         self._table = {
@@ -58,7 +71,7 @@ class Commands:
             "/help": _Command("", "this list", self._help),
             "/quit": _Command("", "leave, as does Ctrl-D", self._quit),
         }
-        if room.models.demo:
+        if models.demo:
             name, what = "[DOMAIN[:INDEX]]", "draw a problem of math, qa or planning, and grade it"
             self._table = {"/problem": _Command(name, what, self._problem), **self._table}
 
@@ -85,23 +98,21 @@ class Commands:
         command.run(argument)
 
     def _trace(self, _: str) -> None:
-        answer = self._room.chat.last
+        answer = self._chat.last
         if answer is None:
             raise SteerError("there is no answer yet: ask a question first")
         trace = answer.output.trace
-        self._room.say(TraceView.of(trace).steps(trace), "", summary(answer), "")
+        self._say(TraceView.of(trace).steps(trace), "", summary(answer), "")
 
     def _router(self, spec: str) -> None:
-        room = self._room
         if spec:
             # What was given on the command line is for routers that can take it.
-            own = room.calibration if wants_calibration(spec) else None
-            policy = make_policy(spec, room.models, own)
-            room.chat.use(policy)
-        room.say(f"router {room.chat.session.router.policy}", style="dim")
+            own = self._calibration if wants_calibration(spec) else None
+            self._chat.use(make_policy(spec, self._models, own))
+        self._say(f"router {self._chat.session.router.policy}", style="dim")
 
     def _set(self, argument: str) -> None:
-        chat = self._room.chat
+        chat = self._chat
         options = dict(chat.options)
         for part in argument.split():
             name, equals, value = part.partition("=")
@@ -118,16 +129,16 @@ class Commands:
                 raise SteerError(f"{name} must be a {what}, got {value!r}") from None
         check_options(options)
         chat.options = options
-        self._room.say(" ".join(f"{name}={value}" for name, value in options.items()), style="dim")
+        self._say(" ".join(f"{name}={value}" for name, value in options.items()), style="dim")
 
     def _reset(self, _: str) -> None:
-        self._room.chat.reset()
-        self._room.say("a new conversation; /save still has the answers so far", style="dim")
+        self._chat.reset()
+        self._say("a new conversation; /save still has the answers so far", style="dim")
 
     def _save(self, name: str) -> None:
         if not name:
             raise SteerError("/save needs the name of a file: /save chat.json")
-        path, chat = user_path(name), self._room.chat
+        path, chat = user_path(name), self._chat
         if not chat.turns:
             raise SteerError("there is nothing to save yet: ask a question first")
         check_writable(path)
@@ -135,27 +146,27 @@ class Commands:
             raise SteerError(f"{name!r} exists, and this chat did not write it: take another name")
         write_whole(path, chat.document() + "\n")
         self._saved.add(path.resolve())
-        self._room.say(f"{count(len(chat.turns), 'answer')} saved in {name}", style="dim")
+        self._say(f"{count(len(chat.turns), 'answer')} saved in {name}", style="dim")
 
     def _problem(self, spec: str) -> None:
         from ...demo import DOMAINS
 
         domain, colon, number = (spec or self._random.choice(DOMAINS)).partition(":")
         question = demo_problem(
-            f"{domain}:{number if colon else self._random.randrange(_DRAWN)}", self._room.models
+            f"{domain}:{number if colon else self._random.randrange(_DRAWN)}", self._models
         )
-        self._room.say(
+        self._say(
             Text(question.prompt, style="bold").append(
                 f"   {question.problem}", style="not bold dim"
             )
         )
-        self._room.answer(question)
+        self._answer(question)
 
     def _help(self, _: str) -> None:
         grid = Table.grid(padding=(0, 2))
         for name, command in self._table.items():
             grid.add_row(Text(f"{name} {command.argument}".strip()), Text(command.help))
-        self._room.say(grid, "", Text(_FIGURES, style="dim"), "")
+        self._say(grid, "", Text(_FIGURES, style="dim"), "")
 
     def _quit(self, _: str) -> None:
         raise Leave

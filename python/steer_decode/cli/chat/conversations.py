@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...core.cost import active_parameters
 from ...core.sampling import Sampling
-from ...core.saved import VERSION, Answer
+from ...core.saved import VERSION, SavedAnswer
+from ...core.shape import active_parameters
 from ...core.transcript import WRITERS, Writer
 from ...decode.router import Router
 from ...decode.session import Session, Turn
@@ -69,7 +69,7 @@ class Chat:
     ) -> None:
         self.session = Session(router)
         self.options: dict[str, Any] = dict(options)
-        self.turns: list[tuple[int, Answer]] = []
+        self.turns: list[tuple[int, SavedAnswer]] = []
         self._asked: dict[str, Any] = {}
         self._models = models
         self._system = system
@@ -90,7 +90,7 @@ class Chat:
         self.messages = self._opening()
 
     @property
-    def last(self) -> Answer | None:
+    def last(self) -> SavedAnswer | None:
         """The last answer."""
         return self.turns[-1][1] if self.turns else None
 
@@ -116,7 +116,7 @@ class Chat:
 
     def keep(
         self, question: str, turn: Turn, correct: bool | None = None, problem: str | None = None
-    ) -> Answer | None:
+    ) -> SavedAnswer | None:
         """Take up what ``turn`` has written.
 
         If it is nothing, None comes back and the question is forgotten.
@@ -126,7 +126,7 @@ class Chat:
         if not output.token_ids:
             return None
         shapes = self.session.router.pair.shapes
-        answer = Answer(
+        answer = SavedAnswer(
             prompt=question,
             models=self._models,
             parameters={w: shapes[w].parameters for w in WRITERS},
@@ -230,5 +230,5 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise SteerError(f"max_new_tokens must be at least 1, got {options['max_new_tokens']}")
 
 
-def _turn(conversation: int, answer: Answer) -> dict[str, Any]:
+def _turn(conversation: int, answer: SavedAnswer) -> dict[str, Any]:
     return {"conversation": conversation, **answer.to_dict()}

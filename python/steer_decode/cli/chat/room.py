@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -18,17 +17,15 @@ from ...core.transcript import WRITERS
 from ...decode.session import Turn
 from ...errors import OutputError, SteerError
 from ...util.interruption import check, forgive
-from ...util.text import one_line
-from ...util.units import si
+from ...util.text import one_line, si
 from .. import say
 from ..models import Models
-from ..question import Question, demo_problem, recognise
+from ..prompt import Prompt, demo_problem, recognise
 from ..view.chat import AnswerPrinter, status
 from ..view.trace import COLOUR, MARK
 from .commands import Commands, Leave
 from .conversations import Chat
-
-PROMPT = "> "
+from .lines import clean, edit_lines, piped, typed
 
 
 class Room:
@@ -54,12 +51,11 @@ class Room:
     ) -> None:
         self.chat = chat
         self.models = models
-        self.calibration = calibration
         self.screen = screen
         self._log = log
         self._interactive = interactive
         self._failed = False
-        self._commands = Commands(self)
+        self._commands = Commands(chat, models, calibration, self.say, self.answer)
 
     def run(self) -> int:
         """Talk until the input ends.
@@ -70,10 +66,10 @@ class Room:
             # A line that is no text is refused alone; strictly read, it would end the input.
             sys.stdin.reconfigure(errors="surrogateescape")
         if self._interactive:
-            _edit_lines(self._commands.names())
+            edit_lines(self._commands.names())
             self._greet()
         with contextlib.suppress(Leave):
-            for line in self._lines():
+            for line in typed(self.say) if self._interactive else piped():
                 try:
                     self._obey(line)
                     check()
@@ -107,7 +103,7 @@ class Room:
         else:
             say.note(message)
 
-    def answer(self, question: Question) -> None:
+    def answer(self, question: Prompt) -> None:
         """Answer a question and show how.
 
         Raises:
@@ -128,7 +124,7 @@ class Room:
         if stopped and not self._interactive:
             raise KeyboardInterrupt
 
-    def _keep(self, question: Question, turn: Turn) -> None:
+    def _keep(self, question: Prompt, turn: Turn) -> None:
         finished = turn.trace.stop_reason not in ("interrupted", "error")
         correct = question.grade(turn.output.text) if finished else None
         answer = self.chat.keep(question.prompt, turn, correct, question.problem)
@@ -177,38 +173,15 @@ class Room:
         return stopped
 
     def _obey(self, line: str) -> None:
-        if line != _clean(line):
+        if line != clean(line):
             raise SteerError("a line of standard input is not UTF-8 text, and was left out")
         if line.startswith("/"):
             self._commands.obey(line)
         elif line.strip():
             task = recognise(line) if self.models.demo else None
-            self.answer(Question(line.strip(), task=task))
+            self.answer(Prompt(line.strip(), task=task))
 
-    def _lines(self) -> Iterator[str]:
-        if not self._interactive:
-            for line in sys.stdin:
-                yield line.rstrip("\r\n")
-            return
-        warned = False
-        while True:
-            try:
-                line = _clean(input(PROMPT))
-            except EOFError:
-                say.out()
-                return
-            except KeyboardInterrupt as error:
-                forgive(error)
-                say.out()
-                if warned:
-                    return
-                self.say("Ctrl-C again leaves, as does Ctrl-D", style="dim")
-                warned = True
-                continue
-            warned = False
-            yield line
-
-    def _note_unknown(self, question: Question) -> None:
+    def _note_unknown(self, question: Prompt) -> None:
         """Says so where a model of few words is asked about others."""
         pair = self.chat.session.router.pair
         missing, tokens = question.unknown(pair)
@@ -276,25 +249,3 @@ class _CtrlC:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-
-
-def _clean(line: str) -> str:
-    """A typed line whose bytes need not have been UTF-8."""
-    return line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _edit_lines(commands: list[str]) -> None:
-    """Line editing, history, and commands completed with Tab, where readline is installed."""
-    try:
-        import readline
-    except ImportError:
-        return
-
-    def complete(text: str, state: int) -> str | None:
-        fitting = [name for name in commands if name.startswith(text)] if text else []
-        return fitting[state] if state < len(fitting) else None
-
-    readline.set_completer(complete)
-    readline.set_completer_delims(" \n")
-    libedit = "libedit" in (readline.__doc__ or "")
-    readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")

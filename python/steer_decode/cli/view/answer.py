@@ -13,12 +13,11 @@ from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from ...core.saved import Answer
+from ...core.saved import SavedAnswer
 from ...core.trace import Step
 from ...core.transcript import WRITERS, Writer
 from ...util.console import SafeConsole
-from ...util.text import printable
-from ...util.units import count, duration, si
+from ...util.text import count, duration, printable, si
 from .trace import COLOUR, MARK, WIDTH, TraceView
 
 _SHOWN = 600
@@ -46,7 +45,7 @@ _THEME = TerminalTheme(
 )
 
 
-def title(answer: Answer) -> RenderableType:
+def title(answer: SavedAnswer) -> RenderableType:
     """Which models, which router, and the question."""
     models = Text()
     for writer in WRITERS:
@@ -65,7 +64,7 @@ def title(answer: Answer) -> RenderableType:
     return grid
 
 
-def summary(answer: Answer) -> RenderableType:
+def summary(answer: SavedAnswer) -> RenderableType:
     """Steps, tokens, hand-overs and the four costs, in three lines."""
     trace, cost = answer.output.trace, answer.output.cost
     by_writer = Text()
@@ -94,7 +93,7 @@ def summary(answer: Answer) -> RenderableType:
     return grid
 
 
-def comparison(answer: Answer, alone: dict[Writer, Answer]) -> RenderableType:
+def comparison(answer: SavedAnswer, alone: dict[Writer, SavedAnswer]) -> RenderableType:
     """The routed answer beside either model alone.
 
     Ratios are to the large model alone.
@@ -123,7 +122,9 @@ def comparison(answer: Answer, alone: dict[Writer, Answer]) -> RenderableType:
     return table
 
 
-def svg(answer: Answer, alone: dict[Writer, Answer] | None = None, width: int = WIDTH) -> str:
+def svg(
+    answer: SavedAnswer, alone: dict[Writer, SavedAnswer] | None = None, width: int = WIDTH
+) -> str:
     """A picture of a finished answer, ``width`` characters wide."""
     console = SafeConsole(
         record=True,
@@ -139,7 +140,9 @@ def svg(answer: Answer, alone: dict[Writer, Answer] | None = None, width: int = 
     )
 
 
-def page(answer: Answer, alone: dict[Writer, Answer] | None = None) -> list[RenderableType]:
+def page(
+    answer: SavedAnswer, alone: dict[Writer, SavedAnswer] | None = None
+) -> list[RenderableType]:
     """All there is to show of a finished answer.
 
     From top to bottom.
@@ -159,7 +162,7 @@ def verdict(correct: bool) -> Text:
     return Text("right", style="green") if correct else Text("wrong", style="red")
 
 
-def _ending(answer: Answer) -> Text:
+def _ending(answer: SavedAnswer) -> Text:
     kept: Sequence[Step] = [step for step in answer.output.trace.kept if step.text.strip()]
     text = Text(" ".join(printable(kept[-1].text).split())[-200:] if kept else "(nothing)")
     if answer.correct is not None:

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.text import Text
 
 from ...core.events import Event, StepClosed, TextDelta
-from ...core.saved import Answer
+from ...core.saved import SavedAnswer
 from ...core.transcript import WRITERS, Writer
 from ...decode.session import Turn
-from ...util.units import count, printable, significant
+from ...util.text import count, printable, significant
 from .answer import ENDS, verdict
 from .trace import COLOUR, MARK
 
@@ -112,7 +112,7 @@ class AnswerPrinter:
         self._breaks = max(1, self._breaks)
 
 
-def status(answer: Answer, turn: Turn, remembers: bool) -> Text:
+def status(answer: SavedAnswer, turn: Turn, remembers: bool) -> Text:
     """One line on an answer and what it cost.
 
     It says how the answer came about.

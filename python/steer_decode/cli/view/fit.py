@@ -17,8 +17,7 @@ from ...core.transcript import WRITERS, Writer
 from ...preflight.break_even import BreakEven
 from ...preflight.fit import SHOWN, Fit
 from ...preflight.side import Side
-from ...util.text import printable, short
-from ...util.units import si
+from ...util.text import printable, short, si
 from .trace import COLOUR
 
 _COSTS = {"papers": "FLOPs as in papers", "processed": "FLOPs processed", "bytes": "bytes read"}

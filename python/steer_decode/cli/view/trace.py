@@ -23,7 +23,7 @@ from ...core.trace import Step, Trace
 from ...core.transcript import WRITERS, Writer, other
 from ...policies import Policy
 from ...util.palette import COLOURS
-from ...util.units import count, printable
+from ...util.text import count, printable
 
 COLOUR: dict[Writer, str] = {writer: COLOURS[writer].terminal for writer in WRITERS}
 MARK: dict[Writer, str] = {"small": "S", "large": "L"}

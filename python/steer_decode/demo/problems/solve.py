@@ -8,30 +8,25 @@ from __future__ import annotations
 from collections import defaultdict
 
 import torch
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...engines.hf.cache_support import cache_argument
 from .problem import Problem
 from .tasks import grade
 
 MAX_NEW_TOKENS = 80  # the longest reference solution has 51
 
 
-@torch.inference_mode()
 def _continue(model: PreTrainedModel, ids: torch.Tensor, eos: int, limit: int) -> list[list[int]]:
     """Greedy continuations of (batch, length) prompts, each up to its end token."""
-    cache = {cache_argument(model): DynamicCache()}
-    out = model(input_ids=ids, use_cache=True, **cache)
-    written = []
-    done = torch.zeros(len(ids), dtype=torch.bool)
-    for _ in range(limit):
-        token = out.logits[:, -1].argmax(-1)
-        written.append(token)
-        done |= token == eos
-        if done.all():
-            break
-        out = model(input_ids=token[:, None], use_cache=True, **cache)
-    rows = torch.stack(written, 1).tolist()
+    written = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=limit,
+        eos_token_id=eos,
+        pad_token_id=eos,
+    )
+    rows = written[:, ids.shape[1] :].tolist()
     return [row[: row.index(eos)] if eos in row else row for row in rows]
 
 

@@ -1,6 +1,6 @@
 """The area under a family's accuracy-cost curve.
 
-A family is one router at several settings of its knob; its curve is that of ``util.curve``. It is
+A family is one router at several settings of its knob; its curve is that of ``util.numbers``. It is
 taken anew in each resample of the bootstrap, the same resamples for all families, so that
 differences are paired. As the highest line above noisy points it flatters families of many settings
 a little; how many each has is given beside it.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...util.curve import area, corners
+from ...util.numbers import area, corners
 from .bootstrap import Array, Interval, difference, mean_share
 from .data import Results
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...util.intervals import shares, unseen, wilson
-from ...util.rank import auroc as auroc
+from ...util.numbers import auroc as auroc
 
 RESAMPLES = 2000
 _CHUNK = 200

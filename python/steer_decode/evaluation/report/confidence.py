@@ -60,7 +60,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Curve:
+class Reliability:
     """Share of right steps by confidence, for either writer."""
 
     router: str
@@ -121,7 +121,7 @@ def scores(results: Results) -> dict[str, list[Scores]]:
     }
 
 
-def calibration(results: Results, boot: Bootstrap, router: str) -> Curve | None:
+def calibration(results: Results, boot: Bootstrap, router: str) -> Reliability | None:
     """How often steps are right, by the router's own measure.
 
     None where the router read nothing. That is the posterior of the confident component where there
@@ -150,7 +150,7 @@ def calibration(results: Results, boot: Bootstrap, router: str) -> Curve | None:
         for writer in WRITERS
         if len(points[writer]) >= _FEWEST
     }
-    return Curve(router, measure, probability, series) if series else None
+    return Reliability(router, measure, probability, series) if series else None
 
 
 def _binned(

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SteerError
-from ..results import changed_problem, first_difference, read_problems, read_results
-from ..rows import Key, Problem, Row
+from ..results import first_difference, read_problems, read_results
+from ..rows import Asked, Key, Row
 
 Name = tuple[str, str]
 """Domain and problem."""
@@ -44,7 +44,7 @@ class Results:
     rows: Mapping[str, Sequence[Row]]
     names: Sequence[Name]
     left_out: int
-    problems: Mapping[Name, Problem]
+    problems: Mapping[Name, Asked]
     settings: Mapping[str, Any]
 
     @property
@@ -114,7 +114,7 @@ def load(folders: Sequence[Path], *, seconds: bool = False) -> Results:
             with other options, of other problems, or the same answer twice.
     """
     settings: dict[str, Any] = {}
-    problems: dict[Name, Problem] = {}
+    problems: dict[Name, Asked] = {}
     rows: dict[Key, Row] = {}
     home: dict[Key, Path] = {}
     for folder in folders:
@@ -127,7 +127,7 @@ def load(folders: Sequence[Path], *, seconds: bool = False) -> Results:
             if known != problem:
                 raise SteerError(
                     f"problem {':'.join(name)} of {str(folder)!r} is another one than in the "
-                    f"folders before it ({changed_problem(known, problem)}): report them apart"
+                    f"folders before it ({known.change(problem)}): report them apart"
                 )
         for row in answers:
             if home.setdefault(row.key, folder) != folder:
@@ -173,7 +173,7 @@ def _joined(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _complete(
-    rows: Iterable[Row], problems: Mapping[Name, Problem], settings: Mapping[str, Any]
+    rows: Iterable[Row], problems: Mapping[Name, Asked], settings: Mapping[str, Any]
 ) -> Results:
     """Leaves out problems that not every router has answered: only the rest can be compared."""
     by_router: dict[str, dict[Name, list[Row]]] = defaultdict(lambda: defaultdict(list))

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...util.palette import COLOURS
-from ...util.units import duration, si, significant
-from .measure import SHARE, Cost, RouterFigures, Scope
+from ...util.text import duration, si, significant
+from .measure import SHARE, CostAxis, RouterFigures, Scope
 from .picture import INK, Picture, canvas, errors, legend, percent, ratio, shortened
 from .styles import Style
 
@@ -16,7 +16,7 @@ _CHANCE = COLOURS["chance"].light
 
 
 def accuracy_against_cost(
-    scope: Scope, cost: Cost, styles: Mapping[str, Style], name: str
+    scope: Scope, cost: CostAxis, styles: Mapping[str, Style], name: str
 ) -> Picture:
     """Draw each router as a point beside the random mix.
 
@@ -73,7 +73,7 @@ def accuracy_against_cost(
     )
 
 
-def axis_label(scope: Scope, cost: Cost) -> str:
+def axis_label(scope: Scope, cost: CostAxis) -> str:
     if cost is SHARE:
         return "tokens by the large model, %"
     if scope.relative:
@@ -81,7 +81,7 @@ def axis_label(scope: Scope, cost: Cost) -> str:
     return f"{cost.name} per answer, {cost.unit}"
 
 
-def _caption(scope: Scope, cost: Cost) -> str:
+def _caption(scope: Scope, cost: CostAxis) -> str:
     if cost is SHARE:
         return "0 % is the small model alone, 100 % the large one."
     large = next((r for r in scope.routers if r.kind == "large"), None)
@@ -91,19 +91,19 @@ def _caption(scope: Scope, cost: Cost) -> str:
     return f"1 is {duration(value) if cost.unit == 's' else si(value) + cost.unit} per answer."
 
 
-def _alt(scope: Scope, cost: Cost) -> str:
+def _alt(scope: Scope, cost: CostAxis) -> str:
     points = [
         f"{r.router} {100 * r.accuracy.value:.1f} % at {cost_text(r, cost)}" for r in scope.routers
     ]
     return f"Accuracy against {cost.name}. " + "; ".join(points) + "."
 
 
-def cost_text(router: RouterFigures, cost: Cost) -> str:
+def cost_text(router: RouterFigures, cost: CostAxis) -> str:
     value = router.costs[cost.key].value
     return f"{100 * value:.0f} %" if cost is SHARE else significant(value)
 
 
-def _row(router: RouterFigures, cost: Cost) -> list[str]:
+def _row(router: RouterFigures, cost: CostAxis) -> list[str]:
     x = router.costs[cost.key]
     above = router.above_chance.get(cost.key)
     chance = math.nan if above is None else router.accuracy.value - above.value

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from .area import Areas, Family
 from .draw import axis_label
-from .measure import Cost, Scope
+from .measure import CostAxis, Scope
 from .picture import Picture, canvas, legend, percent
 from .styles import Style
 
@@ -25,7 +25,7 @@ def curves(scope: Scope, styles: Mapping[str, Style]) -> list[Picture]:
     return [_curve(scope, areas, cost, styles) for cost in scope.costs if cost.key in keys]
 
 
-def _curve(scope: Scope, areas: Areas, cost: Cost, styles: Mapping[str, Style]) -> Picture:
+def _curve(scope: Scope, areas: Areas, cost: CostAxis, styles: Mapping[str, Style]) -> Picture:
     figure, axes = canvas()
     accuracy = {router.router: router.accuracy.value for router in scope.routers}
     costs = {router.router: router.costs[cost.key].value for router in scope.routers}
@@ -67,7 +67,7 @@ def _curve(scope: Scope, areas: Areas, cost: Cost, styles: Mapping[str, Style]) 
     )
 
 
-def _row(areas: Areas, family: Family, cost: Cost) -> list[str]:
+def _row(areas: Areas, family: Family, cost: CostAxis) -> list[str]:
     best = areas.best(cost.key)
     behind = "-"
     if family.name != best.name:

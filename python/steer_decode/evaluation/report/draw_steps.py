@@ -14,7 +14,7 @@ import numpy as np
 
 from ...util.palette import COLOURS, SURE, UNSURE
 from .bootstrap import Bootstrap
-from .confidence import Curve, Scores
+from .confidence import Reliability, Scores
 from .data import Results
 from .draw import curves
 from .measure import Series, by_difficulty, by_position, difficulties
@@ -171,7 +171,7 @@ def _histogram(panel: Any, values: Any, edges: Any, colour: str, label: str, hat
     panel.hist(values, edges, weights=weights, **line)
 
 
-def calibration_curve(curve: Curve, number: int) -> Picture:
+def calibration_curve(curve: Reliability, number: int) -> Picture:
     """How often a step of a given confidence is right."""
     figure, axes = canvas()
     if curve.probability:
@@ -206,7 +206,7 @@ def calibration_curve(curve: Curve, number: int) -> Picture:
     )
 
 
-def _bins(curve: Curve) -> str:
+def _bins(curve: Reliability) -> str:
     if curve.probability:
         return (
             "Ten bins of equal width. On the diagonal, steps are right as often as the posterior "

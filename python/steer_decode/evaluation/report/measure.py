@@ -17,7 +17,7 @@ from .bootstrap import Array, Bootstrap, Interval, difference, interval, interva
 from .data import Results
 
 
-class Cost(NamedTuple):
+class CostAxis(NamedTuple):
     """One way to count, with the unit of its figures."""
 
     key: str
@@ -25,14 +25,14 @@ class Cost(NamedTuple):
     unit: str
 
 
-SHARE = Cost("share", "tokens by the large model", "%")
+SHARE = CostAxis("share", "tokens by the large model", "%")
 COSTS = (
     SHARE,
-    Cost("flops_paper", "FLOPs as papers count", "FLOP"),
-    Cost("flops_processed", "FLOPs processed", "FLOP"),
-    Cost("bytes_read", "bytes read", "B"),
+    CostAxis("flops_paper", "FLOPs as papers count", "FLOP"),
+    CostAxis("flops_processed", "FLOPs processed", "FLOP"),
+    CostAxis("bytes_read", "bytes read", "B"),
 )
-SECONDS = Cost("seconds", "seconds", "s")
+SECONDS = CostAxis("seconds", "seconds", "s")
 LINE_POINTS = 25
 MOST_PAIRED = 6
 _LONGEST = 30
@@ -97,7 +97,7 @@ class Scope:
     pairs: Sequence[PairFigures]
     lines: Mapping[str, Line]
     relative: bool
-    costs: Sequence[Cost]
+    costs: Sequence[CostAxis]
     areas: Areas | None = None
 
 

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 from ...util.palette import variables
-from ...util.units import count, duration, printable, si
+from ...util.text import count, duration, printable, si
 from ..rows import Row
 from .bootstrap import Interval
 from .confidence import how_judged
 from .data import Results
 from .draw import cost_text
-from .measure import SECONDS, SHARE, Cost, RouterFigures, Scope
+from .measure import SECONDS, SHARE, CostAxis, RouterFigures, Scope
 from .picture import Picture, percent
 from .styles import Style
 from .traces import Traces
@@ -92,7 +92,7 @@ def _quotient(value: Interval) -> tuple[str, str]:
     return f"{value.value:.2f}", f"{value.low:.2f} to {value.high:.2f}"
 
 
-def _cell(router: RouterFigures, cost: Cost, scope: Scope) -> tuple[str, str]:
+def _cell(router: RouterFigures, cost: CostAxis, scope: Scope) -> tuple[str, str]:
     """A cost as the table shows it, and its bounds."""
     value = router.costs[cost.key]
     if cost is SHARE:
@@ -102,13 +102,13 @@ def _cell(router: RouterFigures, cost: Cost, scope: Scope) -> tuple[str, str]:
     return f"{_amount(value.value, cost)}", f"{si(value.low)} to {si(value.high)}"
 
 
-def _absolute(router: RouterFigures, cost: Cost) -> str:
+def _absolute(router: RouterFigures, cost: CostAxis) -> str:
     if cost is SHARE:
         return ""
     return _amount(router.absolute[cost.key], cost)
 
 
-def _amount(value: float, cost: Cost) -> str:
+def _amount(value: float, cost: CostAxis) -> str:
     return duration(value) if cost is SECONDS else f"{si(value)}{cost.unit}"
 
 

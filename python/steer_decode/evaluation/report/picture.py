@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...util.files import replacing
 from ...util.palette import COLOURS
-from ...util.text import printable
-from ...util.units import significant
+from ...util.text import printable, significant
 from .bootstrap import Interval
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain, pairwise, zip_longest
 from typing import Any
 
-from ...util.units import printable
+from ...util.text import printable
 from ..rows import Row, StepRecord
 from .confidence import signal_of
 from .data import Name, Results

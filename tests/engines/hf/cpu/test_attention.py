@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from steer_decode.core.cost import ModelShape
+from steer_decode.core.shape import ModelShape
 from steer_decode.core.transcript import Transcript
 from steer_decode.engines.hf.cpu import attention
 from steer_decode.engines.hf.cpu.attention import NAME, attention_of

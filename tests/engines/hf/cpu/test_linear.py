@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from steer_decode import Router
-from steer_decode.core.cost import ModelShape
+from steer_decode.core.shape import ModelShape
 from steer_decode.core.transcript import Transcript
 from steer_decode.engines.hf.cpu import layers as direct_layers
 from steer_decode.engines.hf.cpu import linear

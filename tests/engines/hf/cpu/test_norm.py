@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from steer_decode.core.cost import ModelShape
+from steer_decode.core.shape import ModelShape
 from steer_decode.core.transcript import Transcript
 from steer_decode.engines.hf.cpu import linear, norm
 from steer_decode.engines.hf.lane import Lane

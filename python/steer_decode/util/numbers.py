@@ -1,4 +1,4 @@
-"""The area under a router's accuracy-cost curve.
+"""Two figures of routers: the area under an accuracy-cost curve, and AUROC.
 
 Whoever has a budget may mix two settings by sending a part of the questions to either, and need not
 spend all of it. So the curve is the least concave, non-decreasing line above all settings and both
@@ -9,6 +9,8 @@ Their random mix has the area of a straight line, which is the least of any rout
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,3 +74,18 @@ def _segments(cost: Array, accuracy: Array) -> list[tuple[Array, Array, Array, A
         segments.append((here_x, here_y, right, higher))
         here_x, here_y = right, higher
     return segments
+
+
+def auroc(right: Sequence[float], wrong: Sequence[float]) -> float:
+    """Probability that a right one is above a wrong one.
+
+    Ties count half; NaN without both.
+    """
+    if not len(right) or not len(wrong):
+        return float("nan")
+    values = np.concatenate([right, wrong])
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    # Mean rank of each group of ties.
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    n, m = len(right), len(wrong)
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))

@@ -25,7 +25,7 @@ _MOST = 9999  # index of a problem by name; to find one, those before it are dra
 
 
 @dataclass(frozen=True)
-class Question:
+class Prompt:
     """A prompt, and the demo problem that it is.
 
     ``task`` is that problem, where it is one.
@@ -47,13 +47,13 @@ class Question:
         """What the models are given."""
         return self.prompt if self.ids is None else list(self.ids)
 
-    def shown(self, pair: Pair) -> Question:
+    def shown(self, pair: Pair) -> Prompt:
         """The same with the text of its ids, if any.
 
         Raises:
             SteerError: ids that the models do not know.
         """
-        from ..core.boundary import decode
+        from ..core.token_text import decode
 
         if self.ids is None:
             return self
@@ -94,7 +94,7 @@ def read_question(
     problem: str | None,
     models: Models,
     ids: str | None = None,
-) -> Question:
+) -> Prompt:
     """The question from the one place where it was given.
 
     Raises:
@@ -113,7 +113,7 @@ def read_question(
     if len(given) > 1:
         raise SteerError(f"the question is given twice, as {' and '.join(given)}: give it once")
     if ids is not None:
-        return Question("", ids=_ids(ids))
+        return Prompt("", ids=_ids(ids))
     if problem is not None:
         return demo_problem(problem, models)
     if file is not None:
@@ -131,7 +131,7 @@ def read_question(
     text = text.removesuffix("\n").removesuffix("\r")
     if not text.strip():
         raise SteerError("prompt is empty: give the question that is to be answered")
-    return Question(text, task=recognise(text) if models.demo else None)
+    return Prompt(text, task=recognise(text) if models.demo else None)
 
 
 def _ids(text: str) -> tuple[int, ...]:
@@ -145,7 +145,7 @@ def _ids(text: str) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
-def demo_problem(spec: str, models: Models) -> Question:
+def demo_problem(spec: str, models: Models) -> Prompt:
     from ..demo import DOMAINS, problems
     from ..demo.problems.problem import DIFFICULTIES
 
@@ -167,7 +167,7 @@ def demo_problem(spec: str, models: Models) -> Question:
         task = problems(domain, index // levels + 1, difficulty=index % levels + 1)[-1]
     except ValueError as error:
         raise SteerError(str(error)) from error
-    return Question(task.prompt, f"{domain}:{index}", task)
+    return Prompt(task.prompt, f"{domain}:{index}", task)
 
 
 def recognise(prompt: str) -> Problem | None:

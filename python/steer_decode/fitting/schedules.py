@@ -1,10 +1,9 @@
-"""Ways to spend: thresholds for ``both-sides``, from drafts.
+"""Ways to spend with the router ``both-sides``, and what each would bring.
 
-Paths of thresholds, and what each would bring. A path leads from the small model alone to the large
-one, at the thresholds that lie between. What a place on it would cost, and how often the large
-model would agree with the whole answer, is counted on recorded drafts: each was graded by the large
-model where the answer so far had its consent. So nothing is run, and what follows from a draft that
-stays against its will is not seen.
+A schedule leads from the small model alone to the large one, at the thresholds that lie between.
+What a place on it would cost, and how often the large model would agree with the whole answer, is
+counted on recorded drafts: each was graded by the large model where the answer so far had its
+consent. So nothing is run, and what follows from a draft that stays against its will is not seen.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.cost import ModelShape
+from ..core.shape import ModelShape
 from ..core.transcript import WRITERS, Writer
 from ..policies.fitted.both_sides import COSTS, Thresholds
-from ..util.curve import Array, area
+from ..util.numbers import Array, area
 from .ledger import Ledger
 
 QUANTILES = (0.03, 0.07, 0.12, 0.18, 0.25, 0.35, 0.5, 0.7)
@@ -27,7 +26,7 @@ Books = dict[Writer, Ledger]
 
 
 @dataclass(frozen=True)
-class Path:
+class Schedule:
     """Thresholds on the way from the small model alone to the large one.
 
     ``fix`` says what the large model writes of a draft that it refuses, "token" or "step".
@@ -42,21 +41,21 @@ class Draft:
     """A step as the small model wrote it.
 
     Attributes:
-        first: confidence at its first token.
-        all: confidence over its tokens.
+        first_confidence: at its first token.
+        confidence: over its tokens.
         grade: its mean log-probability under the large model, in nats.
         worst: the least log-probability of those tokens that are not its likeliest; 0 without any.
-        tokens: how many it has.
+        token_count: how many it has.
         agrees: the large model consents.
         foreign: its tokens that are not the large model's likeliest.
         mends: if it was mended, at which token each time, and how many tokens the step then had.
     """
 
-    first: float
-    all: float
+    first_confidence: float
+    confidence: float
     grade: float
     worst: float
-    tokens: int
+    token_count: int
     agrees: bool
     foreign: Sequence[int] = ()
     mends: Sequence[tuple[int, int]] = ()
@@ -64,18 +63,20 @@ class Draft:
     @property
     def length(self) -> int:
         """Tokens of the step that stays in the end."""
-        return self.mends[-1][1] if self.mends else self.tokens
+        return self.mends[-1][1] if self.mends else self.token_count
 
 
 @dataclass(frozen=True)
-class Answer:
+class RecordedDrafts:
     """The drafts of one answer, and the length of its prompt."""
 
-    prompt: int
+    prompt_length: int
     drafts: Sequence[Draft]
 
 
-def paths(answers: Sequence[Answer], keep: float, lowest: float, highest: float) -> list[Path]:
+def schedules(
+    answers: Sequence[RecordedDrafts], keep: float, lowest: float, highest: float
+) -> list[Schedule]:
     """All ways that are compared.
 
     Args:
@@ -83,8 +84,8 @@ def paths(answers: Sequence[Answer], keep: float, lowest: float, highest: float)
         lowest, highest: below and above every value of the signal.
     """
     drafts = [draft for answer in answers for draft in answer.drafts]
-    first = np.array([draft.first for draft in drafts])
-    whole = np.array([draft.all for draft in drafts])
+    first = np.array([draft.first_confidence for draft in drafts])
+    whole = np.array([draft.confidence for draft in drafts])
     grades = np.array([draft.grade for draft in drafts])
     never = float(grades.min()) - 1
     lost = [*np.quantile(first, QUANTILES).tolist(), highest]
@@ -93,10 +94,10 @@ def paths(answers: Sequence[Answer], keep: float, lowest: float, highest: float)
     for hold in HOLDS:
         more = hold * float(first.std())
         # Unread: before the step alone, or with the same quantile of drafts taken back.
-        found.append(Path([Thresholds(lowest, never, v, lowest, more) for v in lost]))
+        found.append(Schedule([Thresholds(lowest, never, v, lowest, more) for v in lost]))
         both = zip(lost, doubt, strict=True)
-        found.append(Path([Thresholds(w, never, v, w, more) for v, w in both]))
-    found.append(Path([Thresholds(w, never, lowest, w, 0.0) for w in doubt[:-1]]))
+        found.append(Schedule([Thresholds(w, never, v, w, more) for v, w in both]))
+    found.append(Schedule([Thresholds(w, never, lowest, w, 0.0) for w in doubt[:-1]]))
     worst = np.array([draft.worst for draft in drafts])
     refused = {"step": grades[grades < keep], "token": worst[worst < 0]}
     for fix, values in refused.items():
@@ -105,7 +106,7 @@ def paths(answers: Sequence[Answer], keep: float, lowest: float, highest: float)
             # Read: first what the large model likes least is refused, then what looks lost.
             read = [Thresholds(sure, value, lowest, lowest, 0.0) for value in (*keeps, keep)]
             rest = [Thresholds(max(sure, v), keep, v, lowest, 0.0) for v in lost]
-            found.append(Path([*read, *rest], fix))
+            found.append(Schedule([*read, *rest], fix))
     return found
 
 
@@ -117,7 +118,7 @@ class Forecast:
         shapes: of both models.
     """
 
-    def __init__(self, answers: Sequence[Answer], shapes: dict[Writer, ModelShape]) -> None:
+    def __init__(self, answers: Sequence[RecordedDrafts], shapes: dict[Writer, ModelShape]) -> None:
         self._answers = answers
         self._shapes = shapes
         lowest, highest = -np.inf, np.inf
@@ -141,23 +142,25 @@ class Forecast:
         n = len(self._answers)
         return consent / n, {key: value / n for key, value in costs.items()}
 
-    def _kept(self, answer: Answer, t: Thresholds, fix: str, books: Books) -> Iterator[bool]:
+    def _kept(
+        self, answer: RecordedDrafts, t: Thresholds, fix: str, books: Books
+    ) -> Iterator[bool]:
         """For each step whether the large model consents to it; does the books on the way."""
-        at, last = answer.prompt, "small"
+        at, last = answer.prompt_length, "small"
         found = []
         for draft in answer.drafts:
             if t.lost > -np.inf:
                 books["small"].catch_up(at)
             bar = t.lost + (t.hold if last == "large" else 0.0)
-            writer: Writer = "large" if draft.first < bar else "small"
+            writer: Writer = "large" if draft.first_confidence < bar else "small"
             length, agrees = draft.length, draft.agrees
             if writer == "small":
-                books["small"].write(at, draft.tokens)
-                length = draft.tokens
-                if draft.all < t.doubt:
+                books["small"].write(at, draft.token_count)
+                length = draft.token_count
+                if draft.confidence < t.doubt:
                     writer = "large"
-                elif draft.all < t.sure:
-                    books["large"].grade(at, draft.tokens, draft.foreign)
+                elif draft.confidence < t.sure:
+                    books["large"].grade(at, draft.token_count, draft.foreign)
                     if fix == "step":
                         writer = "small" if draft.grade >= t.keep else "large"
                     elif draft.worst < t.keep:
@@ -185,12 +188,12 @@ class Forecast:
                 books["large"].grade(behind, rest, [at + following - behind])
         return draft.length
 
-    def area(self, path: Path) -> dict[str, float]:
+    def area(self, schedule: Schedule) -> dict[str, float]:
         """Area under the curve of consent against each cost.
 
         Both models alone are at its ends.
         """
-        places = [self.of(thresholds, path.fix) for thresholds in path.places]
+        places = [self.of(thresholds, schedule.fix) for thresholds in schedule.places]
         points = [self.ends[0], *places, self.ends[1]]
         consent: Array = np.array([[value for value, _ in points]])
         return {
