@@ -108,11 +108,15 @@ def make_prompts(rows: int, size: Size) -> list[list[int]]:
 
 def ours(pair: Pair, prompts: list[list[int]], turns: int) -> Answer:
     """Answers of n tokens, all rows together."""
-    router = Router(pair, AlwaysSmall(), turns=turns)
+    router = Router(pair, AlwaysSmall(), ahead=turns)
 
     def answer(tokens: int) -> list[list[int]]:
         cohort = Cohort(
-            router, [Transcript(ids) for ids in prompts], tokens, Sampling(), range(len(prompts))
+            router.routing,
+            [Transcript(ids) for ids in prompts],
+            tokens,
+            Sampling(),
+            range(len(prompts)),
         )
         for _ in cohort:
             pass

@@ -126,7 +126,7 @@ TINY = make_pair("llama", 0)
 def test_the_steps_of_any_trace_add_up_to_its_totals(seed: int, room: int) -> None:
     chaos = Chaos(seed)
     begin = time.perf_counter()
-    out = Router(TINY, chaos, turns=1).generate(
+    out = Router(TINY, chaos, ahead=1).generate(
         prompt_text(seed % 9), max_new_tokens=room, temperature=1.0, seed=seed
     )
     wall = time.perf_counter() - begin
@@ -177,7 +177,7 @@ def test_chaos_does_everything() -> None:
     seen = set()
     for seed in range(16):
         chaos = Chaos(seed)
-        out = Router(TINY, chaos, turns=1).generate(
+        out = Router(TINY, chaos, ahead=1).generate(
             prompt_text(seed % 9), max_new_tokens=40, temperature=1.0, seed=seed
         )
         seen |= {*map(kind, chaos.verdicts), chaos.looks_ahead, "graded" if chaos.grades else ""}

@@ -193,7 +193,7 @@ def test_one_answer_costs_what_its_models_were_made_to_do(demo: Pair, spec: str)
 def test_a_cohort_costs_what_its_models_were_made_to_do(demo: Pair, spec: str, turns: int) -> None:
     prompts = [p.prompt for name in DOMAINS for p in problems(name, 2, split="calibration")]
     with watched(demo) as seen:
-        outputs = Router(demo, policy(spec), turns=turns).cohort(prompts, max_new_tokens=16)
+        outputs = Router(demo, policy(spec), ahead=turns).cohort(prompts, max_new_tokens=16)
     assert any(c.length > min(c.counts) for c in seen.calls["small"]), "nothing was padded"
     agree(demo, seen, outputs)
     # Padding is work that nobody asked for, and is not counted.

@@ -125,8 +125,8 @@ def test_what_is_no_policy_is_refused(policy: Any) -> None:
 
 
 def test_turns_are_whole_numbers() -> None:
-    with pytest.raises(SteerError, match=r"turns must be a whole number, got 1\.5"):
-        Router(PAIR, AlwaysSmall(), turns=1.5)  # type: ignore[arg-type]
+    with pytest.raises(SteerError, match=r"ahead must be a whole number, got 1\.5"):
+        Router(PAIR, AlwaysSmall(), ahead=1.5)  # type: ignore[arg-type]
 
 
 def test_a_signal_that_is_not_a_number_is_named_with_its_place() -> None:

@@ -137,7 +137,7 @@ class WorstHalf(Policy):
 
 @pytest.mark.parametrize("turns", [1, 4])
 def test_rounds_wait_for_every_row(turns: int) -> None:
-    router = Router(PAIRS["llama"], WorstHalf(), turns=turns)
+    router = Router(PAIRS["llama"], WorstHalf(), ahead=turns)
     outputs = router.cohort([prompt_text(i, 3 + 4 * i) for i in range(6)], max_new_tokens=40)
     rounds = WorstHalf.last.rounds
     # One index a round: all first steps, those that were written again, then the next.

@@ -133,10 +133,10 @@ def test_a_signal_that_raises_is_named(turns: int) -> None:
     policy = RandomShare(0.5)
     policy.signal = get_signal(clumsy)
     with pytest.raises(SteerError, match=r"signal 'clumsy' failed at .*: RuntimeError: not my day"):
-        Router(PAIR, policy, turns=turns).generate(prompt_text(1), max_new_tokens=60)
+        Router(PAIR, policy, ahead=turns).generate(prompt_text(1), max_new_tokens=60)
     policy.signal = get_signal(shapeless)
     with pytest.raises(SteerError, match=r"signal 'shapeless' must return one number a row, \[1\]"):
-        Router(PAIR, policy, turns=turns).generate(prompt_text(1), max_new_tokens=60)
+        Router(PAIR, policy, ahead=turns).generate(prompt_text(1), max_new_tokens=60)
 
 
 @settings(max_examples=25, deadline=None)
@@ -151,7 +151,7 @@ def test_a_signal_that_raises_is_named(turns: int) -> None:
 def test_a_stream_may_be_given_up_at_any_event(
     stops: list[int], turns: int, policy: Policy, closes: bool
 ) -> None:
-    session = Session(Router(PAIR, policy, turns=turns))
+    session = Session(Router(PAIR, policy, ahead=turns))
     for i, stop in enumerate(stops):
         stream = session.stream(prompt_text(i % 2), max_new_tokens=40)
         for _ in itertools.islice(stream, stop):

@@ -51,7 +51,7 @@ def test_with_every_draft_read_greedy_tokens_are_the_large_models_own(
     family: str, turns: int
 ) -> None:
     pair = make_pair(family, 0)
-    router = Router(pair, BothSides(**ALL_READ), turns=turns)
+    router = Router(pair, BothSides(**ALL_READ), ahead=turns)
     out = router.generate(prompt_text(2), max_new_tokens=70)
     # The step that the limit has cut is not read.
     ids = [t for s in out.trace.kept if s.closed for t in s.token_ids]
@@ -131,7 +131,7 @@ def test_answers_do_not_depend_on_company_or_turns(temperature: float) -> None:
     options: Any = {"max_new_tokens": 50, "temperature": temperature}
     policy = BothSides(sure=0.9, lost=0.0, keep=-2.0)
     together = Router(pair, policy).cohort(prompts, seed=7, **options)
-    ahead = Router(pair, policy, turns=3).cohort(prompts, seed=7, **options)
+    ahead = Router(pair, policy, ahead=3).cohort(prompts, seed=7, **options)
     assert any(s.others for o in together for s in o.trace.kept)
     for i, prompt in enumerate(prompts):
         alone = Router(pair, policy).generate(prompt, seed=7 + i, **options)
@@ -179,7 +179,7 @@ class Leaves(Policy):
 @pytest.mark.parametrize("turns", [1, 4])
 def test_the_large_model_may_write_the_rest_of_a_step(turns: int) -> None:
     pair = make_pair("llama", 0)
-    out = Router(pair, Leaves(), turns=turns).generate(prompt_text(3), max_new_tokens=80)
+    out = Router(pair, Leaves(), ahead=turns).generate(prompt_text(3), max_new_tokens=80)
     ids = list(out.trace.prompt_ids)
     seen = 0
     for step in (s for s in out.trace.kept if s.closed):

@@ -57,7 +57,7 @@ class Talk:
 
 
 def fresh(router: Router, prompt: list[int], limit: int = LIMIT) -> RoutedStream:
-    stream = RoutedStream(router, Transcript(prompt), limit, Sampling(), 0)
+    stream = RoutedStream(router.routing, Transcript(prompt), limit, Sampling(), 0)
     stream.finish()
     return stream
 
@@ -221,7 +221,8 @@ def test_ctrl_c_within_a_pass(after: int, late: bool, monkeypatch: pytest.Monkey
     talk.ask(QUESTIONS[0])
     turn = talk.begin(QUESTIONS[1])
     with monkeypatch.context() as patch:
-        for lane in talk.session._lanes.values():
+        for engine in talk.session._engines.values():
+            lane = engine.lane
             patch.setattr(lane, "_read_pending", breaks(after, late)(lane._read_pending))
         with pytest.raises(KeyboardInterrupt):
             turn.finish()

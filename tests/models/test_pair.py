@@ -57,14 +57,12 @@ def test_ends_that_change_after_an_answer_are_seen() -> None:
         model.generation_config.eos_token_id = [1, end]
     assert pair.eos_ids == {1, end}
     assert router.generate("w1 w2", max_new_tokens=40).token_ids == free[: at + 1]
-    assert pair.ending_at([7]).eos_ids == {7}
-    assert pair.eos_ids == {1, end}
 
 
 def test_tokens_that_are_added_after_an_answer_are_known() -> None:
     """They take the place of padding rows, as in models whose head is wider than their words."""
     pair = make_pair("llama")
-    router = Router(pair, AlwaysSmall(), turns=4)
+    router = Router(pair, AlwaysSmall(), ahead=4)
     router.generate("w1", max_new_tokens=4)
     new = pair.vocab_size
     with pytest.raises(SteerError, match=rf"prompt holds token id {new}"):

@@ -61,13 +61,13 @@ def test_every_policy_is_among_them() -> None:
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.replace(str(DEMO), ""))
 def test_a_router_answers_as_the_one_that_was_pickled(spec: str, pair: Pair) -> None:
-    router = Router(pair, parse_policy(spec), turns=2)
+    router = Router(pair, parse_policy(spec), ahead=2)
     prompts = [p.prompt for p in problems("math", 2, split="test")]
     expected = router.cohort(prompts, max_new_tokens=24, seed=3)
     # After answers: what a router has gathered on its way is no hindrance.
     again = through_pickle(router)
     assert str(again.policy) == str(router.policy)
-    assert again.turns == router.turns
+    assert again.routing.ahead == router.routing.ahead
     assert again.policy.signal == router.policy.signal
     found = again.cohort(prompts, max_new_tokens=24, seed=3)
     assert [o.token_ids for o in found] == [o.token_ids for o in expected]

@@ -129,7 +129,7 @@ def test_digits_are_read_behind_the_transcript_and_forgotten(grade: str, turns: 
     question = grading_question(pair)
     assert len(set(question.choices)) == 10
     policy = SpecReason(5.0, grade)
-    out = Router(pair, policy, turns=turns).generate(prompt_text(2), max_new_tokens=50)
+    out = Router(pair, policy, ahead=turns).generate(prompt_text(2), max_new_tokens=50)
     text, judged = list(out.trace.prompt_ids), 0
     for step in out.trace.steps:
         ids = text + step.token_ids

@@ -56,7 +56,7 @@ class Impatient(Policy):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_restarted_answer_is_the_large_models_own(family: str, turns: int) -> None:
     pair, prompt = make_pair(family, 0), prompt_text(2)
-    out = Router(pair, Impatient(1), turns=turns).generate(prompt, max_new_tokens=50)
+    out = Router(pair, Impatient(1), ahead=turns).generate(prompt, max_new_tokens=50)
     ids = pair.encode(prompt)
     expected, _ = ref.generate(pair, ids, 50, lambda i, w, z: "large", lambda i, s: "large")
     draft, steps = ref.generate(pair, ids, 50, lambda i, w, z: w, lambda i, s: "small")

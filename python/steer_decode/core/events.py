@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import SteerError
 from .cost import Cost
 from .trace import Step, Trace
 from .transcript import Writer
@@ -70,4 +71,11 @@ class Done:
     output: RoutedOutput
 
 
-Event = TextDelta | StepClosed | HandOver | Done
+@dataclass(frozen=True)
+class Failed:
+    """The answer has ended by an error; what was written until then stays in its output."""
+
+    error: SteerError
+
+
+Event = TextDelta | StepClosed | HandOver | Done | Failed

@@ -1,55 +1,76 @@
-"""What a conversation asks of the models and of its policy, and what it is told."""
+"""What an answer asks of the two models, what it is told, and what an engine may see of it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import NamedTuple
-
-from transformers import LogitsProcessorList, StoppingCriteriaList
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from steer_kernels import LogitStats
 
-from ..policies import Question, Verdict
-from .trace import Step
-from .transcript import Writer
+from .sampling import Sampling
+from .signals import Signal
+from .transcript import Transcript, Writer
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessorList
+
+    from .boundary import StepBoundary
 
 
-class Ask(NamedTuple):
-    """What a conversation wants of a model: tokens to append, or a look at the next logits.
-
-    With ``one`` it wants a single token, however many turns the model may run ahead.
-    """
+class Write(NamedTuple):
+    """Tokens to append: at least one, at most to the end of the step. Told: a list of `Draw`."""
 
     writer: Writer
-    draw: bool
-    one: bool = False
 
 
-class Grade(NamedTuple):
-    """What the large model makes of the last ``tokens`` of the transcript, the step just closed.
+class Look(NamedTuple):
+    """What the small model makes of the next token; nothing is written. Told: `Looked`."""
 
-    With a question: what it answers to that.
-    """
+
+class Read(NamedTuple):
+    """What the large model makes of the last ``tokens``, a draft. Told: `Graded`."""
 
     tokens: int
-    question: Question | None = None
 
 
-class Judge(NamedTuple):
-    """A step has closed: who writes the next one, or this one again?"""
+@dataclass(frozen=True)
+class Question:
+    """What the large model is asked about a draft, and between which answers it may choose.
 
-    step: Step
+    Told: `Graded`, a log-probability for each choice.
+
+    Attributes:
+        ids: tokens that it reads behind the transcript, and that are forgotten again.
+        choices: one token for each answer.
+    """
+
+    ids: tuple[int, ...]
+    choices: tuple[int, ...]
 
 
-class Forget(NamedTuple):
-    """The transcript has been cut: neither model is to know more than what is left. No reply."""
+Request = Write | Look | Read | Question
 
 
 class Draw(NamedTuple):
-    """A token, and the policy's signal on the raw logits that it was drawn from."""
+    """A token, and the answer's signal on the raw logits that it was drawn from."""
 
     token: int
     value: float
+
+
+class Looked(NamedTuple):
+    """The next token before it is written.
+
+    Fields:
+        value: the answer's signal.
+        stats: all statistics of the logits, one row; None from an engine that has none.
+        draw: the token that would be written, where it has been drawn with the look.
+    """
+
+    value: float
+    stats: LogitStats | None
+    draw: Draw | None
 
 
 class Graded(NamedTuple):
@@ -62,7 +83,7 @@ class Graded(NamedTuple):
     likeliest: list[bool]
 
 
-Reply = LogitStats | list[Draw] | Graded | Verdict
+Reply = list[Draw] | Looked | Graded
 
 
 @dataclass(frozen=True)
@@ -71,8 +92,52 @@ class Hooks:
 
     Attributes:
         processors: change the scores before a token is drawn; signals are read before them.
-        criteria: end the answer.
+        criteria: whether the answer ends with these ids, prompt included.
     """
 
     processors: LogitsProcessorList | None = None
-    criteria: StoppingCriteriaList | None = None
+    criteria: Callable[[list[int]], bool] | None = None
+
+
+class Row(Protocol):
+    """What an engine sees of an answer that it writes for.
+
+    Attributes:
+        transcript: the text; the engine reads it and moves its read mark.
+        sampling: how tokens are drawn.
+        signal: what is read off raw logits at each token.
+        boundary: where a step closes.
+        ends: ids that end the answer.
+        hooks: processors that look at every token.
+    """
+
+    transcript: Transcript
+    sampling: Sampling
+    signal: Signal
+    boundary: StepBoundary
+    ends: frozenset[int]
+    hooks: Hooks
+
+    @property
+    def place(self) -> str:
+        """Where the next token stands, for messages: ``token 3 of step 2``."""
+
+    @property
+    def room(self) -> int:
+        """Most tokens that may be written now."""
+
+    @property
+    def step_ids(self) -> list[int]:
+        """Tokens of the open step."""
+
+    @property
+    def said_something(self) -> bool:
+        """Whether the open step holds a letter or a digit."""
+
+    def uniforms(self, n: int) -> list[float]:
+        """The next ``n`` uniform numbers in [0, 1); each token that is appended uses one up."""
+
+
+def kind(row: Row) -> Hashable:
+    """What rows must have in common to write several tokens in one call."""
+    return row.sampling, row.signal, row.boundary, row.ends

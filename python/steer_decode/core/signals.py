@@ -9,12 +9,13 @@ the mean of its tokens' signals. Each signal keeps its natural unit and directio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from steer_kernels import LogitStats, Packed
+from steer_kernels import LogitStats, Packed, unpack
 
 from ..errors import SteerError
 
@@ -81,3 +82,49 @@ def get_signal(signal: str | Signal | Callable[[LogitStats], Tensor]) -> Signal:
     if not isinstance(signal, str) or signal not in SIGNALS:
         raise SteerError(f"unknown signal {signal!r}: choose from {', '.join(SIGNALS)}")
     return SIGNALS[signal]
+
+
+def read_signal(
+    signal: Signal, packed: Tensor, rows: list[list[float]], places: Callable[[int], str]
+) -> list[float]:
+    """The signal, a number for each row.
+
+    Args:
+        signal: what is read.
+        packed: what ``sample_logits_packed`` returned, a row for each.
+        rows: the same, as the host has read it.
+        places: where the next token of the i-th row stands, for messages.
+
+    Raises:
+        SteerError: the signal failed, or returned another shape or a NaN; the message names it and
+            the step.
+    """
+    if signal.column is not None:
+        return [row[signal.column] for row in rows]
+    where = [places(i) for i in range(len(rows))]
+    values: list[float] = signal_of(signal, unpack(packed).stats, where).tolist()
+    for value, place in zip(values, where, strict=True):
+        if math.isnan(value):  # no threshold holds against it
+            raise SteerError(f"signal {signal.name!r} is NaN at {place}")
+    return values
+
+
+def signal_of(signal: Signal, stats: LogitStats, places: Sequence[str] = ()) -> Tensor:
+    """The signal on the device: [B].
+
+    Raises:
+        SteerError: as :func:`read_signal`.
+    """
+    where = "at " + (", ".join(dict.fromkeys(places)) or "a token")
+    try:
+        values = signal.read(stats)
+        if values.shape == stats.max_logit.shape:
+            return values
+    except Exception as error:
+        raise SteerError(
+            f"signal {signal.name!r} failed {where}: {type(error).__name__}: {error}"
+        ) from error
+    raise SteerError(
+        f"signal {signal.name!r} must return one number a row, [{stats.max_logit.shape[0]}], "
+        f"got shape {list(values.shape)} {where}"
+    )

@@ -20,32 +20,42 @@ def other(writer: Writer) -> Writer:
 class Transcript:
     """Token ids of a prompt and of what was written after it.
 
-    It belongs to no model. Each engine remembers how much of it its model has read; nothing else
-    ties the two models together.
+    It belongs to no model. How much of it each model has read stands here, and nothing else ties
+    the two together: to catch up is to read what lies between the mark and the end.
+
+    Attributes:
+        ids: of the tokens.
+        writers: of each token; None for those of the prompt.
+        prompt_length: tokens of the prompt.
+        read: for each model its read mark, the tokens from the beginning that it has read. An
+            engine raises it; what changes the text lowers it.
     """
 
     def __init__(self, prompt_ids: Sequence[int]) -> None:
         self.ids: list[int] = list(prompt_ids)
         self.writers: list[Writer | None] = [None] * len(self.ids)
         self.prompt_length = len(self.ids)
+        self.read: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def append(self, token: int, writer: Writer) -> None:
+        """Adds a token that ``writer`` has written."""
         self.ids.append(token)
         self.writers.append(writer)
 
     def restart(self, prompt_ids: Sequence[int]) -> int:
         """Becomes a new prompt, in place; returns how many leading tokens are as they were.
 
-        So a lane that read the last turn of a conversation has read the start of the next one.
+        So a model that read the last turn of a conversation has read the start of the next one.
         """
         common = min(len(self), len(prompt_ids))
         kept = next((i for i in range(common) if self.ids[i] != prompt_ids[i]), common)
         self.ids[kept:] = prompt_ids[kept:]
         self.writers[kept:] = [None] * (len(prompt_ids) - kept)
         self.prompt_length = len(prompt_ids)
+        self.unread(kept)
         return kept
 
     def truncate(self, length: int) -> None:
@@ -59,7 +69,13 @@ class Transcript:
             )
         del self.ids[length:]
         del self.writers[length:]
+        self.unread(length)
 
-    def foreign(self, writer: Writer, start: int) -> int:
-        """How many tokens from position ``start`` on ``writer`` did not write itself."""
-        return sum(w != writer for w in self.writers[start:])
+    def unread(self, length: int) -> None:
+        """Moves both read marks back to ``length``, where they lie beyond."""
+        for writer in WRITERS:
+            self.read[writer] = min(self.read[writer], length)
+
+    def foreign(self, writer: Writer) -> int:
+        """How many tokens ``writer`` has not read and did not write itself."""
+        return sum(w != writer for w in self.writers[self.read[writer] :])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import wraps
 from typing import Any, overload
 
 from ..core.boundary import StepBoundary
@@ -16,6 +18,7 @@ from ..policies import Policy
 from ..util.checks import listed, whole
 from .hf_generate.custom_generate import custom_generate
 from .hf_generate.settings import recommended_policy
+from .routing import Routing
 from .stream import Cohort, RoutedStream
 
 
@@ -27,7 +30,7 @@ class Router:
         policy: who writes next; by default the router that the small model's
             ``generation_config.json`` names, which is one that is built in and sets numbers only.
         boundary: where a step closes; by default at "\\n\\n", or after 512 tokens.
-        turns: tokens that a model writes between two looks of the host; by default 8 on a GPU and
+        ahead: tokens that a model writes between two looks of the host; by default 8 on a GPU and
             1 elsewhere. What is written does not depend on it.
 
     Raises:
@@ -40,7 +43,7 @@ class Router:
         pair: Pair,
         policy: Policy | None = None,
         boundary: StepBoundary | None = None,
-        turns: int | None = None,
+        ahead: int | None = None,
     ) -> None:
         if not isinstance(pair, Pair):
             raise SteerError(f"pair must be two models, as Pair(small, large, ...), got {pair!r}")
@@ -55,18 +58,38 @@ class Router:
             raise SteerError(f"boundary must be a StepBoundary, got {boundary!r}")
         policy.check(pair)
         _ = pair.serving  # what cannot be served exactly is refused here
-        if turns is not None and (turns := whole("turns", turns)) < 1:
-            raise SteerError(f"turns must be at least 1, got {turns}")
-        self.turns: dict[Writer, int] = {
-            w: turns or (8 if pair.model(w).device.type == "cuda" else 1) for w in WRITERS
+        if ahead is not None and (ahead := whole("ahead", ahead)) < 1:
+            raise SteerError(f"ahead must be at least 1, got {ahead}")
+        each: dict[Writer, int] = {
+            w: ahead or (8 if pair.model(w).device.type == "cuda" else 1) for w in WRITERS
         }
-        self.pair = pair
-        self.policy = policy
-        self.boundary = boundary or pair.boundary
-        self.own_boundary = boundary is not None
+        own, boundary = boundary is not None, boundary or pair.boundary
+        self._routing = Routing(pair, policy, boundary, pair.eos_ids, each, own)
 
-    # The side door: pair.small.generate(**inputs, custom_generate=router)
-    __call__ = custom_generate
+    @property
+    def routing(self) -> Routing:
+        """All of it as one value; ids that end an answer are those of the pair, as now."""
+        return replace(self._routing, ends=self.pair.eos_ids)
+
+    @property
+    def pair(self) -> Pair:
+        """The two models and their tokenizer."""
+        return self._routing.pair
+
+    @property
+    def policy(self) -> Policy:
+        """Who writes next."""
+        return self._routing.policy
+
+    @property
+    def boundary(self) -> StepBoundary:
+        """Where a step closes."""
+        return self._routing.boundary
+
+    @wraps(custom_generate)
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """The side door: ``pair.small.generate(**inputs, custom_generate=router)``."""
+        return custom_generate(self.routing, *inputs, **options)
 
     @overload
     def generate(self, prompts: str, **options: Any) -> RoutedOutput: ...
@@ -125,7 +148,7 @@ class Router:
         """
         sampling = Sampling(temperature, top_p, top_k, min_p)
         ids = self.pair.encode(prompt, chat, **_told(chat_template_kwargs))
-        return RoutedStream(self, Transcript(ids), max_new_tokens, sampling, seed)
+        return RoutedStream(self.routing, Transcript(ids), max_new_tokens, sampling, seed)
 
     def cohort(self, prompts: Sequence[Prompt], **options: Any) -> list[RoutedOutput]:
         """Answers many prompts together; see :meth:`stream_cohort`."""
@@ -179,7 +202,7 @@ class Router:
             seeds = range(first, first + len(prompts))
         if len(seeds) != len(prompts):
             raise SteerError(f"seed must be one number or {len(prompts)} of them, got {len(seeds)}")
-        return Cohort(self, transcripts, max_new_tokens, sampling, seeds)
+        return Cohort(self.routing, transcripts, max_new_tokens, sampling, seeds)
 
 
 def _told(chat_template_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:

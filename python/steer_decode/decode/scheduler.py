@@ -1,284 +1,241 @@
-"""Conversations that advance together: each model runs once a turn, on the rows that ask for it."""
+"""Answers that advance together: each model runs once a turn, on the rows that ask for it.
+
+The scheduler knows no tensor. Answers ask, engines reply, and policies judge; here it is said who
+is served when, and what becomes of a row whose engine, policy or answer fails: it ends, and no
+other.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from steer_kernels import Packed, unpack
-
-from ..core.boundary import StepBoundary
-from ..core.events import Event, TextDelta
-from ..core.requests import Ask, Draw, Forget, Grade, Judge, Reply
-from ..core.sampling import Sampling
-from ..core.trace import Step
-from ..core.transcript import Transcript, Writer
-from ..engines.hf.gradients import without_gradients
-from ..engines.hf.grading import ask, grade
-from ..engines.hf.lane import Lane, lanes_of
-from ..engines.hf.multi_step import RunAhead
-from ..engines.hf.sampler import Drawer
-from ..errors import BrokenModelError, OutOfMemoryError, SteerError
-from ..models.pair import Pair
+from ..core.events import Event, Failed
+from ..core.requests import Draw, Graded, Look, Looked, Question, Read, Request, Write
+from ..core.transcript import Writer
+from ..engines.base import Engine, Replies
+from ..errors import SteerError
 from ..policies import Policy
-from .answer import Conversation
-from .guard import consult, read_signal
+from .answer import Answer, Judge, Making
+from .guard import consult
 
-_T = TypeVar("_T")
-_TOKEN, _VALID = int(Packed.TOKEN), int(Packed.VALID)
-
-
-def make_lanes(pair: Pair, conversations: Sequence[Conversation]) -> dict[Writer, Lane]:
-    """A lane for each model over the transcripts of ``conversations``."""
-    transcripts = [c.transcript for c in conversations]
-    limit = max(c.limit for c in conversations)
-    return lanes_of(pair, transcripts, limit)
+PATIENCE = 8  # turns that a draft waits for others to be read together
+_WAITS = (Write, Look, Read, Question, Judge)
 
 
-def _watermark(lanes: dict[Writer, Lane], row: int, transcript: Transcript, writer: Writer) -> int:
-    # What a model has read beyond the end of a step is about to be forgotten.
-    return min(lanes[writer].watermark(row), len(transcript))
+class _Row:
+    """An answer, and what it waits for."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.making: Making = answer.run()
+        self.request: Request | Judge | None = None
+        self.waited = 0  # turns, of a draft
+        self.seconds = 0.0  # its share of what its passes took, and its own work
 
 
-class Batch:
-    """Runs conversations over two lanes.
+class Scheduler:
+    """Advances answers over two engines, which it alone asks.
 
     Args:
-        pair: the two models.
-        policy: of all conversations, started; its signal is read off each row's raw logits.
-        conversations: the rows of both lanes, in order.
-        sampling: how tokens are drawn.
-        turns: for each writer, tokens between two looks of the host; see ``run_ahead``. Processors
-            look at every token, so with them it is one.
-        lanes: to go on with; new ones by default.
+        engines: one for each model, without rows.
     """
 
-    def __init__(
-        self,
-        pair: Pair,
-        policy: Policy,
-        conversations: Sequence[Conversation],
-        sampling: Sampling,
-        boundary: StepBoundary,
-        turns: dict[Writer, int],
-        lanes: dict[Writer, Lane] | None = None,
-    ) -> None:
-        self._policy = policy
-        self._conversations = conversations
-        self._vocab_size = vocab_size = pair.vocab_size
-        self._drawer = Drawer(sampling, vocab_size)
-        # Of each row; a pass is shared evenly by the rows that it runs over.
-        self.seconds = [0.0] * len(conversations)
-        self.lanes = lanes or make_lanes(pair, conversations)
-        for row, conversation in enumerate(conversations):
-            conversation.watermark = partial(_watermark, self.lanes, row, conversation.transcript)
-        self._running = [c.run() for c in conversations]
-        # One for all tokens: as a decorator it is slower.
-        self._inference = without_gradients(pair.small, pair.large)
-        self._asks: dict[int, Ask] = {}
-        self._grades: dict[int, Grade] = {}  # drafts that wait for the large model
-        self._closed: dict[int, Step] = {}  # steps that wait for their verdict
-        # Of rows that have been shown logits: whose, and the token that was drawn from them.
-        self._drawn: dict[int, tuple[Writer, list[Draw]]] = {}
-        self._ahead: dict[Writer, RunAhead] = {}
-        if not any(c.hooks.processors for c in conversations):
-            for w, n in turns.items():
-                if n > 1 and self.lanes[w].runs_ahead:
-                    table = boundary.token_classes(pair.eos_ids, vocab_size)
-                    self._ahead[w] = RunAhead(self.lanes[w], policy, sampling, table, vocab_size, n)
+    def __init__(self, engines: Mapping[Writer, Engine]) -> None:
+        self.engines = engines
+        self._rows: dict[int, _Row] = {}
+        self._new: list[int] = []
+
+    def add(self, answer: Answer) -> int:
+        """Takes an answer in; returns its row, the least that is free."""
+        row = next(i for i in range(len(self._rows) + 1) if i not in self._rows)
+        for engine in self.engines.values():
+            engine.open(row, answer)
+        self._rows[row] = _Row(answer)
+        self._new.append(row)
+        return row
+
+    def cancel(self, row: int, reason: str = "cancelled") -> None:
+        """Ends an answer where it is; its transcript and its caches stay consistent."""
+        held = self._rows[row]
+        held.making.close()
+        held.request = None
+        self._new = [other for other in self._new if other != row]
+        held.answer.trace.stop_reason = held.answer.trace.stop_reason or reason
+
+    def retire(self, row: int) -> None:
+        """Frees the place of an answer, which is ended if it still runs."""
+        self.cancel(row)
+        del self._rows[row]
+        for engine in self.engines.values():
+            engine.close(row)
+
+    def seconds(self, row: int) -> float:
+        """What an answer has taken; a pass is shared evenly by the rows that it runs over."""
+        return self._rows[row].seconds
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is yet to end."""
+        return bool(self._new) or any(r.request is not None for r in self._rows.values())
 
     def run(self) -> Iterator[tuple[int, Event]]:
-        """Yields (row, event) until every answer is complete."""
-        for row in range(len(self._running)):
-            yield from self._advance(row, None)
-        while self._asks or self._grades or self._closed:
-            # In this order, so that a row whose step has just closed or was refused joins at once.
-            yield from self._write("small")
-            if self._grades and len(self._grades) >= len(self._asks):
-                # Drafts wait while more answers are being written: a pass over many costs little
-                # more than one over few.
-                yield from self._judge_drafts()
-            yield from self._write("large")
-            if self._closed and not self._asks and not self._grades:
-                yield from self._judge_round()
+        """Yields (row, event) until every answer has ended."""
+        while self.busy:
+            yield from self.turn()
+
+    def turn(self) -> Iterator[tuple[int, Event]]:
+        """One turn of both models, over the rows that ask for them.
+
+        In this order, so that a row whose step has just closed or was refused joins at once.
+        """
+        while self._new:
+            yield from self._advance(self._new.pop(0), None)
+        yield from self._write("small")
+        yield from self._read_drafts()
+        yield from self._write("large")
+        yield from self._judge_rounds()
+
+    def _asking(self, *kinds: type) -> dict[int, Any]:
+        return {i: r.request for i, r in self._rows.items() if isinstance(r.request, kinds)}
 
     def _write(self, writer: Writer) -> Iterator[tuple[int, Event]]:
-        """One turn of a model, over the rows that ask for it."""
-        rows = [row for row, ask in self._asks.items() if ask.writer == writer]
-        if not rows:
-            return
-        asks = [self._asks.pop(row) for row in rows]
-        begin = time.perf_counter()
-        replies = self._replies(writer, rows, asks)
-        share = (time.perf_counter() - begin) / len(rows)
-        for row, reply in replies:
-            self.seconds[row] += share
-            yield from self._advance(row, reply)
-            if writer in self._ahead:  # it may have read beyond the end of the step
-                length = len(self._conversations[row].transcript)
-                self.lanes[writer].roll_back(row, length)
+        """Writes and looks of one model, in one call."""
+        asking = self._asking(Write, Look) if writer == "small" else self._asking(Write)
+        rows = [i for i, r in asking.items() if isinstance(r, Write) and r.writer == writer]
+        looking = [i for i, r in asking.items() if isinstance(r, Look)]
+        if rows or looking:
+            yield from self._reply(
+                writer, [*rows, *looking], self.engines[writer].write, rows, looking
+            )
 
-    def _judge_round(self) -> Iterator[tuple[int, Event]]:
-        """Every answer waits at the end of a step: judges those that are furthest behind.
+    def _read_drafts(self) -> Iterator[tuple[int, Event]]:
+        """The large model reads the drafts that wait, all in a pass.
+
+        They wait while more answers are being written, since a pass over many costs little more
+        than one over few; but no draft for ever.
+        """
+        drafts = self._asking(Read, Question)
+        writing = len(self._asking(Write, Look))
+        for row in drafts:
+            self._rows[row].waited += 1
+        if len(drafts) < writing and all(self._rows[i].waited < PATIENCE for i in drafts):
+            return
+        engine = self.engines["large"]
+        reads = {i: r.tokens for i, r in drafts.items() if isinstance(r, Read)}
+        if reads:
+            yield from self._reply("large", list(reads), engine.read, [*reads], [*reads.values()])
+        for question in dict.fromkeys(r for r in drafts.values() if isinstance(r, Question)):
+            rows = [i for i, r in drafts.items() if r == question]
+            yield from self._reply("large", rows, engine.ask, rows, question)
+
+    def _reply(
+        self, writer: Writer, rows: Sequence[int], ask: Callable[..., Replies[Any]], *args: object
+    ) -> Iterator[tuple[int, Event]]:
+        """Asks an engine about ``rows``, and advances them by what it replies."""
+        answers = [self._rows[row].answer for row in rows]
+        marks = [answer.transcript.read[writer] for answer in answers]
+        begin = time.perf_counter()
+        replies = ask(*args)
+        share = (time.perf_counter() - begin) / len(rows)
+        for i, row in enumerate(rows):
+            held, reply = self._rows.get(row), replies[i]
+            if held is None or held.answer is not answers[i] or held.request is None:
+                continue  # its reader has gone meanwhile
+            held.seconds += share
+            if reply is not None or answers[i].transcript.read[writer] <= marks[i]:
+                reply = _sound(reply, answers[i], writer, row, marks[i], held.request)
+            if isinstance(reply, SteerError):
+                yield self._fail(row, reply)
+            elif reply is not None:
+                yield from self._advance(row, reply)
+
+    def _judge_rounds(self) -> Iterator[tuple[int, Event]]:
+        """Where every answer of a policy waits at the end of a step: judges those furthest behind.
 
         A step 0 that was taken back closes after the others', and is judged before they go on.
         """
-        index = min(step.index for step in self._closed.values())
-        round_ = {row: step for row, step in self._closed.items() if step.index == index}
-        steps = list(round_.values())
-        verdicts = consult(
-            self._policy,
-            f"after step {index}",
-            lambda: list(self._policy.after_round(steps)),
-        )
-        if len(verdicts) != len(steps):
-            raise SteerError(
-                f"policy {self._policy.name!r} answered {len(verdicts)} times for {len(steps)} "
-                f"steps after step {index}: it must answer once for each"
-            )
-        for row, verdict in zip(round_, verdicts, strict=True):
-            del self._closed[row]
-            yield from self._advance(row, verdict)
+        closed = self._asking(Judge)
+        for policy in {id(p): p for p in (self._rows[i].answer.policy for i in closed)}.values():
+            of = [i for i, r in self._rows.items() if r.request and r.answer.policy is policy]
+            if any(i not in closed for i in of):
+                continue
+            index = min(closed[i].step.index for i in of)
+            rows = [i for i in of if closed[i].step.index == index]
+            words = self._words(policy, index, [closed[i].step for i in rows])
+            for row, word in zip(rows, words, strict=True):
+                if isinstance(word, SteerError):
+                    yield self._fail(row, word)
+                else:
+                    yield from self._advance(row, word)
 
-    def _advance(self, row: int, reply: Reply | None) -> Iterator[tuple[int, Event]]:
-        """Runs one conversation to its next ask, or to its end."""
-        running, policy = self._running[row], self._policy
+    def _words(self, policy: Policy, index: int, steps: list[Any]) -> list[Any]:
+        try:
+            words = consult(policy, f"after step {index}", lambda: list(policy.after_round(steps)))
+        except SteerError as error:
+            return [error] * len(steps)
+        if len(words) == len(steps):
+            return words
+        short = SteerError(
+            f"policy {policy.name!r} answered {len(words)} times for {len(steps)} "
+            f"steps after step {index}: it must answer once for each"
+        )
+        return [short] * len(steps)
+
+    def _advance(self, row: int, reply: object) -> Iterator[tuple[int, Event]]:
+        """Runs one answer to its next request, or to its end."""
+        held = self._rows[row]
+        held.request, held.waited = None, 0
+        policy = held.answer.policy
         while True:
             begin = time.perf_counter()
             try:
-                item = running.send(reply)  # type: ignore[arg-type]
+                item = held.making.send(reply)
+                if isinstance(item, Judge) and not policy.in_rounds:
+                    where = f"after step {item.step.index}"
+                    judge = partial(policy.judge, item.step, held.answer.trace)
+                    reply = consult(policy, where, judge)
+                    continue
             except StopIteration:
                 return
+            except SteerError as error:
+                yield self._fail(row, error)
+                return
             finally:
-                self.seconds[row] += time.perf_counter() - begin
+                held.seconds += time.perf_counter() - begin
+            if isinstance(item, _WAITS):
+                held.request = item
+                return
             reply = None
-            if isinstance(item, TextDelta):
-                yield row, item
-                continue
-            if isinstance(item, Ask):
-                writer, drawn = self._drawn.pop(row, (None, []))
-                if item.draw and item.writer == writer:
-                    reply = drawn
-                    continue
-                self._asks[row] = item
-                return
-            if isinstance(item, Grade):
-                self._grades[row] = item
-                return
-            if isinstance(item, Judge):
-                step = item.step
-                if policy.in_rounds:
-                    self._closed[row] = step
-                    return
-                where = f"after step {step.index}"
-                trace = self._conversations[row].trace
-                reply = consult(policy, where, partial(policy.judge, step, trace))
-                continue
-            if isinstance(item, Forget):
-                for lane in self.lanes.values():
-                    lane.roll_back(row, len(self._conversations[row].transcript))
-                continue
             yield row, item
 
-    def _judge_drafts(self) -> Iterator[tuple[int, Event]]:
-        """The large model reads the drafts that wait, all in a pass."""
-        lane, vocab_size = self.lanes["large"], self._vocab_size
-        grades, self._grades = self._grades, {}
-        for question in dict.fromkeys(wanted.question for wanted in grades.values()):
-            rows = [row for row, wanted in grades.items() if wanted.question == question]
-            begin = time.perf_counter()
-            if question is None:
-                counts = [grades[row].tokens for row in rows]
-                graded = self._guarded("large", rows, grade, lane, rows, counts, vocab_size)
-            else:
-                graded = self._guarded("large", rows, ask, lane, rows, question, vocab_size)
-            share = (time.perf_counter() - begin) / len(rows)
-            for row in rows:
-                reply = graded[row]
-                if reply is None:
-                    raise self._broken("large", row)
-                self.seconds[row] += share
-                yield from self._advance(row, reply)
+    def _fail(self, row: int, error: SteerError) -> tuple[int, Event]:
+        self.cancel(row, "error")
+        return row, Failed(error)
 
-    def _replies(
-        self, writer: Writer, rows: Sequence[int], asks: Sequence[Ask]
-    ) -> list[tuple[int, Reply]]:
-        draws = [ask.draw for ask in asks]
-        ahead = self._ahead.get(writer)
-        if ahead is None:
-            return list(zip(rows, self._reply(writer, rows, draws), strict=True))
-        # To look, or for a single token, it does not run ahead.
-        writing = [r for r, ask in zip(rows, asks, strict=True) if ask.draw and not ask.one]
-        rest = [row for row in rows if row not in writing]
-        replies: list[tuple[int, Reply]] = []
-        if rest:
-            wanted = dict(zip(rows, draws, strict=True))
-            shown = self._reply(writer, rest, [wanted[row] for row in rest])
-            replies += zip(rest, shown, strict=True)
-        if writing:
-            written = self._guarded(writer, writing, ahead.write, writing, self._conversations)
-            for row, (drawn, valid) in written.items():
-                if not drawn and not valid:
-                    raise self._broken(writer, row)
-                replies.append((row, drawn))
-        return replies
 
-    def _reply(self, writer: Writer, rows: Sequence[int], draws: Sequence[bool]) -> list[Reply]:
-        conversations = [self._conversations[row] for row in rows]
-        logits, packed = self._read(writer, rows, conversations)
-        found: list[list[float]] = packed.tolist()
-        for row, numbers in zip(rows, found, strict=True):
-            if not numbers[_VALID]:
-                raise self._broken(writer, row)
-        values = read_signal(self._policy, packed, found, conversations)
-        replies: list[Reply] = []
-        for i, (row, numbers) in enumerate(zip(rows, found, strict=True)):
-            processed = conversations[i].hooks.processors
-            if draws[i]:
-                token = int(numbers[_TOKEN])
-                if processed:
-                    token = self._drawer.draw_processed(logits[i : i + 1], conversations[i])
-                replies.append([Draw(token, values[i])])
-                continue
-            replies.append(unpack(packed[i : i + 1]).stats)
-            if not processed and writer not in self._ahead:
-                # If it is to write, it asks for that next: one turn less, and no call.
-                self._drawn[row] = writer, [Draw(int(numbers[_TOKEN]), values[i])]
-        return replies
-
-    def _guarded(
-        self, writer: Writer, rows: Sequence[int], run: Callable[..., _T], *arguments: object
-    ) -> _T:
-        """Runs a model; says which, if memory runs out. The watermarks then are as before."""
-        try:
-            return run(*arguments)
-        except RuntimeError as error:  # torch.OutOfMemoryError is one
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in str(error):
-                raise
-            lane = self.lanes[writer]
-            needed = sum(lane.pending(row) + lane.watermark(row) for row in rows)
-            raise OutOfMemoryError(
-                f"the {writer} model ran out of memory on {lane.model.device} at a context of "
-                f"{needed} tokens over {len(rows)} rows: lower max_new_tokens or the number of "
-                "prompts, or load the models in bfloat16"
-            ) from error
-
-    def _read(
-        self, writer: Writer, rows: Sequence[int], conversations: Sequence[Conversation]
-    ) -> tuple[Tensor, Tensor]:
-        """Raw logits of ``rows``; a token of each and the statistics of its logits, packed."""
-        with self._inference:
-            logits = self._guarded(writer, rows, self.lanes[writer].catch_up, rows)
-            return logits, self._drawer.draw(logits, conversations)
-
-    def _broken(self, writer: Writer, row: int) -> BrokenModelError:
-        return BrokenModelError(
-            f"the {writer} model returned logits that are NaN or not finite at "
-            f"{self._conversations[row].place}: check its weights, or load it in "
-            "float32 or bfloat16 if it was loaded in float16"
-        )
+def _sound(
+    reply: object, answer: Answer, writer: Writer, row: int, mark: int, request: object
+) -> object:
+    """``reply``, or the error of an engine that breaks its contract, with the row."""
+    why = ""
+    if isinstance(reply, SteerError):
+        return reply
+    if answer.transcript.read[writer] < mark:
+        why = f"its read mark went back from {mark} to {answer.transcript.read[writer]}"
+    elif reply is None:
+        why = "it replied nothing, and read nothing"
+    elif isinstance(request, Write) and isinstance(reply, list):
+        if not 0 < len(reply) <= answer.room:
+            why = f"it wrote {len(reply)} tokens where 1 to {answer.room} were asked for"
+        elif any(draw.value != draw.value for draw in reply if isinstance(draw, Draw)):
+            why = "it gave a score that is NaN"
+    elif isinstance(request, Look) and isinstance(reply, Looked):
+        why = "it gave a score that is NaN" if reply.value != reply.value else ""
+    elif not isinstance(request, Read | Question) or not isinstance(reply, Graded):
+        why = f"it replied {type(reply).__name__} to {type(request).__name__}"
+    if not why:
+        return reply
+    return SteerError(f"the engine of the {writer} model broke its contract in row {row}: {why}")

@@ -9,10 +9,10 @@ from ..core.boundary import decode
 from ..core.events import RoutedOutput
 from ..core.sampling import Sampling
 from ..core.transcript import Transcript, Writer
-from ..engines.hf.lane import lanes_of
 from ..errors import SteerError
 from ..models.prompt import Messages, Prompt, token_ids
 from .router import Router
+from .routing import open_engines
 from .stream import RoutedStream
 
 # Behind these a tokenizer may split a text as it would in the middle of another.
@@ -59,7 +59,7 @@ class Session:
         self._transcript = Transcript([])
         self._prompt: str | None = None  # what the template made of the last turn
         self._turn: Turn | None = None
-        self._lanes = lanes_of(pair, [self._transcript], pair.max_length)
+        self._engines = open_engines(pair, router.routing.ahead, pair.max_length)
 
     @property
     def router(self) -> Router:
@@ -107,33 +107,29 @@ class Session:
             ids = pair.checked(self._continued(text))
         kept = self._transcript.restart(ids)
         self._prompt = text
-        for lane in self._lanes.values():
-            # The last token is always read: logits from before may be another position's, where
-            # a pass was broken off.
-            lane.roll_back(0, min(kept, len(ids) - 1))
-            lane.forget_usage()
+        # The last token is always read: logits from before may be another position's, where a pass
+        # was broken off.
+        self._transcript.unread(min(kept, len(ids) - 1))
         self._turn = Turn(
             self.cached(),
-            self._router,
+            self._router.routing,
             self._transcript,
             max_new_tokens,
             sampling,
             seed,
-            lanes=self._lanes,
+            engines=self._engines,
         )
         return self._turn
 
     def cached(self) -> dict[Writer, int]:
         """Tokens that each model holds in its cache."""
-        return {writer: lane.watermark() for writer, lane in self._lanes.items()}
+        return dict(self._transcript.read)
 
     def reset(self) -> None:
         """Forgets the conversation."""
         self._settle()
         self._transcript.restart([])
         self._prompt = None
-        for lane in self._lanes.values():
-            lane.roll_back(0, 0)
 
     def _settle(self) -> None:
         """Ends the turn before, if its reader has not, and mends what an interrupt left half."""

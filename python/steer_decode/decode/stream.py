@@ -2,125 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ..core.cost import Cost
-from ..core.events import Done, Event, RoutedOutput, StepClosed
+from ..core.events import Done, Event, Failed, RoutedOutput, StepClosed
 from ..core.requests import Hooks
 from ..core.sampling import Sampling
 from ..core.trace import Trace
 from ..core.transcript import WRITERS, Transcript, Writer
-from ..engines.hf.lane import Lane
+from ..engines.base import Engine
 from ..engines.hf.memory import check_memory
 from ..errors import SteerError
 from ..util.checks import whole
-from .answer import Conversation
-from .scheduler import Batch
-
-if TYPE_CHECKING:
-    from .router import Router
+from .answer import Answer
+from .routing import Routing, open_engines
+from .scheduler import Scheduler
 
 
 class Cohort:
     """Answers in the making: iterate over (row, event), or ask for :attr:`outputs` at any time.
 
-    The last event of a row is its ``Done``.
+    The last event of a row is its ``Done``. An answer that fails ends all of them, by its error.
+
+    Args:
+        routing: the models, the policy, and where steps and answers end.
+        transcripts: a prompt each.
+        max_new_tokens: most tokens of each answer.
+        sampling: how tokens are drawn.
+        seeds: one for each.
+        hooks: one for each; none by default.
+        engines: to go on with; new ones by default.
     """
 
     def __init__(
         self,
-        router: Router,
+        routing: Routing,
         transcripts: Sequence[Transcript],
         max_new_tokens: int,
         sampling: Sampling,
         seeds: Sequence[int],
         hooks: Sequence[Hooks] | None = None,
-        lanes: dict[Writer, Lane] | None = None,
+        engines: Mapping[Writer, Engine] | None = None,
     ) -> None:
-        max_new_tokens = whole("max_new_tokens", max_new_tokens)
-        if max_new_tokens < 1:
-            raise SteerError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
         if not transcripts:
             raise SteerError("prompts are empty: give at least one")
-        self._pair = pair = router.pair
-        limits = [min(len(t) + max_new_tokens, pair.max_length) for t in transcripts]
-        held = {w: lane.cache.touched for w, lane in lanes.items()} if lanes else None
-        check_memory(pair, max(limits), len(transcripts), held)
+        limits = limits_of(routing, transcripts, max_new_tokens)
+        longest, rows = max(limits), len(transcripts)
+        check_room(routing, longest, rows, engines)
         seeds = [whole("seed", seed) for seed in seeds]
-        policy = router.policy.start()
-        each = hooks or [Hooks()] * len(transcripts)
-        self._conversations = [
-            Conversation(pair, policy, router.boundary, transcript, limit, seeds[i], each[i])
-            for i, (transcript, limit) in enumerate(zip(transcripts, limits, strict=True))
+        policy = routing.policy.start()
+        self._routing = routing
+        self._answers = [
+            Answer(
+                routing, policy, text, limits[i], sampling, seeds[i], hooks[i] if hooks else Hooks()
+            )
+            for i, text in enumerate(transcripts)
         ]
-        self._batch = Batch(
-            pair, policy, self._conversations, sampling, router.boundary, router.turns, lanes
-        )
+        if engines is None:
+            engines = open_engines(routing.pair, routing.ahead, longest, rows)
+        self._scheduler = Scheduler(engines)
+        for answer in self._answers:
+            self._scheduler.add(answer)
         self._events = self._run()
 
     def __iter__(self) -> Iterator[tuple[int, Event]]:
         return self
 
     def __next__(self) -> tuple[int, Event]:
-        row, event = next(self._events)
-        return (row, Done(self.output(row))) if event is None else (row, event)
+        return next(self._events)
 
     def close(self) -> None:
         """Ends the answers where they are. The caches stay consistent with the transcripts."""
         self._events.close()
-        for conversation in self._conversations:
-            if not conversation.trace.stop_reason:
-                conversation.trace.stop_reason = "cancelled"
+        for row in range(len(self._answers)):
+            self._scheduler.cancel(row)
 
     @property
     def outputs(self) -> list[RoutedOutput]:
         """The answers as far as they are written, open steps included."""
-        return [self.output(row) for row in range(len(self._conversations))]
+        return [self.output(row) for row in range(len(self._answers))]
 
     def trace(self, row: int) -> Trace:
-        return self._conversations[row].trace
+        return self._answers[row].trace
 
     def output(self, row: int) -> RoutedOutput:
         """One answer as far as it is written."""
-        trace = self.trace(row)
-        text = "".join(step.text for step in trace.kept)
-        # From the steps, not the transcript: an interrupt may fall between the two.
-        ids = [token for step in trace.kept for token in step.token_ids]
-        return RoutedOutput(text, ids, trace, self._cost(row))
+        return output_of(self._scheduler, row, self._answers[row])
 
-    def _run(self) -> Generator[tuple[int, Event | None], None, None]:
-        for row, event in self._batch.run():
+    def _run(self) -> Generator[tuple[int, Event], None, None]:
+        for row, event in self._scheduler.run():
+            if isinstance(event, Failed):
+                raise event.error
             yield row, event
-            if isinstance(event, StepClosed):
-                # A policy that restarts answers may have held back steps before the last one.
-                trace = self.trace(row)
-                if trace.stop_reason and event.step is trace.steps[-1]:
-                    yield row, None
-
-    def _cost(self, row: int) -> Cost:
-        conversation, shapes = self._conversations[row], self._pair.shapes
-        written, discarded = conversation.written, conversation.discarded
-        usage = {
-            w: replace(self._batch.lanes[w].usage(row), written=written[w], discarded=discarded[w])
-            for w in WRITERS
-        }
-        kept = conversation.trace.kept
-        tokens = {w: sum(step.by(w) for step in kept) for w in WRITERS}
-        steps = sum(s.writer == "large" for s in kept)
-        return Cost(
-            flops_paper=float(sum(2 * shapes[w].active * written[w] for w in WRITERS)),
-            flops_processed=float(sum(usage[w].flops for w in WRITERS)),
-            bytes_read=float(sum(usage[w].bytes_read for w in WRITERS)),
-            seconds=self._batch.seconds[row],
-            small=usage["small"],
-            large=usage["large"],
-            large_token_share=tokens["large"] / max(1, sum(tokens.values())),
-            large_step_share=steps / max(1, len(kept)),
-            hand_overs=conversation.trace.hand_overs,
-            discarded_tokens=sum(discarded.values()),
-        )
+            if has_ended(self._answers[row], event):
+                yield row, Done(self.output(row))
 
 
 class RoutedStream:
@@ -128,21 +104,19 @@ class RoutedStream:
 
     def __init__(
         self,
-        router: Router,
+        routing: Routing,
         transcript: Transcript,
         max_new_tokens: int,
         sampling: Sampling,
         seed: int,
         hooks: Hooks | None = None,
-        lanes: dict[Writer, Lane] | None = None,
+        engines: Mapping[Writer, Engine] | None = None,
     ) -> None:
-        if router.policy.in_rounds:
-            raise SteerError(
-                f"router {router.policy.name!r} judges the answers of a cohort together, and there "
-                "is one: use Router.cohort or `steer eval --cohort`, or another router"
-            )
+        check_alone(routing)
         each = [hooks] if hooks else None
-        self._cohort = Cohort(router, [transcript], max_new_tokens, sampling, [seed], each, lanes)
+        self._cohort = Cohort(
+            routing, [transcript], max_new_tokens, sampling, [seed], each, engines
+        )
         self.trace = self._cohort.trace(0)
 
     def __iter__(self) -> Iterator[Event]:
@@ -165,3 +139,82 @@ class RoutedStream:
     def output(self) -> RoutedOutput:
         """The answer as far as it is written, open step included."""
         return self._cohort.output(0)
+
+
+def has_ended(answer: Answer, event: Event) -> bool:
+    """Whether ``event`` is the last that ``answer`` yields."""
+    # A policy that restarts answers may have held back steps before the last one.
+    return (
+        isinstance(event, StepClosed)
+        and bool(answer.trace.stop_reason)
+        and event.step is answer.trace.steps[-1]
+    )
+
+
+def check_alone(routing: Routing) -> None:
+    """Refuses a policy that judges a cohort together, where answers come one by one.
+
+    Raises:
+        SteerError: it does.
+    """
+    if routing.policy.in_rounds:
+        raise SteerError(
+            f"router {routing.policy.name!r} judges the answers of a cohort together, and there "
+            "is one: use Router.cohort or `steer eval --cohort`, or another router"
+        )
+
+
+def limits_of(
+    routing: Routing, transcripts: Sequence[Transcript], max_new_tokens: int
+) -> list[int]:
+    """Most tokens of each transcript.
+
+    Raises:
+        SteerError: ``max_new_tokens`` is no whole number from 1 on.
+    """
+    max_new_tokens = whole("max_new_tokens", max_new_tokens)
+    if max_new_tokens < 1:
+        raise SteerError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    return [min(len(text) + max_new_tokens, routing.pair.max_length) for text in transcripts]
+
+
+def check_room(
+    routing: Routing, tokens: int, rows: int, engines: Mapping[Writer, Engine] | None = None
+) -> None:
+    """Refuses ``rows`` texts of up to ``tokens`` tokens that memory cannot hold.
+
+    Raises:
+        OutOfMemoryError: as :func:`check_memory`.
+    """
+    pair = routing.pair
+    devices = {w: pair.model(w).device for w in WRITERS}
+    held = {w: engine.held_bytes for w, engine in engines.items()} if engines else None
+    check_memory(pair.shapes, devices, tokens, rows, held)
+
+
+def output_of(scheduler: Scheduler, row: int, answer: Answer) -> RoutedOutput:
+    """An answer as far as it is written, with what it has cost."""
+    shapes, trace = answer.routing.pair.shapes, answer.trace
+    kept = trace.kept
+    written, discarded = answer.written, answer.discarded
+    usage = {
+        w: replace(scheduler.engines[w].usage(row), written=written[w], discarded=discarded[w])
+        for w in WRITERS
+    }
+    tokens = {w: sum(step.by(w) for step in kept) for w in WRITERS}
+    steps = sum(s.writer == "large" for s in kept)
+    cost = Cost(
+        flops_paper=float(sum(2 * shapes[w].active * written[w] for w in WRITERS)),
+        flops_processed=float(sum(usage[w].flops for w in WRITERS)),
+        bytes_read=float(sum(usage[w].bytes_read for w in WRITERS)),
+        seconds=scheduler.seconds(row),
+        small=usage["small"],
+        large=usage["large"],
+        large_token_share=tokens["large"] / max(1, sum(tokens.values())),
+        large_step_share=steps / max(1, len(kept)),
+        hand_overs=trace.hand_overs,
+        discarded_tokens=sum(discarded.values()),
+    )
+    # From the steps, not the transcript: an interrupt may fall between the two.
+    ids = [token for step in kept for token in step.token_ids]
+    return RoutedOutput("".join(step.text for step in kept), ids, trace, cost)

@@ -5,12 +5,11 @@ It is checked before anything is written.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from ..core.token_text import TokenTexts
 from ..core.transcript import WRITERS, Writer
 from ..engines.hf.cache_support import check_cache_support
 from ..engines.hf.placing import placed
+from ..engines.hf.probe import probe
 from ..engines.hf.rope import boundaries, context_length
 from ..engines.hf.serving import Serving
 from ..errors import ContextFullError, SteerError
@@ -151,8 +151,6 @@ class Pair:
         Raises:
             SteerError: a model cannot be served exactly; the message says why.
         """
-        from ..engines.hf.probe import probe  # which imports the loop
-
         found: dict[Writer, Serving] = {}
         for name in WRITERS:
             model = self.model(name)
@@ -195,8 +193,6 @@ class Pair:
         Raises:
             SteerError: one of them is no token id.
         """
-        if self._ends is not None:
-            return self._ends
         ids: set[int] = set()
         for name, source in (
             ("the small model's generation config", self.small.generation_config),
@@ -205,15 +201,6 @@ class Pair:
         ):
             ids.update(eos_of(name, source))
         return frozenset(ids)
-
-    def ending_at(self, eos_ids: Iterable[int]) -> Pair:
-        """The same pair, whose answers end at ``eos_ids`` and nowhere else."""
-        _ = self.shapes  # what takes long to find out is found out once, for all copies
-        pair = copy.copy(self)
-        object.__setattr__(pair, "_ends", frozenset(eos_ids))
-        return pair
-
-    _ends: frozenset[int] | None = field(init=False, default=None, repr=False)
 
     @property
     def template_owner(self) -> PreTrainedTokenizerBase | None:

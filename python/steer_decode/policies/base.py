@@ -11,6 +11,7 @@ from typing import ClassVar, Final, Literal, NamedTuple
 
 from steer_kernels import LogitStats
 
+from ..core.requests import Question
 from ..core.signals import SIGNALS, Signal
 from ..core.trace import Step, Trace
 from ..core.transcript import Writer
@@ -40,19 +41,6 @@ Verdict = Writer | Redo | Mend | Restart
 
 
 @dataclass(frozen=True)
-class Question:
-    """What the large model is asked about a draft, and between which answers it may choose.
-
-    Attributes:
-        ids: tokens that it reads behind the transcript, and that are forgotten again.
-        choices: one token for each answer.
-    """
-
-    ids: tuple[int, ...]
-    choices: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class StepStart:
     """What is known before a step is written.
 
@@ -63,6 +51,7 @@ class StepStart:
         stats: statistics of the small model's next-token logits, one row; None unless the policy
             looks ahead.
         trace: of this answer so far: its prompt, and all steps before this one.
+        value: the policy's signal of ``stats``; None likewise.
     """
 
     index: int
@@ -70,6 +59,7 @@ class StepStart:
     seed: int
     stats: LogitStats | None
     trace: Trace | None = None
+    value: float | None = None
 
 
 class Policy:

@@ -9,8 +9,9 @@ from steer_decode.core.transcript import Transcript
 from steer_decode.demo import pair_paths
 from steer_decode.engines.hf.budget import PART, SHARE, SHORT, Budget
 from steer_decode.engines.hf.cache import KVCache
-from steer_decode.engines.hf.lane import Lane, lanes_of
+from steer_decode.engines.hf.lane import Lane
 from steer_decode.models.pair import Pair
+from support.lanes import lanes_of
 from support.tiny import FAMILIES, make_model, make_pair, prompt_ids
 from torch.profiler import ProfilerActivity, profile
 

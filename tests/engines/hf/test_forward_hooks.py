@@ -35,7 +35,7 @@ def watch(model: nn.Module) -> list[Tensor]:
 @pytest.mark.parametrize("spec", ["first-token:threshold=0.7", "spec-reason"])
 def test_what_hooks_see_can_enter_a_loss(spec: str, turns: int, writer: str) -> None:
     pair = make_pair("llama")
-    router = Router(pair, parse_policy(spec), turns=turns)
+    router = Router(pair, parse_policy(spec), ahead=turns)
     expected = [o.token_ids for o in router.cohort(PROMPTS, max_new_tokens=20)]
     seen = watch(pair.model(writer))  # type: ignore[arg-type]
     outputs = router.cohort(PROMPTS, max_new_tokens=20)

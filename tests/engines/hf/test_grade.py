@@ -31,7 +31,7 @@ class Graded(Policy):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_grades_are_the_large_models_log_probabilities(family: str, turns: int) -> None:
     pair = make_pair(family, 0)
-    output = Router(pair, Graded(), turns=turns).generate(prompt_text(2), max_new_tokens=70)
+    output = Router(pair, Graded(), ahead=turns).generate(prompt_text(2), max_new_tokens=70)
     text = list(output.trace.prompt_ids)
     seen = 0
     for step in output.trace.steps:

@@ -34,7 +34,7 @@ def alive(monkeypatch: pytest.MonkeyPatch) -> Iterator[weakref.WeakSet[KVCache]]
 def test_nothing_of_an_answer_outlives_it(
     alive: weakref.WeakSet[KVCache], family: str, turns: int
 ) -> None:
-    router = Router(make_pair(family), FirstTokenEntropy(0.5), turns=turns)
+    router = Router(make_pair(family), FirstTokenEntropy(0.5), ahead=turns)
     for _ in range(3):
         output = router.generate(prompt_text(1), max_new_tokens=12)
         assert not alive

@@ -42,7 +42,7 @@ def test_an_answer_shorter_than_the_least_chunk(family: str) -> None:
         for limit in (1, 2, 4, 7):
             ids = prompt_ids(0)[:prompt]
             expected = Router(pair, RandomShare(0.5)).generate(ids, max_new_tokens=limit)
-            output = Router(pair, RandomShare(0.5), turns=4).generate(ids, max_new_tokens=limit)
+            output = Router(pair, RandomShare(0.5), ahead=4).generate(ids, max_new_tokens=limit)
             assert output.token_ids == expected.token_ids
 
 
@@ -61,7 +61,7 @@ def test_what_is_written_does_not_depend_on_turns(
     prompts = [prompt_text(i, 3 + 7 * i) for i in range(5)]
     options = {"max_new_tokens": 37, "temperature": temperature, "seed": 4}
     expected = Router(pair, policy).cohort(prompts, **options)
-    outputs = Router(pair, policy, turns=turns).cohort(prompts, **options)
+    outputs = Router(pair, policy, ahead=turns).cohort(prompts, **options)
     for ours, theirs in zip(outputs, expected, strict=True):
         assert trace_of(ours) == trace_of(theirs)
         assert ours.trace.stop_reason == theirs.trace.stop_reason
@@ -81,7 +81,7 @@ def test_every_family(family: str) -> None:
     policy = Steer(threshold=9.0)
     prompts = [prompt_text(i, 3 + 7 * i) for i in range(3)]
     expected = Router(PAIRS[family], policy).cohort(prompts, max_new_tokens=40)
-    outputs = Router(PAIRS[family], policy, turns=4).cohort(prompts, max_new_tokens=40)
+    outputs = Router(PAIRS[family], policy, ahead=4).cohort(prompts, max_new_tokens=40)
     assert [trace_of(o) for o in outputs] == [trace_of(o) for o in expected]
 
 
@@ -91,13 +91,13 @@ def test_other_boundaries(delimiter: str, longest: int) -> None:
     boundary = StepBoundary(pair.tokenizer, pair.vocab_size, delimiter, longest)
     policy, prompt = RandomShare(0.5), prompt_text(3)
     expected = Router(pair, policy, boundary).generate(prompt, max_new_tokens=50)
-    output = Router(pair, policy, boundary, turns=6).generate(prompt, max_new_tokens=50)
+    output = Router(pair, policy, boundary, ahead=6).generate(prompt, max_new_tokens=50)
     assert trace_of(output) == trace_of(expected)
 
 
 def test_answers_end_at_the_context() -> None:
     pair = make_pair("llama", 4, positions=40)
-    router = Router(pair, RandomShare(0.5), turns=8)
+    router = Router(pair, RandomShare(0.5), ahead=8)
     output = router.generate(prompt_text(1, 9), max_new_tokens=500)
     assert trace_of(output) == trace_of(
         Router(pair, RandomShare(0.5)).generate(prompt_text(1, 9), max_new_tokens=500)
@@ -122,7 +122,7 @@ def test_tokens_before_a_broken_one_are_kept() -> None:
 
     breaks.__signature__ = __import__("inspect").signature(forward)  # type: ignore[attr-defined]
     pair.large.forward = breaks
-    stream = Router(pair, AlwaysLarge(), turns=4).stream(prompt_text(1), max_new_tokens=20)
+    stream = Router(pair, AlwaysLarge(), ahead=4).stream(prompt_text(1), max_new_tokens=20)
     with pytest.raises(BrokenModelError, match="the large model returned logits that are NaN"):
         stream.finish()
     written = stream.output.token_ids
@@ -132,7 +132,7 @@ def test_tokens_before_a_broken_one_are_kept() -> None:
 
 def test_a_session_goes_on_after_a_stream_was_given_up() -> None:
     pair = PAIRS["llama"]
-    session = Session(Router(pair, RandomShare(0.5), turns=5))
+    session = Session(Router(pair, RandomShare(0.5), ahead=5))
     stream = session.stream(prompt_text(2), max_new_tokens=40)
     for _ in range(7):
         next(stream)
@@ -141,9 +141,9 @@ def test_a_session_goes_on_after_a_stream_was_given_up() -> None:
     assert ours.token_ids == expected.token_ids
 
 
-def test_turns_must_be_positive() -> None:
-    with pytest.raises(SteerError, match="turns must be at least 1, got 0"):
-        Router(PAIRS["llama"], AlwaysLarge(), turns=0)
+def test_ahead_must_be_positive() -> None:
+    with pytest.raises(SteerError, match="ahead must be at least 1, got 0"):
+        Router(PAIRS["llama"], AlwaysLarge(), ahead=0)
 
 
 @pytest.mark.gpu
@@ -154,10 +154,10 @@ def test_captured_turns_on_a_gpu(family: str) -> None:
     policy = Steer(threshold=9.0)
     pair.small.cuda()
     pair.large.cuda()
-    expected = Router(pair, policy, turns=1).cohort(prompts, max_new_tokens=40)
+    expected = Router(pair, policy, ahead=1).cohort(prompts, max_new_tokens=40)
     # Twice: the second time, graphs are captured anew over caches that lie elsewhere.
     for _ in range(2):
-        outputs = Router(pair, policy, turns=8).cohort(prompts, max_new_tokens=40)
+        outputs = Router(pair, policy, ahead=8).cohort(prompts, max_new_tokens=40)
         assert [trace_of(o) for o in outputs] == [trace_of(o) for o in expected]
 
 
@@ -180,14 +180,14 @@ def capturing(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         found.append(host_reads(call))
         return found[-1] or ["nothing is captured on a CPU"]
 
-    made = run_ahead.RunAhead.__init__
+    made = run_ahead.MultiStep.__init__
 
-    def make(self: run_ahead.RunAhead, *args: object) -> None:
+    def make(self: run_ahead.MultiStep, *args: object) -> None:
         made(self, *args)  # type: ignore[arg-type]
         self._captures = True
 
     stream = SimpleNamespace(wait_stream=lambda other: None)
-    monkeypatch.setattr(run_ahead.RunAhead, "__init__", make)
+    monkeypatch.setattr(run_ahead.MultiStep, "__init__", make)
     monkeypatch.setattr(run_ahead, "host_reads", trial)
     monkeypatch.setattr(DirectAttention, "serves", lambda *a: False)
     monkeypatch.setattr(DirectAttention, "packs", lambda *a: False)
@@ -213,7 +213,7 @@ def test_a_model_that_reads_on_the_host_runs_uncaptured(
     prompts = [prompt_text(i, 3 + 7 * i) for i in range(3)]
     policy = Steer(threshold=9.0)
     expected = Router(pair, policy).cohort(prompts, max_new_tokens=20)
-    outputs = Router(pair, policy, turns=4).cohort(prompts, max_new_tokens=20)
+    outputs = Router(pair, policy, ahead=4).cohort(prompts, max_new_tokens=20)
     assert [trace_of(o) for o in outputs] == [trace_of(o) for o in expected]
     assert capturing  # and a trial once for a lane, not for each turn
     assert len(capturing) <= 2
@@ -262,6 +262,6 @@ def test_what_lasts_is_made_once() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_ahead._Buffers, "__init__", counted)
-        output = Router(pair, AlwaysLarge(), turns=2).generate(prompt_text(1), max_new_tokens=20)
+        output = Router(pair, AlwaysLarge(), ahead=2).generate(prompt_text(1), max_new_tokens=20)
     assert len(output.token_ids) > 8
     assert made == 1

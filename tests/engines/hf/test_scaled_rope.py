@@ -140,7 +140,7 @@ def written_by_both(
         output = Router(pair, policy).generate("as given", max_new_tokens=TOKENS, seed=1)
         writers: list[Writer] = [s.writer for s in output.trace.kept for _ in s.token_ids]
         if set(writers) == {"small", "large"}:
-            return Router(pair, policy, turns=6), prompt, writers, output.token_ids
+            return Router(pair, policy, ahead=6), prompt, writers, output.token_ids
     raise AssertionError("no seed lets both models write")
 
 

@@ -65,7 +65,7 @@ def _whole(job: Job, plan: DecodePlan) -> list[DecodeRow]:
     router, tokens = Router(pair, AlwaysSmall()), plan.tokens_of(job)
 
     def answer() -> None:
-        RoutedStream(router, Transcript(ids), tokens, Sampling(), 0).finish()
+        RoutedStream(router.routing, Transcript(ids), tokens, Sampling(), 0).finish()
 
     def theirs() -> None:
         run_generate(pair.small, torch.tensor([ids]), tokens)

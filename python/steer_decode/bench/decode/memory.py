@@ -70,7 +70,7 @@ def answer(pair: Pair, context: int, tokens: int, boundary: StepBoundary) -> Non
     """Let both models read a prompt and write in turns."""
     router = Router(pair, RandomShare(0.5), boundary)
     ids = [i % pair.vocab_size for i in range(context)]
-    output = RoutedStream(router, Transcript(ids), tokens, Sampling(), 0).finish()
+    output = RoutedStream(router.routing, Transcript(ids), tokens, Sampling(), 0).finish()
     assert {step.writer for step in output.trace.steps} == set(WRITERS)
 
 

@@ -23,12 +23,13 @@ from transformers.generation.streamers import BaseStreamer
 
 from ...core.events import TextDelta
 from ...core.sampling import Sampling
-from ...core.transcript import Transcript, Writer
+from ...core.transcript import WRITERS, Transcript, Writer
 from ...decode.router import Router
+from ...decode.routing import open_engines
 from ...decode.stream import RoutedStream
 from ...engines.hf.cache_support import cache_argument
 from ...engines.hf.cpu.layers import DirectLayers
-from ...engines.hf.lane import Lane, lanes_of
+from ...engines.hf.lane import Lane
 from ...models.pair import Pair
 from ...policies import AlwaysSmall
 
@@ -123,8 +124,11 @@ class Context:
         self.ids: list[int] = ids.tolist()
         self.model = pair.model(writer)
         self.transcript = Transcript(self.ids)
-        self.lanes = lanes_of(pair, [self.transcript], length + room)
-        self.lane = self.lanes[writer]
+        self.writer = writer
+        self.engines = open_engines(pair, dict.fromkeys(WRITERS, 1), length + room)
+        for engine in self.engines.values():
+            engine.lane.open(0, self.transcript)
+        self.lane = self.engines[writer].lane
         self.cache = self.lane.cache
         fill(self.lane, length + room)
         self.start_again()
@@ -133,8 +137,7 @@ class Context:
         """Back to the text, with its last token unread."""
         self.transcript.restart(self.ids)
         self.lane.roll_back(0, len(self.ids) - 1)
-        for lane in self.lanes.values():
-            lane.forget_usage()  # an answer counts its own passes, not those of all turns before
+        self.transcript.read[self.writer] = len(self.ids) - 1
 
 
 @torch.inference_mode()
@@ -165,7 +168,7 @@ def ours(context: Context, tokens: int, now: Clock) -> Turn:
         context.start_again()
         begin = now()
         stream = RoutedStream(
-            router, context.transcript, tokens, Sampling(), 0, lanes=context.lanes
+            router.routing, context.transcript, tokens, Sampling(), 0, engines=context.engines
         )
         marks = [now() for event in stream if isinstance(event, TextDelta)]
         assert len(marks) == tokens

@@ -10,8 +10,8 @@ router's, and a streamer goes by the name ``steer_streamer``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,13 +34,11 @@ from ...core.sampling import Sampling
 from ...core.transcript import Transcript
 from ...errors import SteerError
 from ...models.pair import Pair
+from ..routing import Routing
+from ..stream import Cohort
 from .hooks import RowCriteria, RowProcessors, StopText, TokenStream, processors_of_row
 from .request import call_eos_ids, check_config, check_model, pad_id, prompt_rows
 from .settings import SteerConfig
-
-if TYPE_CHECKING:
-    from ..router import Router
-    from ..stream import Cohort
 
 
 @dataclass
@@ -55,7 +53,7 @@ class RoutedGenerateOutput(GenerateDecoderOnlyOutput):
 
 
 def custom_generate(
-    router: Router,
+    routing: Routing,
     model: PreTrainedModel,
     input_ids: Tensor,
     logits_processor: LogitsProcessorList,
@@ -72,8 +70,8 @@ def custom_generate(
     The arguments with a default are for the caller of ``generate``.
 
     Args:
-        router: the bound one.
-        model: the router's small model, whose ``generate`` was called.
+        routing: of the router that is called.
+        model: its small model, whose ``generate`` was called.
         input_ids: [B, L], pads on the left.
         logits_processor, stopping_criteria: as prepared by ``generate``. Confidence is read before
             the processors. They are called row by row, on [1, l] ids with the pads of the batch,
@@ -93,7 +91,8 @@ def custom_generate(
         SteerError: another model than the small one, or an argument that cannot be honoured; before
             any model runs.
     """
-    check_model(router.pair, model)
+    pair = routing.pair
+    check_model(pair, model)
     check_config(model, generation_config)
     if steer_streamer is not None and len(input_ids) > 1:
         raise SteerError(
@@ -101,16 +100,16 @@ def custom_generate(
         )
     if token_type_ids is not None and bool(token_type_ids.any()):
         model_kwargs["token_type_ids"] = token_type_ids
-    rows = prompt_rows(router.pair, input_ids, model_kwargs)
-    config = SteerConfig.of_call(steer, generation_config, model.generation_config, router)
-    router = config.apply(router)
-    router.pair = router.pair.ending_at(call_eos_ids(router.pair, stopping_criteria))
-    pad = pad_id(router.pair, generation_config, len(rows))
-    criteria = _own_criteria(router.pair, stopping_criteria, stop_strings)
-    hooks = _hooks(router.pair, input_ids, rows, logits_processor, criteria, generation_config)
-    limit = (stopping_criteria.max_length or router.pair.max_length) - input_ids.shape[1]
-    cohort = _cohort(router, rows, max(1, limit), hooks, config, generation_config)
-    _run(router, cohort, input_ids, steer_streamer)
+    rows = prompt_rows(pair, input_ids, model_kwargs)
+    config = SteerConfig.of_call(steer, generation_config, model.generation_config, routing)
+    ends = call_eos_ids(pair, stopping_criteria)
+    routing = replace(config.apply(routing), ends=frozenset(ends))
+    pad = pad_id(routing, generation_config, len(rows))
+    criteria = _own_criteria(pair, stopping_criteria, stop_strings)
+    hooks = _hooks(routing, input_ids, rows, logits_processor, criteria, generation_config)
+    limit = (stopping_criteria.max_length or pair.max_length) - input_ids.shape[1]
+    cohort = _cohort(routing, rows, max(1, limit), hooks, config, generation_config)
+    _run(routing, cohort, input_ids, steer_streamer)
     outputs = cohort.outputs
     sequences = _pad(input_ids, [output.token_ids for output in outputs], pad)
     if not generation_config.return_dict_in_generate:
@@ -139,7 +138,7 @@ def _own_criteria(
 
 
 def _hooks(
-    pair: Pair,
+    routing: Routing,
     input_ids: Tensor,
     rows: Sequence[Sequence[int]],
     processors: LogitsProcessorList,
@@ -147,33 +146,32 @@ def _hooks(
     config: GenerationConfig,
 ) -> list[Hooks]:
     """For each row what it is to be shown."""
+    pair = routing.pair
     width = max(pair.small.config.get_text_config(decoder=True).vocab_size, pair.vocab_size)
     keep = bool(config.return_dict_in_generate and (config.output_scores or config.output_logits))
     hooks = []
     for row, ids in enumerate(rows):
         pads = input_ids[row, : input_ids.shape[1] - len(ids)]
-        own = processors_of_row(processors, row, len(rows), pair.eos_ids)
+        own = processors_of_row(processors, row, len(rows), routing.ends)
         hooks.append(
             Hooks(
                 LogitsProcessorList([RowProcessors(own, pads, width, keep)])
                 if own or keep
                 else None,
-                StoppingCriteriaList([RowCriteria(criteria, pads)]) if criteria else None,
+                RowCriteria(criteria, pads) if criteria else None,
             )
         )
     return hooks
 
 
 def _cohort(
-    router: Router,
+    routing: Routing,
     rows: Sequence[Sequence[int]],
     limit: int,
     hooks: Sequence[Hooks],
     config: SteerConfig,
     generation_config: GenerationConfig,
 ) -> Cohort:
-    from ..stream import Cohort  # which comes to import this module
-
     # The warpers are among the processors, so what is left to do is to draw.
     sampling = Sampling(temperature=1.0 if generation_config.do_sample else 0.0)
     seed = config.seed
@@ -181,15 +179,17 @@ def _cohort(
         # As users of ``generate`` expect, sampling follows torch's global seed.
         seed = int(torch.randint(2**62, ())) if generation_config.do_sample else 0
     seeds = range(seed, seed + len(rows))
-    return Cohort(router, [Transcript(ids) for ids in rows], limit, sampling, seeds, hooks)
+    return Cohort(routing, [Transcript(ids) for ids in rows], limit, sampling, seeds, hooks)
 
 
-def _run(router: Router, cohort: Cohort, input_ids: Tensor, streamer: BaseStreamer | None) -> None:
+def _run(
+    routing: Routing, cohort: Cohort, input_ids: Tensor, streamer: BaseStreamer | None
+) -> None:
     if streamer is None:
         for _ in cohort:
             pass
         return
-    tokens = TokenStream(streamer, input_ids, router.policy)
+    tokens = TokenStream(streamer, input_ids, routing.policy)
     try:
         for _, event in cohort:
             tokens.show(event)

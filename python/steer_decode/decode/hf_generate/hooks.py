@@ -155,16 +155,23 @@ class RowProcessors(LogitsProcessor):
         return self._kept[length]
 
 
-class RowCriteria(StoppingCriteria):
-    """Stopping criteria that see one row, with the ids [p] that stand before it in the batch."""
+class RowCriteria:
+    """Stopping criteria as a function of the ids of one row.
+
+    Args:
+        criteria: of ``generate``.
+        pads: ids that stand before the row in the batch [p].
+    """
 
     def __init__(self, criteria: StoppingCriteriaList, pads: Tensor) -> None:
         self._criteria = criteria
-        self._pads = pads[None]
+        self._pads = pads.tolist()
+        self._device = pads.device
 
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        ids = torch.cat([self._pads, input_ids.to(self._pads.device)], dim=1)
-        return self._criteria(ids, scores, **kwargs).to(input_ids.device)
+    def __call__(self, ids: list[int]) -> bool:
+        """Whether the row ends with ``ids``."""
+        whole = torch.tensor([[*self._pads, *ids]], device=self._device)
+        return bool(torch.as_tensor(self._criteria(whole, None)).all())
 
 
 class StopText(StoppingCriteria):

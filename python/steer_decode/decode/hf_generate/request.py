@@ -13,6 +13,7 @@ from transformers.generation import EosTokenCriteria
 from ...engines.hf.wrapped import unwrapped
 from ...errors import SteerError
 from ...models.pair import Pair
+from ..routing import Routing
 
 # What ``generate`` prepares for a loop of its own; the caches of a router are the router's.
 _PREPARED = {
@@ -141,13 +142,13 @@ def call_eos_ids(pair: Pair, criteria: StoppingCriteriaList) -> frozenset[int]:
     return pair.eos_ids if ids == usual else frozenset(ids)
 
 
-def pad_id(pair: Pair, config: GenerationConfig, rows: int) -> int:
+def pad_id(routing: Routing, config: GenerationConfig, rows: int) -> int:
     """What fills up the shorter ones of ``rows`` answers."""
     for pad in (
         config.pad_token_id,
         getattr(config, "_pad_token_tensor", None),
-        pair.tokenizer.pad_token_id,
-        min(pair.eos_ids, default=None),
+        routing.pair.tokenizer.pad_token_id,
+        min(routing.ends, default=None),
     ):
         if pad is not None:
             return int(pad)

@@ -6,7 +6,6 @@ with a model, and its author is nobody's user. It may set numbers, and names no 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from ...policies.from_data import parse_data_policy
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
-    from ..router import Router
+    from ..routing import Routing
 
 # A boundary decodes the whole vocabulary, too long to do at every call.
 _boundaries: WeakKeyDictionary[Pair, dict[tuple[str, int], StepBoundary]] = WeakKeyDictionary()
@@ -82,15 +81,15 @@ class SteerConfig:
 
     @classmethod
     def of_call(
-        cls, steer: Any, call: GenerationConfig, model: GenerationConfig | None, router: Router
+        cls, steer: Any, call: GenerationConfig, model: GenerationConfig | None, routing: Routing
     ) -> SteerConfig:
         """What one call of ``generate`` sets.
 
         Args:
             steer: the argument of the call, or None.
             call: as prepared by ``generate``: the call's own config on top of the model's.
-            model: the model's own, from its folder; it sets only what ``router`` leaves open.
-            router: the one that is called.
+            model: the model's own, from its folder; it sets only what ``routing`` leaves open.
+            routing: of the router that is called.
 
         Raises:
             SteerError: as :meth:`read`.
@@ -102,28 +101,29 @@ class SteerConfig:
         config = cls.read({} if entry is None else entry, trusted=False)
         if entry == getattr(model, "steer", None):
             config = replace(config, router=None)
-            if router.own_boundary:
+            if routing.own_boundary:
                 config = replace(config, delimiter=None, max_step_tokens=None)
         return config
 
-    def apply(self, router: Router) -> Router:
-        """``router``, or one that differs from it in what is set here.
+    def apply(self, routing: Routing) -> Routing:
+        """``routing``, or one that differs from it in what is set here.
 
         Raises:
-            SteerError: a policy that is unknown, ill set, or cannot serve the router's pair.
+            SteerError: a policy that is unknown, ill set, or cannot serve the pair.
         """
-        own = copy.copy(router)
+        pair = routing.pair
         if self.router is not None:
-            own.policy = self._policy(self.router, router.policy)
-            own.policy.check(own.pair)
+            policy = self._policy(self.router, routing.policy)
+            policy.check(pair)
+            routing = replace(routing, policy=policy)
         if self.delimiter is not None or self.max_step_tokens is not None:
-            delimiter, max_tokens = router.boundary.settings
+            delimiter, max_tokens = routing.boundary.settings
             key = (self.delimiter or delimiter, self.max_step_tokens or max_tokens)
-            boundaries = _boundaries.setdefault(own.pair, {})
+            boundaries = _boundaries.setdefault(pair, {})
             if key not in boundaries:
-                boundaries[key] = StepBoundary(own.pair.tokenizer, own.pair.vocab_size, *key)
-            own.boundary = boundaries[key]
-        return own
+                boundaries[key] = StepBoundary(pair.tokenizer, pair.vocab_size, *key)
+            routing = replace(routing, boundary=boundaries[key])
+        return routing
 
     def _policy(self, text: str, usual: Policy) -> Policy:
         try:

@@ -68,6 +68,11 @@ class KVCache(Cache):
         self._reading: list[tuple[int, int]] = []  # rows of the pass under way, and their counts
 
     @property
+    def held_bytes(self) -> int:
+        """Memory that is taken for keys and values, in bytes; on a CPU, what was written of it."""
+        return sum(layer.held_bytes for layer in self.layers)
+
+    @property
     def touched(self) -> int:
         layer: KVLayer = self.layers[-1]  # the last to be written, so at least so much
         return layer.touched
@@ -216,11 +221,38 @@ class KVCache(Cache):
         """Forgets what ``row`` holds beyond its first ``length`` positions."""
         self.lengths[row] = min(self.lengths[row], length)
 
+    def widen(self, rows: int) -> None:
+        """Makes room for ``rows`` rows at least; the new ones are empty.
+
+        There are twice as many each time, so that all copies together cost what the last one does.
+        """
+        more = max(rows, 2 * self.rows) - self.rows if self.capacity else rows - self.rows
+        self.lengths += [0] * more
+        self._place += range(self.rows, self.rows + more)
+        self.rows += more
+        self._resize(self.capacity)
+
+    def shrink(self) -> None:
+        """Gives memory back that no row needs: all of it, or what is four times too long."""
+        longest = max(self.lengths)
+        if longest == 0:
+            for layer in self.layers:
+                layer.release()
+            self.capacity = 0
+        elif longest * 4 < self.capacity and self.capacity > 4 * BLOCK:
+            self._resize(-(-(longest + longest // 2) // BLOCK) * BLOCK)
+
+    def _resize(self, capacity: int) -> None:
+        if self.capacity:
+            for layer in self.layers:
+                layer.resize(capacity)
+            self.capacity = capacity
+
     def _grow(self, width: int) -> None:
         # By half as much again, so that all copies together are at most twice the final size. The
         # first time, too: the token after a prompt would grow what its last token has filled.
         wanted = width + width // 2
         capacity = min(-(-wanted // BLOCK) * BLOCK, max(self.limit, width))
         for layer in self.layers:
-            layer.grow(capacity)
+            layer.resize(capacity)
         self.capacity = capacity

@@ -152,16 +152,37 @@ class KVLayer(CacheLayerMixin):
 
     get_max_cache_shape = get_max_length  # its name in transformers 4
 
-    def grow(self, capacity: int) -> None:
-        """Moves to buffers of ``capacity`` positions, keys first, so that one copy is extra."""
+    @property
+    def held_bytes(self) -> int:
+        """Memory of keys and values, in bytes: all of a device's, what was touched of a host's."""
+        if not self.is_initialized:
+            return 0
+        assert self.keys is not None
+        assert self.values is not None
+        per_position = sum(b.nbytes for b in (self.keys, self.values)) / max(1, self.keys.shape[2])
+        return round(self.touched * per_position)
+
+    def resize(self, capacity: int) -> None:
+        """Moves to buffers of ``capacity`` positions for as many rows as the cache has.
+
+        Keys first, so that one copy is extra.
+        """
+        self.touched = min(self.touched, capacity)
         held = self.touched  # what lies beyond is nothing, or zeros
         for name in ("keys", "values"):
             old: Tensor | None = getattr(self, name)
             if old is not None:
                 new = self._room(old, old.shape, capacity)
-                new[:, :, :held] = old[:, :, :held]
+                new[: len(old), :, :held] = old[:, :, :held]
+                new[len(old) :, :, :held] = 0
                 setattr(self, name, new)
         self._places = None
+
+    def release(self) -> None:
+        """Gives the buffers back."""
+        self.keys = self.values = None  # type: ignore[assignment]
+        self.is_initialized, self.touched, self._places = False, 0, None
+        self.__dict__.pop("_marked", None)
 
     def make_up(self, place: int, length: int) -> None:
         """Random keys and values for the first ``length`` positions of a place, as large as others.

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from steer_kernels import logit_stats
 
-from ...core.requests import Graded
-from ...policies import Question
+from ...core.requests import Graded, Question
 from .gradients import without_gradients
 from .lane import Lane
 

@@ -17,8 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ...core.cost import ModelShape, Pass, Usage
-from ...core.transcript import WRITERS, Transcript, Writer
-from ...models.pair import Pair
+from ...core.transcript import Transcript
 from .budget import PART, SHORT, Budget
 from .cache import KVCache
 from .forward import Forward
@@ -30,23 +29,22 @@ from .span import Span, rounded_up
 CHUNK = 16  # the least chunk of a prefill whose shapes are rounded up; then twice that, and so on
 
 
-def lanes_of(pair: Pair, transcripts: Sequence[Transcript], limit: int) -> dict[Writer, Lane]:
-    """A lane for each model of ``pair``, with one budget; the rest is as in :class:`Lane`.
+def lane_of(
+    model: PreTrainedModel,
+    shape: ModelShape,
+    rows: int = 1,
+    limit: int = 2**31,
+    budget: Budget | None = None,
+    serving: Serving = USUAL,
+) -> Lane:
+    """A lane of the kind that ``serving`` asks for, whose rows are yet to be opened."""
+    kind: type[Lane] = Lane
+    if serving.scaled is not None:
+        from .scaled_lane import ScaledLane  # which is a lane
 
-    Raises:
-        SteerError: as :attr:`Pair.serving`.
-    """
-    budget, lanes = Budget(), {}
-    for writer in WRITERS:
-        serving = pair.serving[writer]
-        kind: type[Lane] = Lane
-        if serving.scaled is not None:
-            from .scaled_lane import ScaledLane  # which is a lane
-
-            kind = ScaledLane
-        shape = pair.shapes[writer]
-        lanes[writer] = kind(pair.model(writer), shape, transcripts, limit, budget, serving)
-    return lanes
+        kind = ScaledLane
+    texts = [Transcript([]) for _ in range(rows)]
+    return kind(model, shape, texts, limit, budget, serving)
 
 
 class Lane:
@@ -80,7 +78,7 @@ class Lane:
         self.model = model
         self.serving = serving
         self._shape = shape
-        self._transcripts = transcripts
+        self._transcripts = list(transcripts)
         self.cache = KVCache(shape.windows, len(transcripts), limit)
         self._device = model.device
         self.part = PART[self._device.type == "cuda"]
@@ -94,6 +92,26 @@ class Lane:
         # (new tokens, cached tokens, rows, positions of the head) of each forward pass; sums are
         # made when asked for.
         self._passes: list[list[Pass]] = [[] for _ in transcripts]
+
+    def open(self, row: int, transcript: Transcript) -> None:
+        """Row ``row`` reads ``transcript`` from now on; what it has read of the same one stays."""
+        while row >= len(self._transcripts):
+            self._transcripts.append(Transcript([]))
+            self._passes.append([])
+        if row >= self.cache.rows:
+            self.cache.widen(row + 1)
+        self.last.widen(len(self._transcripts))
+        if self._transcripts[row] is not transcript:
+            self.close(row)
+        self._transcripts[row] = transcript
+        self._passes[row] = []
+
+    def close(self, row: int) -> None:
+        """Forgets what a row has read, and gives memory back that no row needs."""
+        self._transcripts[row] = Transcript([])
+        self.cache.lengths[row] = 0
+        self.last.forget(row)
+        self.cache.shrink()
 
     @property
     def takes_masks(self) -> bool:
@@ -194,6 +212,14 @@ class Lane:
             ]
             self.cache.lengths[row] = mark + turns
             self.last.forget(row)
+
+    def read_part(self, row: int, most: int) -> int:
+        """Reads at most ``most`` tokens of what is pending, but for the last; returns how many."""
+        part = min(most, self.pending(row) - 1, self._most())
+        if part > 0:
+            self.cache.reserve(len(self._transcripts[row]))
+            self.fill([row], [self._unread(row)[:part]])
+        return max(0, part)
 
     def shorten(self, row: int, least: int) -> None:
         """Reads what is long in parts, but for ``least`` tokens or more: activations need memory.

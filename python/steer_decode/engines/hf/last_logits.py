@@ -23,6 +23,11 @@ class LastLogits:
         # Of each row: what `hold` was given, by the length of the text that it stands behind.
         self._held: list[dict[int, Tensor]] = [{} for _ in range(rows)]
 
+    def widen(self, rows: int) -> None:
+        """There are at least so many rows from now on."""
+        self._last += [None] * (rows - len(self._last))
+        self._held += [{} for _ in range(rows - len(self._held))]
+
     def of(self, row: int) -> Tensor | None:
         """The logits [V] behind what has been read of a row, or None if they are gone."""
         last = self._last[row]

@@ -11,7 +11,6 @@ import torch
 from ...core.cost import ModelShape
 from ...core.transcript import Writer
 from ...errors import OutOfMemoryError
-from ...models.pair import Pair
 
 
 def available_bytes(device: torch.device) -> int:
@@ -33,38 +32,41 @@ def cache_needs(
 
     Args:
         shapes: sizes of the models.
-        tokens, rows, held: as in :func:`check_memory`.
+        tokens: most tokens of one transcript.
+        rows: transcripts at a time.
+        held: bytes that each model's cache has taken already; none by default.
     """
-    new = {w: max(0, tokens - (held[w] if held else 0)) for w in shapes}
-    return {w: rows * shape.cache_bytes(new[w]) for w, shape in shapes.items()}
+    needs = {w: rows * shape.cache_bytes(tokens) for w, shape in shapes.items()}
+    return {w: max(0, need - (held[w] if held else 0)) for w, need in needs.items()}
 
 
 def check_memory(
-    pair: Pair, tokens: int, rows: int = 1, held: Mapping[Writer, int] | None = None
+    shapes: Mapping[Writer, ModelShape],
+    devices: Mapping[Writer, torch.device],
+    tokens: int,
+    rows: int = 1,
+    held: Mapping[Writer, int] | None = None,
 ) -> None:
     """Refuses answers whose keys and values cannot fit.
 
     Args:
-        pair: the two models.
-        tokens: most tokens of one transcript.
-        rows: transcripts at a time.
-        held: tokens of each row whose memory each model's cache has taken already; none by default.
+        shapes, tokens, rows, held: as in :func:`cache_needs`.
+        devices: that the models are on.
 
     Raises:
         OutOfMemoryError: with the bytes that are needed and those that are there.
     """
-    needs = cache_needs(pair.shapes, tokens, rows, held)
-    sizes = {w: size for w, size in needs.items() if size}
+    sizes = {w: size for w, size in cache_needs(shapes, tokens, rows, held).items() if size}
     needed: dict[torch.device, int] = defaultdict(int)
     for writer, size in sizes.items():
-        needed[pair.model(writer).device] += size
+        needed[devices[writer]] += size
     for device, size in needed.items():
         room = available_bytes(device)
         if size > room:
             shares = " and ".join(
                 f"{share:,} bytes for the {w} model"
                 for w, share in sizes.items()
-                if pair.model(w).device == device
+                if devices[w] == device
             )
             raise OutOfMemoryError(
                 f"the KV caches of {tokens} tokens times {rows} "

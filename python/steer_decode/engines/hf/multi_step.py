@@ -14,7 +14,7 @@ each, and tests compare the two.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,11 +22,8 @@ from torch import Tensor
 
 from steer_kernels import RowFlag, StepState, sample_logits, step_update_
 
-from ...core.requests import Draw
-from ...core.sampling import Sampling
-from ...decode.answer import Conversation
-from ...decode.guard import signal_of
-from ...policies import Policy
+from ...core.requests import Draw, Row
+from ...core.signals import signal_of
 from .gradients import without_gradients
 from .host_reads import host_reads
 from .lane import Lane
@@ -46,32 +43,21 @@ class Written(NamedTuple):
     valid: bool
 
 
-class RunAhead:
-    """Turns of one lane.
+class MultiStep:
+    """Turns of one lane, for rows of one kind.
 
     Args:
         lane: the model and its cache.
-        policy: its signal is read at each token.
-        sampling: how tokens are drawn.
-        token_class: [V] uint8, see ``steer_kernels.token_classes``.
+        like: a row of that kind: its sampling, signal, boundary and ends are those of all.
         vocab_size: ids that may be drawn.
         turns: tokens between two looks of the host.
     """
 
-    def __init__(
-        self,
-        lane: Lane,
-        policy: Policy,
-        sampling: Sampling,
-        token_class: Tensor,
-        vocab_size: int,
-        turns: int,
-    ) -> None:
+    def __init__(self, lane: Lane, like: Row, vocab_size: int, turns: int) -> None:
         self._lane = lane
-        self._policy = policy
-        self._sampling = sampling
+        self._signal, self._sampling = like.signal, like.sampling
         self._device = lane.model.device
-        self._token_class = token_class.to(self._device)
+        self._token_class = like.boundary.token_classes(like.ends, vocab_size).to(self._device)
         self._vocab_size = vocab_size
         self._turns = turns
         # A graph is of one device.
@@ -79,30 +65,26 @@ class RunAhead:
         self._buffers: dict[int, _Buffers] = {}
         self._graphs: dict[tuple[int, ...], torch.cuda.CUDAGraph] = {}
 
-    def write(
-        self, rows: Sequence[int], conversations: Sequence[Conversation]
-    ) -> dict[int, Written]:
+    def write(self, rows: Sequence[int], answers: Mapping[int, Row]) -> dict[int, Written]:
         """Writes up to ``turns`` tokens of the open step of each row; at least one.
 
         Args:
             rows: of the lane; each asks for a token.
-            conversations: of all rows of the lane.
+            answers: of all rows of the lane.
         """
         with without_gradients(self._lane.model):
-            return self._write(rows, conversations)
+            return self._write(rows, answers)
 
-    def _write(
-        self, rows: Sequence[int], conversations: Sequence[Conversation]
-    ) -> dict[int, Written]:
+    def _write(self, rows: Sequence[int], answers: Mapping[int, Row]) -> dict[int, Written]:
         lane = self._lane
         rows = lane.prefill(rows)
-        turns = min(self._turns, *(conversations[r].room for r in rows))
+        turns = min(self._turns, *(answers[r].room for r in rows))
         size = rounded_up(len(rows), 1, lane.cache.rows - lane.cache.first(rows))
         if size not in self._buffers:
             self._buffers[size] = _Buffers(size, self._turns, self._device)
         buffers = self._buffers[size]
         known = [lane.known_logits(row) for row in rows]
-        buffers.fill(rows, [conversations[row] for row in rows], lane, known)
+        buffers.fill(rows, [answers[row] for row in rows], lane, known)
         if any(logits is not None for logits in known):
             # The small model was asked before the step: its first token needs no forward pass.
             like = next(logits for logits in known if logits is not None)
@@ -180,7 +162,7 @@ class RunAhead:
             sampling.min_p,
             vocab_size=self._vocab_size,
         )
-        score = signal_of(self._policy, sampled.stats).float()
+        score = signal_of(self._signal, sampled.stats).float()
         open_step = (state.flag & RowFlag.STEP_CLOSED) == 0
         buffers.active &= open_step & buffers.valid
         buffers.valid &= sampled.valid | ~buffers.active
@@ -218,23 +200,23 @@ class _Buffers:
     def fill(
         self,
         rows: Sequence[int],
-        conversations: Sequence[Conversation],
+        answers: Sequence[Row],
         lane: Lane,
         known: Sequence[Tensor | None],
     ) -> None:
         """Sets everything for a new call; rows with known logits take their first token at once."""
         idle = [0] * (self.size - len(rows))
         first = lane.cache.first(rows)
-        steps = [c.step_ids for c in conversations]
+        steps = [c.step_ids for c in answers]
         integers = [
-            [c.transcript.ids[-1] for c in conversations] + idle,
+            [c.transcript.ids[-1] for c in answers] + idle,
             list(range(first, first + self.size)),
             [lane.watermark(row) for row in rows] + idle,
             [1] * len(rows) + idle,
             [int(bool(ids)) for ids in steps] + idle,
             [int(logits is not None) for logits in known] + idle,
             [ids[-1] if ids else 0 for ids in steps] + idle,
-            [RowFlag.SAID if c.said_something else 0 for c in conversations] + idle,
+            [RowFlag.SAID if c.said_something else 0 for c in answers] + idle,
         ]
         ids, places, starts, counts, length, ready, last, flag = torch.tensor(
             integers, dtype=torch.int64
@@ -248,7 +230,7 @@ class _Buffers:
         self.active.copy_(ready if bool(any(k is not None for k in known)) else counts)
         self.valid.fill_(True)
         turns = self.uniform.shape[1]
-        numbers = [c.uniforms(turns) for c in conversations]
+        numbers = [c.uniforms(turns) for c in answers]
         self.uniform[: len(rows)] = torch.tensor(numbers, dtype=torch.float64).to(self._device)
         state = self.state
         state.transcript[:, 0] = last

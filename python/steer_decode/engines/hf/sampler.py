@@ -9,8 +9,8 @@ from torch import Tensor
 
 from steer_kernels import sample_logits
 
+from ...core.requests import Row
 from ...core.sampling import Sampling
-from ...decode.answer import Conversation
 from ...errors import BrokenModelError
 
 _RANKS = 8  # of the statistics: what signals and routers read
@@ -18,52 +18,65 @@ _RANKS = 8  # of the statistics: what signals and routers read
 _draw = torch.ops.steer_kernels.sample_logits_packed.default
 
 
-class Drawer:
-    """Draws for conversations, each with its own uniform numbers.
+class Sampler:
+    """Draws for rows, each with its own settings and uniform numbers.
 
     Args:
-        sampling: how tokens are drawn.
         vocab_size: columns of the logits that are tokens.
     """
 
-    def __init__(self, sampling: Sampling, vocab_size: int) -> None:
-        self._greedy = sampling.temperature == 0
-        self._options = sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
+    def __init__(self, vocab_size: int) -> None:
         self._vocab_size = vocab_size
         self._unused = torch.empty(0, dtype=torch.float32, device="cpu")
 
-    def draw(self, logits: Tensor, conversations: Sequence[Conversation]) -> Tensor:
+    def draw(self, logits: Tensor, rows: Sequence[Row]) -> Tensor:
         """A token for each row of ``logits`` [n, V] and its statistics, in float64.
 
-        See ``steer_kernels.sample_logits_packed``.
+        See ``steer_kernels.sample_logits_packed``, one call of which serves all rows with the same
+        settings.
         """
-        uniform = self._uniform(conversations, logits)
-        return _draw(logits, uniform, *self._options, _RANKS, self._vocab_size)
+        sampling = rows[0].sampling
+        if all(row.sampling == sampling for row in rows):
+            return self._together(logits, rows, sampling)
+        groups: dict[Sampling, list[int]] = {}
+        for i, row in enumerate(rows):
+            groups.setdefault(row.sampling, []).append(i)
+        drawn = [
+            self._together(logits[at], [rows[i] for i in at], each) for each, at in groups.items()
+        ]
+        order = torch.tensor([i for at in groups.values() for i in at], device=logits.device)
+        return torch.cat(drawn)[order.argsort()]
 
-    def draw_processed(self, logits: Tensor, conversation: Conversation) -> int:
+    def _together(self, logits: Tensor, rows: Sequence[Row], sampling: Sampling) -> Tensor:
+        uniform = self._uniform(rows, logits, sampling)
+        return _draw(logits, uniform, *_options(sampling), _RANKS, self._vocab_size)
+
+    def draw_processed(self, logits: Tensor, row: Row) -> int:
         """A token from what the caller's processors make of raw logits [1, V].
 
         Raises:
             BrokenModelError: they leave no token to choose.
         """
-        ids = torch.tensor([conversation.transcript.ids], device=logits.device)
+        ids = torch.tensor([row.transcript.ids], device=logits.device)
         raw = logits[:, : self._vocab_size].to(torch.float32, copy=True)
-        scores: Tensor = conversation.hooks.processors(ids, raw)  # type: ignore[misc]
+        scores: Tensor = row.hooks.processors(ids, raw)  # type: ignore[misc]
         if bool(torch.isnan(scores).any()) or not bool((scores > -torch.inf).any()):
             raise BrokenModelError(
-                f"logits_processor left no token to choose at {conversation.place}: "
+                f"logits_processor left no token to choose at {row.place}: "
                 "at least one score must be a number above -inf"
             )
-        uniform = self._uniform([conversation], logits)
-        return int(sample_logits(scores, uniform, *self._options).token)
+        uniform = self._uniform([row], logits, row.sampling)
+        return int(sample_logits(scores, uniform, *_options(row.sampling)).token)
 
-    def _uniform(self, conversations: Sequence[Conversation], logits: Tensor) -> Tensor:
+    def _uniform(self, rows: Sequence[Row], logits: Tensor, sampling: Sampling) -> Tensor:
         """A number for each row, where the logits are; greedy rows do not look at it."""
-        if not self._greedy:
-            numbers = [conversation.uniforms(1)[0] for conversation in conversations]
+        if sampling.temperature:
+            numbers = [row.uniforms(1)[0] for row in rows]
             return torch.tensor(numbers, dtype=torch.float64, device=logits.device)
-        if len(self._unused) != len(conversations) or self._unused.device != logits.device:
-            self._unused = torch.zeros(
-                len(conversations), dtype=torch.float32, device=logits.device
-            )
+        if len(self._unused) != len(rows) or self._unused.device != logits.device:
+            self._unused = torch.zeros(len(rows), dtype=torch.float32, device=logits.device)
         return self._unused
+
+
+def _options(sampling: Sampling) -> tuple[float, int, float, float]:
+    return sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...core.transcript import Transcript
 from .lane import Lane
 
 
@@ -82,6 +83,17 @@ class ScaledLane(Lane):
     def read_packed(self, rows: Sequence[int], new: list[list[int]]) -> Tensor | None:
         """As :meth:`Lane.read_packed`; None where a row needs frequencies of its own."""
         return super().read_packed(rows, new) if self._plain(rows, new) else None
+
+    def open(self, row: int, transcript: Transcript) -> None:
+        """As :meth:`Lane.open`."""
+        super().open(row, transcript)
+        self._held += [0] * (row + 1 - len(self._held))
+
+    def close(self, row: int) -> None:
+        """As :meth:`Lane.close`."""
+        super().close(row)
+        if row < len(self._held):
+            self._held[row] = 0
 
     def _plain(self, rows: Sequence[int], new: Sequence[list[int]]) -> bool:
         """Whether all keys of these rows have the original frequencies, and so have the new."""

@@ -1,0 +1,170 @@
+"""Answers that come and go while others run: what a server needs, and any loop with a queue.
+
+A prompt joins at the next turn, and its tokens are those that it would have alone. Each brings its
+own policy, sampling and boundary. One that fails, or whose reader goes away, ends alone, and its
+place is used again. Use a pool from one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..core.boundary import StepBoundary
+from ..core.events import Done, Event, Failed, RoutedOutput
+from ..core.requests import Hooks
+from ..core.sampling import Sampling
+from ..core.transcript import Transcript
+from ..errors import SteerError
+from ..models.prompt import Prompt
+from ..policies import Policy
+from ..util.checks import whole
+from .answer import Answer
+from .router import Router
+from .routing import open_engines
+from .scheduler import Scheduler
+from .stream import check_alone, check_room, has_ended, limits_of, output_of
+
+PART = 512  # tokens of prompts that a model reads in one turn, while others wait for their next one
+
+
+class PoolFull(SteerError):
+    """There is no place for another answer now."""
+
+
+class Pool:
+    """Answers in the making, which join and leave at any turn.
+
+    Args:
+        router: the pair, and what an answer that says nothing else is given.
+        max_rows: answers at a time.
+        part: most tokens of prompts that each model reads in a turn; None reads prompts whole.
+
+    Raises:
+        SteerError: ``max_rows`` or ``part`` is no whole number from 1 on.
+    """
+
+    def __init__(self, router: Router, max_rows: int = 16, part: int | None = PART) -> None:
+        self._router = router
+        self._max_rows = whole("max_rows", max_rows)
+        for name, value in (("max_rows", self._max_rows), ("part", part)):
+            if value is not None and whole(name, value) < 1:
+                raise SteerError(f"{name} must be at least 1, got {value}")
+        routing = router.routing
+        limit = routing.pair.max_length
+        self._engines = open_engines(routing.pair, routing.ahead, limit, part=part)
+        self._scheduler = Scheduler(self._engines)
+        self._rows: dict[int, int] = {}  # of each answer that runs
+        self._answers: dict[int, Answer] = {}
+        self._next = 0
+
+    def add(
+        self,
+        prompt: Prompt,
+        *,
+        policy: Policy | None = None,
+        boundary: StepBoundary | None = None,
+        max_new_tokens: int = 1024,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        min_p: float = 0.0,
+        seed: int = 0,
+        chat: bool | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Takes a prompt in; returns the number that its events carry.
+
+        Args:
+            policy, boundary: the router's by default.
+            prompt, max_new_tokens, temperature, top_p, top_k, min_p, seed, chat,
+                chat_template_kwargs: as in :meth:`Router.stream`.
+
+        Raises:
+            PoolFull: ``max_rows`` answers run.
+            SteerError: as :meth:`Router.stream`; or caches for so many tokens do not fit in memory.
+        """
+        routing = self._router.routing
+        if policy is not None:
+            policy.check(routing.pair)
+            routing = replace(routing, policy=policy)
+        if boundary is not None:
+            routing = replace(routing, boundary=boundary, own_boundary=True)
+        check_alone(routing)
+        sampling = Sampling(temperature, top_p, top_k, min_p)
+        told = (
+            {} if chat_template_kwargs is None else {"chat_template_kwargs": chat_template_kwargs}
+        )
+        text = Transcript(routing.pair.encode(prompt, chat, **told))
+        (limit,) = limits_of(routing, [text], max_new_tokens)
+        if len(self._rows) >= self._max_rows:
+            raise PoolFull(
+                f"{self._max_rows} answers run, as many as max_rows allows: wait until one has ended"
+            )
+        longest = max([limit, *(self._answers[key].limit for key in self._rows)])
+        check_room(routing, longest, len(self._rows) + 1, self._engines)
+        started = routing.policy.start()
+        answer = Answer(routing, started, text, limit, sampling, whole("seed", seed), Hooks())
+        key, self._next = self._next, self._next + 1
+        self._rows[key], self._answers[key] = self._scheduler.add(answer), answer
+        return key
+
+    def turn(self) -> Iterator[tuple[int, Event]]:
+        """One turn of both models: (number of the answer, event) for all that it brings.
+
+        The last event of an answer is ``Done`` or ``Failed``; then its place is free.
+        """
+        of = {row: key for key, row in self._rows.items()}
+        for row, event in self._scheduler.turn():
+            key = of[row]
+            if self._rows.get(key) != row:
+                continue  # it has been cancelled meanwhile
+            yield key, event
+            answer = self._answers.get(key)
+            if answer is None:
+                continue
+            if isinstance(event, Failed):
+                self._release(key)
+            elif has_ended(answer, event):
+                yield key, Done(self._release(key))
+
+    def run(self) -> Iterator[tuple[int, Event]]:
+        """Turns until every answer has ended; more may be added meanwhile."""
+        while self._rows:
+            yield from self.turn()
+
+    def cancel(self, key: int) -> RoutedOutput:
+        """Ends an answer where it is and frees its place; returns what was written.
+
+        Raises:
+            SteerError: no such answer runs.
+        """
+        if key not in self._rows:
+            raise SteerError(f"answer {key} does not run: it has ended, or was never added")
+        self._scheduler.cancel(self._rows[key])
+        return self._release(key)
+
+    def output(self, key: int) -> RoutedOutput:
+        """An answer that runs, as far as it is written.
+
+        Raises:
+            SteerError: no such answer runs.
+        """
+        if key not in self._rows:
+            raise SteerError(f"answer {key} does not run: it has ended, or was never added")
+        return output_of(self._scheduler, self._rows[key], self._answers[key])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that both caches take, in bytes; all of it goes back when nothing runs."""
+        return sum(engine.held_bytes for engine in self._engines.values())
+
+    def _release(self, key: int) -> RoutedOutput:
+        row, answer = self._rows.pop(key), self._answers.pop(key)
+        output = output_of(self._scheduler, row, answer)
+        self._scheduler.retire(row)
+        return output

@@ -1,0 +1,115 @@
+"""What becomes of a step that does not stay: written again, mended at a token, or all anew.
+
+To take back is to shorten the transcript, which lowers both read marks; the engines roll their
+caches back when they next look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..core.boundary import Detokenizer
+from ..core.events import Event, TextDelta
+from ..core.trace import Step
+from ..core.transcript import WRITERS, other
+from ..errors import SteerError
+from ..policies import Mend, Policy
+
+if TYPE_CHECKING:
+    from .answer import Answer
+
+
+def take_back(answer: Answer, step: Step, end: int) -> None:
+    """Moves the transcript back to ``end`` tokens, within ``step``."""
+    step.discarded = True
+    answer.trace.stop_reason = ""
+    for writer in WRITERS:
+        answer.discarded[writer] += answer.transcript.writers[end:].count(writer)
+    answer.transcript.truncate(end)
+
+
+def restart(answer: Answer) -> None:
+    """Moves the transcript back to the prompt; once, and for policies that say so beforehand.
+
+    Raises:
+        SteerError: it has been done before, or the policy did not say so.
+    """
+    if answer.restarted or not answer.policy.restarts:
+        reason = "a second time" if answer.restarted else "without saying that it restarts answers"
+        index = answer.trace.steps[-1].index
+        raise SteerError(
+            f"policy {answer.policy.name!r} answered 'restart' {reason} after step {index}: "
+            "only a policy with restarts = True may do so, and once"
+        )
+    for step in answer.trace.kept:
+        take_back(answer, step, answer.transcript.prompt_length)
+    answer.detokenizer = Detokenizer(answer.routing.pair.tokenizer)
+    answer.restarted = True
+
+
+def kept_of(policy: Policy, step: Step, mend: Mend) -> Step:
+    """The start of a step that takes the place of ``step``, one of whose tokens is refused.
+
+    Raises:
+        SteerError: the token is none that the step's writer wrote since it was mended last.
+    """
+    at = mend.at
+    first = len(step.token_ids) - step.unread
+    if not first <= at < len(step.token_ids):
+        raise SteerError(
+            f"policy {policy.name!r} wants token {at} of step {step.index} mended: it "
+            f"must be one of {first} to {len(step.token_ids) - 1}, which {step.writer} wrote "
+            "since the step was mended last"
+        )
+    step.refused = at
+    return step.until(at, other(step.writer) if mend.rest else step.writer)
+
+
+def show(answer: Answer, step: Step) -> Iterator[TextDelta]:
+    """What stays of a draft, once more."""
+    for token, author in zip(step.token_ids, step.writers, strict=True):
+        text = answer.detokenizer.push(token)
+        step.text += text
+        step.ends.append(len(step.text))
+        yield TextDelta(text, token, author, step.index)
+
+
+def again(policy: Policy, index: int) -> SteerError:
+    """The error of a policy that takes a step back that was written again."""
+    return SteerError(
+        f"policy {policy.name!r} took step {index} back twice: "
+        "a step that was written again has to stay"
+    )
+
+
+def held_back(
+    running: Generator[Any, Any, None], restarted: Callable[[], bool]
+) -> Generator[Any, Any, None]:
+    """``running``, but its events come at its end, or when the answer begins anew.
+
+    A policy that may answer "restart" judges the whole answer. What the reader has been shown
+    cannot be taken off the screen, so the events of the draft wait, and come in the order in which
+    they happened. Requests go out at once, and the reply goes in.
+
+    Args:
+        running: an answer.
+        restarted: whether the answer has begun anew; that happens once.
+    """
+    held: list[Event] = []
+    reply: Any = None
+    while True:
+        try:
+            item = running.send(reply)
+        except StopIteration:
+            yield from held
+            return
+        reply = None
+        if not isinstance(item, Event):
+            reply = yield item
+            continue
+        held.append(item)
+        if restarted():
+            yield from held
+            yield from running
+            return

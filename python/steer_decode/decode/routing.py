@@ -1,0 +1,60 @@
+"""What a run of answers has in common, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..core.boundary import StepBoundary
+from ..core.transcript import WRITERS, Writer
+from ..engines.hf.budget import Budget
+from ..engines.hf.engine import HfEngine
+from ..engines.hf.lane import lane_of
+from ..models.pair import Pair
+from ..policies import Policy
+
+
+@dataclass(frozen=True, eq=False)
+class Routing:
+    """Two models, who writes next, and where steps and answers end.
+
+    Attributes:
+        pair: the two models.
+        policy: who writes next; each run starts it.
+        boundary: where a step closes.
+        ends: ids that end an answer.
+        ahead: for each model, tokens between two looks of the host.
+        own_boundary: the caller chose the boundary, so no file changes it.
+    """
+
+    pair: Pair
+    policy: Policy
+    boundary: StepBoundary
+    ends: frozenset[int]
+    ahead: Mapping[Writer, int]
+    own_boundary: bool = False
+
+
+def open_engines(
+    pair: Pair, ahead: Mapping[Writer, int], limit: int, rows: int = 1, part: int | None = None
+) -> dict[Writer, HfEngine]:
+    """An engine for each model of ``pair``, without rows as yet.
+
+    Args:
+        pair: the two models.
+        ahead: tokens that each writes between two looks of the host.
+        limit: most tokens of a transcript.
+        rows: that are expected; the caches grow beyond.
+        part: most tokens of a prompt that one call reads while others wait; by default a prompt is
+            read whole.
+
+    Raises:
+        SteerError: as :attr:`Pair.serving`.
+    """
+    budget, engines = Budget(), {}
+    for writer in WRITERS:
+        lane = lane_of(
+            pair.model(writer), pair.shapes[writer], rows, limit, budget, pair.serving[writer]
+        )
+        engines[writer] = HfEngine(writer, lane, pair.vocab_size, ahead[writer], part)
+    return engines

@@ -1,0 +1,251 @@
+"""A model of transformers as an engine: the five requests, answered over one lane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from steer_kernels import Packed, unpack
+
+from ...core.cost import Usage
+from ...core.requests import Draw, Graded, Looked, Question, Row, kind
+from ...core.signals import read_signal
+from ...core.transcript import Writer
+from ...errors import BrokenModelError, OutOfMemoryError, SteerError
+from ..base import Replies
+from .gradients import without_gradients
+from .grading import ask, grade
+from .lane import Lane
+from .multi_step import MultiStep
+from .sampler import Sampler
+
+_TOKEN, _VALID = int(Packed.TOKEN), int(Packed.VALID)
+_KINDS = 8  # of rows that write several tokens a call, each with buffers and graphs of its own
+_T = TypeVar("_T")
+
+
+class HfEngine:
+    """An :class:`~..base.Engine` over one lane.
+
+    Args:
+        writer: which of the two models it is.
+        lane: the model and its cache.
+        vocab_size: ids that may be drawn.
+        ahead: tokens between two looks of the host; see ``multi_step.py``. Processors look at
+            every token, so with them it is one.
+        part: most tokens of prompts that one call reads while others wait; None reads them whole.
+    """
+
+    def __init__(
+        self, writer: Writer, lane: Lane, vocab_size: int, ahead: int = 1, part: int | None = None
+    ) -> None:
+        self.lane = lane
+        self._writer = writer
+        self._vocab_size = vocab_size
+        self._ahead = ahead if lane.runs_ahead else 1
+        self._part = part
+        self._sampler = Sampler(vocab_size)
+        self._answers: dict[int, Row] = {}
+        self._kinds: dict[Hashable, MultiStep] = {}
+        # One for all tokens: as a decorator it is slower.
+        self._inference = without_gradients(lane.model)
+
+    def open(self, row: int, answer: Row) -> None:
+        self._answers[row] = answer
+        self._inference = without_gradients(self.lane.model)  # it may have hooks since
+        self.lane.open(row, answer.transcript)
+
+    def close(self, row: int) -> None:
+        self._answers.pop(row).transcript.read[self._writer] = 0
+        self.lane.close(row)
+        if not self._answers:
+            self._kinds.clear()  # whose buffers are as large as the most rows that there were
+
+    @property
+    def held_bytes(self) -> int:
+        return self.lane.cache.held_bytes
+
+    def usage(self, row: int) -> Usage:
+        return self.lane.usage(row)
+
+    def look(self, rows: Sequence[int]) -> Replies[Looked]:
+        return self.write((), rows)  # type: ignore[return-value]
+
+    def write(
+        self, rows: Sequence[int], looking: Sequence[int] = ()
+    ) -> Replies[list[Draw] | Looked]:
+        every = [*rows, *looking]
+        self._meet(every)
+        replies: dict[int, list[Draw] | Looked | SteerError] = {}
+        ready = self._guarded(every, self._read_part, every) if self._part else every
+        if isinstance(ready, SteerError):
+            return [ready] * len(every)
+        ahead: list[int] = []
+        if self._ahead > 1:
+            ahead = [row for row in ready if row not in looking and self._runs_ahead(row)]
+            ready = [row for row in ready if row not in ahead]
+        if ready:
+            replies.update(self._one_each(ready, looking))
+        for several in self._alike(ahead):
+            replies.update(self._several_each(several))
+        self._mark(every)
+        return [replies.get(row) for row in every]
+
+    def read(self, rows: Sequence[int], counts: Sequence[int]) -> Replies[Graded]:
+        return self._judged(rows, grade, self.lane, rows, counts, self._vocab_size)
+
+    def ask(self, rows: Sequence[int], question: Question) -> Replies[Graded]:
+        return self._judged(rows, ask, self.lane, rows, question, self._vocab_size)
+
+    def _judged(
+        self, rows: Sequence[int], judge: Callable[..., dict[int, Graded | None]], *args: object
+    ) -> Replies[Graded]:
+        self._meet(rows)
+        found = self._guarded(rows, judge, *args)
+        self._mark(rows)
+        if isinstance(found, SteerError):
+            return [found] * len(rows)
+        return [self._broken(row) if found[row] is None else found[row] for row in rows]
+
+    def _meet(self, rows: Iterable[int]) -> None:
+        """Forgets what was read beyond the read marks."""
+        for row in rows:
+            mark = self._answers[row].transcript.read[self._writer]
+            if self.lane.cache.lengths[row] > mark:
+                self.lane.roll_back(row, mark)
+
+    def _mark(self, rows: Iterable[int]) -> None:
+        for row in rows:
+            self._answers[row].transcript.read[self._writer] = self.lane.cache.lengths[row]
+
+    def _read_part(self, rows: Sequence[int]) -> list[int]:
+        """Reads at most ``part`` tokens of what is long; returns the rows that may go on."""
+        assert self._part is not None
+        room, ready = self._part, []
+        with self._inference:
+            for row in sorted(rows, key=self.lane.pending):
+                if self.lane.pending(row) > 1:
+                    room -= self.lane.read_part(row, room)
+                if self.lane.pending(row) <= 1:
+                    ready.append(row)
+        return [row for row in rows if row in ready]
+
+    def _one_each(
+        self, rows: Sequence[int], looking: Sequence[int]
+    ) -> dict[int, list[Draw] | Looked | SteerError]:
+        """A token for each row, or a look at it."""
+        answers = [self._answers[row] for row in rows]
+        found = self._guarded(rows, self._drawn, rows, answers)
+        if isinstance(found, SteerError):
+            return dict.fromkeys(rows, found)
+        logits, packed = found
+        numbers: list[list[float]] = packed.tolist()
+        values = _values(packed, numbers, answers)
+        replies: dict[int, list[Draw] | Looked | SteerError] = {}
+        for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+            value = values[i]
+            if not numbers[i][_VALID]:
+                replies[row] = self._broken(row)
+            elif isinstance(value, SteerError):
+                replies[row] = value
+            elif row in looking:
+                # If it is to write, it takes this token: one turn less, and no call.
+                draw = None if answer.hooks.processors else Draw(int(numbers[i][_TOKEN]), value)
+                replies[row] = Looked(value, unpack(packed[i : i + 1]).stats, draw)
+            elif answer.hooks.processors:
+                replies[row] = self._processed(logits[i : i + 1], answer, value)
+            else:
+                replies[row] = [Draw(int(numbers[i][_TOKEN]), value)]
+        return replies
+
+    def _drawn(self, rows: Sequence[int], answers: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """Raw logits of ``rows``; a token of each and the statistics of its logits, packed."""
+        with self._inference:
+            logits = self.lane.catch_up(rows)
+            return logits, self._sampler.draw(logits, answers)
+
+    def _processed(self, logits: Tensor, answer: Row, value: float) -> list[Draw] | SteerError:
+        try:
+            return [Draw(self._sampler.draw_processed(logits, answer), value)]
+        except SteerError as error:
+            return error
+
+    def _runs_ahead(self, row: int) -> bool:
+        answer = self._answers[row]
+        return answer.room > 1 and not answer.hooks.processors
+
+    def _alike(self, rows: Sequence[int]) -> Iterable[list[int]]:
+        """``rows`` by what they must have in common to be drawn and scored in one call."""
+        groups: dict[Hashable, list[int]] = {}
+        for row in rows:
+            groups.setdefault(kind(self._answers[row]), []).append(row)
+        return groups.values()
+
+    def _several_each(self, rows: Sequence[int]) -> dict[int, list[Draw] | Looked | SteerError]:
+        """Tokens for rows of one kind, up to the ends of their steps."""
+        some = self._answers[rows[0]]
+        key = kind(some)
+        if key not in self._kinds:
+            if len(self._kinds) >= _KINDS:
+                self._kinds.pop(next(iter(self._kinds)))
+            self._kinds[key] = MultiStep(self.lane, some, self._vocab_size, self._ahead)
+        written = self._guarded(rows, self._kinds[key].write, rows, self._answers)
+        if isinstance(written, SteerError):
+            return dict.fromkeys(rows, written)
+        replies: dict[int, list[Draw] | Looked | SteerError] = {}
+        for row, (drawn, valid) in written.items():
+            replies[row] = drawn if drawn or valid else self._broken(row)
+            # What it has read beyond the end of the step is forgotten.
+            self.lane.roll_back(row, len(self._answers[row].transcript) + len(drawn))
+        return replies
+
+    def _guarded(
+        self, rows: Sequence[int], run: Callable[..., _T], *arguments: object
+    ) -> _T | SteerError:
+        """Runs the model; an error that says which, if memory runs out. Marks are as before."""
+        try:
+            return run(*arguments)
+        except SteerError as error:
+            return error
+        except RuntimeError as error:  # torch.OutOfMemoryError is one
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in str(error):
+                raise
+            needed = sum(self.lane.pending(row) + self.lane.watermark(row) for row in rows)
+            found = OutOfMemoryError(
+                f"the {self._writer} model ran out of memory on {self.lane.model.device} at a "
+                f"context of {needed} tokens over {len(rows)} rows: lower max_new_tokens or the "
+                "number of prompts, or load the models in bfloat16"
+            )
+            found.__cause__ = error
+            return found
+
+    def _broken(self, row: int) -> BrokenModelError:
+        return BrokenModelError(
+            f"the {self._writer} model returned logits that are NaN or not finite at "
+            f"{self._answers[row].place}: check its weights, or load it in "
+            "float32 or bfloat16 if it was loaded in float16"
+        )
+
+
+def _values(
+    packed: Tensor, numbers: list[list[float]], answers: Sequence[Row]
+) -> Sequence[float | SteerError]:
+    """The signal of each answer; an error where it is a user's own and fails."""
+    signal = answers[0].signal
+    if all(answer.signal is signal for answer in answers):
+        try:
+            return read_signal(signal, packed, numbers, lambda i: answers[i].place)
+        except SteerError as error:
+            if len(answers) == 1:
+                return [error]
+    values: list[float | SteerError] = []
+    for i, answer in enumerate(answers):
+        one = packed[i : i + 1], numbers[i : i + 1]
+        try:
+            values += read_signal(answer.signal, *one, lambda _, place=answer.place: place)  # type: ignore[misc]
+        except SteerError as error:
+            values.append(error)
+    return values
