@@ -16,14 +16,14 @@ from typing import Any, Literal, NamedTuple
 
 from ..core.boundary import Detokenizer, decode
 from ..core.events import Event, HandOver, StepClosed, TextDelta
-from ..core.requests import Draw, Graded, Hooks, Look, Looked, Read, Reply, Request, Write
+from ..core.requests import Draw, Hooks, Look, Looked, Request, Write
 from ..core.sampling import Sampling
 from ..core.token_text import TokenTexts
 from ..core.trace import Step, Trace
 from ..core.transcript import WRITERS, Transcript, Writer, other
 from ..policies import REDO, RESTART, Mend, Policy, StepStart
 from .guard import consult
-from .revise import again, held_back, kept_of, restart, show, take_back
+from .revise import again, grade, held_back, kept_of, mend, restart, take_back
 from .routing import Routing
 
 
@@ -51,6 +51,7 @@ class Answer:
     Attributes:
         trace: its steps so far.
         written, discarded: tokens by writer, written at all and taken back again.
+        single: the next token is written alone.
     """
 
     def __init__(
@@ -74,11 +75,11 @@ class Answer:
         ids = list(transcript.ids)
         prompt = decode(routing.pair.tokenizer, ids)
         self.trace = Trace(str(policy), policy.signal.name, ids, prompt=prompt)
-        self._question = policy.question(routing.pair)
+        self.question = policy.question(routing.pair)
         self.written: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
         self.discarded: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
         self.restarted = False
-        self._single = False  # the next token is written alone
+        self.single = False
         self._pen: Writer | Literal[""] = ""  # who wrote the last token, one taken back included
 
     def uniforms(self, n: int) -> list[float]:
@@ -93,7 +94,7 @@ class Answer:
     @property
     def room(self) -> int:
         """Most tokens that may be written now."""
-        return 1 if self._single else self.limit - len(self.transcript)
+        return 1 if self.single else self.limit - len(self.transcript)
 
     @property
     def step_ids(self) -> list[int]:
@@ -131,12 +132,12 @@ class Answer:
             self.trace.steps.append(step)
             mark, start = self.detokenizer.mark(), len(self.transcript) - step.inherited
             if mended is not None:
-                yield from self._mend(step, rest=redo)
+                yield from mend(self, step, rest=redo)
             yield from self._write(step, drawn)
             texts = self.boundary.texts(step.token_ids)
             step.counted = self.policy.counted(texts, self.trace.prompt)
             if step.closed and step.writer == "small":
-                yield from self._grade(step)
+                yield from grade(self, step)
             step.milliseconds = 1e3 * (time.perf_counter() - begin)
             word: Any = (yield Judge(step)) if step.closed else step.writer
             mends = isinstance(word, Mend)
@@ -184,60 +185,24 @@ class Answer:
 
     def _write(self, step: Step, drawn: Draw | None) -> Making:
         """Writes one step to its end, or to the end of the answer."""
-        if self._over(step):
+        if self.over(step):
             return  # The token that mended it ended it.
         step.prefilled += self.transcript.foreign(step.writer)
         if drawn is not None:
-            yield self._append(step, drawn, step.writer)
+            yield self.append(step, drawn, step.writer)
         request = Write(step.writer)
-        while not self._over(step):
+        while not self.over(step):
             for draw in (yield request):
-                yield self._append(step, draw, step.writer)
-                if self._over(step):
+                yield self.append(step, draw, step.writer)
+                if self.over(step):
                     break
         self.transcript.unread(len(self.transcript))  # what was drawn beyond the end
 
-    def _mend(self, step: Step, rest: bool) -> Making:
-        """Shows what stays of the draft again, and has the other model write the next token.
-
-        With ``rest`` that is the step's writer, who is about to go on.
-        """
-        yield from show(self, step)
-        if rest:
-            return
-        writer = other(step.writer)
-        foreign = self.transcript.foreign(writer)
-        step.prefilled += foreign
-        yield HandOver(step.index, writer, foreign)
-        self._single = True
-        drawn: list[Draw] = []
-        while not drawn:
-            drawn = yield Write(writer)
-        self._single = False
-        step.others.append(len(step.token_ids))
-        yield self._append(step, drawn[0], writer)
-        if not self._over(step):
-            yield HandOver(step.index, step.writer, self.transcript.foreign(step.writer))
-
-    def _grade(self, step: Step) -> Generator[Request, Reply, None]:
-        """Has a draft of the small model read by the large one, if the policy wants that."""
-        question = self._question
-        if question is not None:
-            # A context that is too full for the question leaves the draft without an answer.
-            if len(self.transcript) + len(question.ids) <= self.routing.pair.max_length:
-                reply = yield question
-                assert isinstance(reply, Graded)
-                step.answers = reply.log_probs
-        elif self.policy.grades and step.unread and self.policy.wants_grade(step):
-            reply = yield Read(step.unread)
-            assert isinstance(reply, Graded)
-            step.graded, step.likeliest = reply
-
-    def _over(self, step: Step) -> bool:
+    def over(self, step: Step) -> bool:
         """Whether nothing more belongs to ``step``."""
         return step.closed or bool(self.trace.stop_reason)
 
-    def _append(self, step: Step, draw: Draw, writer: Writer) -> TextDelta:
+    def append(self, step: Step, draw: Draw, writer: Writer) -> TextDelta:
         token, value = draw
         if self._uniforms:
             self._uniforms.popleft()

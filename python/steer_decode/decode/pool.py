@@ -93,14 +93,11 @@ class Pool:
             routing = replace(routing, boundary=boundary, own_boundary=True)
         check_alone(routing)
         sampling = Sampling(temperature, top_p, top_k, min_p)
-        told = (
-            {} if chat_template_kwargs is None else {"chat_template_kwargs": chat_template_kwargs}
-        )
-        text = Transcript(routing.pair.encode(prompt, chat, **told))
+        text = Transcript(routing.pair.encode(prompt, chat, chat_template_kwargs))
         (limit,) = limits_of(routing, [text], max_new_tokens)
         if len(self._rows) >= self._max_rows:
             raise PoolFull(
-                f"{self._max_rows} answers run, as many as max_rows allows: wait until one has ended"
+                f"{self._max_rows} answers run, as many as max_rows allows: wait until one ends"
             )
         longest = max([limit, *(self._answers[key].limit for key in self._rows)])
         check_room(routing, longest, len(self._rows) + 1, self._engines)
@@ -115,15 +112,12 @@ class Pool:
 
         The last event of an answer is ``Done`` or ``Failed``; then its place is free.
         """
-        of = {row: key for key, row in self._rows.items()}
         for row, event in self._scheduler.turn():
-            key = of[row]
-            if self._rows.get(key) != row:
-                continue  # it has been cancelled meanwhile
+            key = next(key for key, at in self._rows.items() if at == row)
+            answer = self._answers[key]
             yield key, event
-            answer = self._answers.get(key)
-            if answer is None:
-                continue
+            if key not in self._rows:
+                continue  # its reader has cancelled it
             if isinstance(event, Failed):
                 self._release(key)
             elif has_ended(answer, event):

@@ -1,4 +1,4 @@
-"""What becomes of a step that does not stay: written again, mended at a token, or all anew.
+"""What becomes of a draft: graded, written again, mended at a token, or begun anew with all else.
 
 To take back is to shorten the transcript, which lowers both read marks; the engines roll their
 caches back when they next look.
@@ -6,11 +6,12 @@ caches back when they next look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from ..core.boundary import Detokenizer
-from ..core.events import Event, TextDelta
+from ..core.events import Event, HandOver, TextDelta
+from ..core.requests import Read, Write
 from ..core.trace import Step
 from ..core.transcript import WRITERS, other
 from ..errors import SteerError
@@ -66,13 +67,40 @@ def kept_of(policy: Policy, step: Step, mend: Mend) -> Step:
     return step.until(at, other(step.writer) if mend.rest else step.writer)
 
 
-def show(answer: Answer, step: Step) -> Iterator[TextDelta]:
-    """What stays of a draft, once more."""
+def mend(answer: Answer, step: Step, rest: bool) -> Generator[Any, Any, None]:
+    """Shows what stays of a draft again, and has the other model write the next token.
+
+    With ``rest`` that is the step's writer, who is about to go on.
+    """
     for token, author in zip(step.token_ids, step.writers, strict=True):
         text = answer.detokenizer.push(token)
         step.text += text
         step.ends.append(len(step.text))
         yield TextDelta(text, token, author, step.index)
+    if rest:
+        return
+    writer, transcript = other(step.writer), answer.transcript
+    foreign = transcript.foreign(writer)
+    step.prefilled += foreign
+    yield HandOver(step.index, writer, foreign)
+    answer.single = True
+    (drawn,) = yield Write(writer)
+    answer.single = False
+    step.others.append(len(step.token_ids))
+    yield answer.append(step, drawn, writer)
+    if not answer.over(step):
+        yield HandOver(step.index, step.writer, transcript.foreign(step.writer))
+
+
+def grade(answer: Answer, step: Step) -> Generator[Any, Any, None]:
+    """Has a draft of the small model read by the large one, if the policy wants that."""
+    question, policy = answer.question, answer.policy
+    if question is not None:
+        # A context that is too full for the question leaves the draft without an answer.
+        if len(answer.transcript) + len(question.ids) <= answer.routing.pair.max_length:
+            step.answers = (yield question).log_probs
+    elif policy.grades and step.unread and policy.wants_grade(step):
+        step.graded, step.likeliest = yield Read(step.unread)
 
 
 def again(policy: Policy, index: int) -> SteerError:

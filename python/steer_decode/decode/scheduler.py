@@ -13,13 +13,12 @@ from functools import partial
 from typing import Any
 
 from ..core.events import Event, Failed
-from ..core.requests import Draw, Graded, Look, Looked, Question, Read, Request, Write
+from ..core.requests import Look, Question, Read, Request, Write
 from ..core.transcript import Writer
 from ..engines.base import Engine, Replies
 from ..errors import SteerError
-from ..policies import Policy
 from .answer import Answer, Judge, Making
-from .guard import consult
+from .guard import consult, consult_round, sound
 
 PATIENCE = 8  # turns that a draft waits for others to be read together
 _WAITS = (Write, Look, Read, Question, Judge)
@@ -146,43 +145,31 @@ class Scheduler:
                 continue  # its reader has gone meanwhile
             held.seconds += share
             if reply is not None or answers[i].transcript.read[writer] <= marks[i]:
-                reply = _sound(reply, answers[i], writer, row, marks[i], held.request)
-            if isinstance(reply, SteerError):
-                yield self._fail(row, reply)
-            elif reply is not None:
-                yield from self._advance(row, reply)
+                reply = sound(reply, held.request, answers[i], writer, row, marks[i])
+            if reply is not None:
+                yield from self._take(row, reply)
 
     def _judge_rounds(self) -> Iterator[tuple[int, Event]]:
         """Where every answer of a policy waits at the end of a step: judges those furthest behind.
 
         A step 0 that was taken back closes after the others', and is judged before they go on.
         """
-        closed = self._asking(Judge)
+        closed = {i: r.step for i, r in self._asking(Judge).items()}
         for policy in {id(p): p for p in (self._rows[i].answer.policy for i in closed)}.values():
             of = [i for i, r in self._rows.items() if r.request and r.answer.policy is policy]
-            if any(i not in closed for i in of):
-                continue
-            index = min(closed[i].step.index for i in of)
-            rows = [i for i in of if closed[i].step.index == index]
-            words = self._words(policy, index, [closed[i].step for i in rows])
-            for row, word in zip(rows, words, strict=True):
-                if isinstance(word, SteerError):
-                    yield self._fail(row, word)
-                else:
-                    yield from self._advance(row, word)
+            if all(i in closed for i in of):
+                index = min(closed[i].index for i in of)
+                rows = [i for i in of if closed[i].index == index]
+                words = consult_round(policy, [closed[i] for i in rows])
+                for row, word in zip(rows, words, strict=True):
+                    yield from self._take(row, word)
 
-    def _words(self, policy: Policy, index: int, steps: list[Any]) -> list[Any]:
-        try:
-            words = consult(policy, f"after step {index}", lambda: list(policy.after_round(steps)))
-        except SteerError as error:
-            return [error] * len(steps)
-        if len(words) == len(steps):
-            return words
-        short = SteerError(
-            f"policy {policy.name!r} answered {len(words)} times for {len(steps)} "
-            f"steps after step {index}: it must answer once for each"
-        )
-        return [short] * len(steps)
+    def _take(self, row: int, reply: object) -> Iterator[tuple[int, Event]]:
+        """Advances an answer by a reply, or ends it by an error."""
+        if isinstance(reply, SteerError):
+            yield self._fail(row, reply)
+        else:
+            yield from self._advance(row, reply)
 
     def _advance(self, row: int, reply: object) -> Iterator[tuple[int, Event]]:
         """Runs one answer to its next request, or to its end."""
@@ -214,28 +201,3 @@ class Scheduler:
     def _fail(self, row: int, error: SteerError) -> tuple[int, Event]:
         self.cancel(row, "error")
         return row, Failed(error)
-
-
-def _sound(
-    reply: object, answer: Answer, writer: Writer, row: int, mark: int, request: object
-) -> object:
-    """``reply``, or the error of an engine that breaks its contract, with the row."""
-    why = ""
-    if isinstance(reply, SteerError):
-        return reply
-    if answer.transcript.read[writer] < mark:
-        why = f"its read mark went back from {mark} to {answer.transcript.read[writer]}"
-    elif reply is None:
-        why = "it replied nothing, and read nothing"
-    elif isinstance(request, Write) and isinstance(reply, list):
-        if not 0 < len(reply) <= answer.room:
-            why = f"it wrote {len(reply)} tokens where 1 to {answer.room} were asked for"
-        elif any(draw.value != draw.value for draw in reply if isinstance(draw, Draw)):
-            why = "it gave a score that is NaN"
-    elif isinstance(request, Look) and isinstance(reply, Looked):
-        why = "it gave a score that is NaN" if reply.value != reply.value else ""
-    elif not isinstance(request, Read | Question) or not isinstance(reply, Graded):
-        why = f"it replied {type(reply).__name__} to {type(request).__name__}"
-    if not why:
-        return reply
-    return SteerError(f"the engine of the {writer} model broke its contract in row {row}: {why}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -80,7 +80,7 @@ class HfEngine:
         every = [*rows, *looking]
         self._meet(every)
         replies: dict[int, list[Draw] | Looked | SteerError] = {}
-        ready = self._guarded(every, self._read_part, every) if self._part else every
+        ready = self._in_parts(every, dict.fromkeys(every, 1))
         if isinstance(ready, SteerError):
             return [ready] * len(every)
         ahead: list[int] = []
@@ -95,20 +95,36 @@ class HfEngine:
         return [replies.get(row) for row in every]
 
     def read(self, rows: Sequence[int], counts: Sequence[int]) -> Replies[Graded]:
-        return self._judged(rows, grade, self.lane, rows, counts, self._vocab_size)
+        of = dict(zip(rows, counts, strict=True))
+        keep = {row: n + 1 for row, n in of.items()}
+        return self._judged(
+            rows, keep, lambda some: grade(self.lane, some, [of[r] for r in some], self._vocab_size)
+        )
 
     def ask(self, rows: Sequence[int], question: Question) -> Replies[Graded]:
-        return self._judged(rows, ask, self.lane, rows, question, self._vocab_size)
+        keep = dict.fromkeys(rows, 1)
+        return self._judged(
+            rows, keep, lambda some: ask(self.lane, some, question, self._vocab_size)
+        )
 
     def _judged(
-        self, rows: Sequence[int], judge: Callable[..., dict[int, Graded | None]], *args: object
+        self,
+        rows: Sequence[int],
+        keep: Mapping[int, int],
+        judge: Callable[[Sequence[int]], dict[int, Graded | None]],
     ) -> Replies[Graded]:
         self._meet(rows)
-        found = self._guarded(rows, judge, *args)
+        ready = self._in_parts(rows, keep)
+        found: dict[int, Graded | None] | SteerError = {}
+        if isinstance(ready, SteerError):
+            found = ready
+        elif ready:
+            found = self._guarded(rows, judge, ready)
         self._mark(rows)
         if isinstance(found, SteerError):
             return [found] * len(rows)
-        return [self._broken(row) if found[row] is None else found[row] for row in rows]
+        sound = {row: self._broken(row) if one is None else one for row, one in found.items()}
+        return [sound.get(row) for row in rows]
 
     def _meet(self, rows: Iterable[int]) -> None:
         """Forgets what was read beyond the read marks."""
@@ -121,15 +137,22 @@ class HfEngine:
         for row in rows:
             self._answers[row].transcript.read[self._writer] = self.lane.cache.lengths[row]
 
-    def _read_part(self, rows: Sequence[int]) -> list[int]:
-        """Reads at most ``part`` tokens of what is long; returns the rows that may go on."""
-        assert self._part is not None
-        room, ready = self._part, []
+    def _in_parts(self, rows: Sequence[int], keep: Mapping[int, int]) -> Sequence[int] | SteerError:
+        """Reads at most ``part`` tokens of what is long; returns the rows that may go on.
+
+        Of each row, the last ``keep`` tokens that are pending stay so.
+        """
+        if self._part is None or sum(map(self.lane.pending, rows)) <= self._part:
+            return rows
+        return self._guarded(rows, self._read_part, rows, keep, self._part)
+
+    def _read_part(self, rows: Sequence[int], keep: Mapping[int, int], room: int) -> list[int]:
+        ready = []
         with self._inference:
             for row in sorted(rows, key=self.lane.pending):
-                if self.lane.pending(row) > 1:
-                    room -= self.lane.read_part(row, room)
-                if self.lane.pending(row) <= 1:
+                if self.lane.pending(row) > keep[row]:
+                    room -= self.lane.read_part(row, room, keep[row])
+                if self.lane.pending(row) <= keep[row]:
                     ready.append(row)
         return [row for row in rows if row in ready]
 

@@ -213,9 +213,9 @@ class Lane:
             self.cache.lengths[row] = mark + turns
             self.last.forget(row)
 
-    def read_part(self, row: int, most: int) -> int:
-        """Reads at most ``most`` tokens of what is pending, but for the last; returns how many."""
-        part = min(most, self.pending(row) - 1, self._most())
+    def read_part(self, row: int, most: int, keep: int = 1) -> int:
+        """Reads at most ``most`` pending tokens, but for the last ``keep``; returns how many."""
+        part = min(most, self.pending(row) - keep, self._most())
         if part > 0:
             self.cache.reserve(len(self._transcripts[row]))
             self.fill([row], [self._unread(row)[:part]])
