@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +79,15 @@ def _reference() -> dict[str, str]:
     return pages
 
 
+@cache
 def public_names(package: str) -> list[str]:
-    """Names in ``__all__`` of a package, read without importing it.
-
-    Where that is no list, they are those that type checkers are handed, as ``A as A``.
-    """
-    tree = ast.parse((ROOT / PACKAGES[package] / "__init__.py").read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and any(
-            isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets
-        ):
-            if not isinstance(node.value, ast.List):
-                imports = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
-                return sorted(a.name for n in imports for a in n.names if a.name == a.asname)
-            return [name for name in ast.literal_eval(node.value) if not re.match("__", name)]
-    raise ValueError(f"{package} has no __all__ that is a list of names")
+    """Names in ``__all__`` of a package, without what importing it needs."""
+    path = ROOT / PACKAGES[package] / "__init__.py"
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            if isinstance(node.value, ast.List):  # of a package that imports torch
+                names = ast.literal_eval(node.value)
+            else:  # of one that imports nothing until it is asked for a name
+                names = runpy.run_path(str(path))["__all__"]
+            return [name for name in names if not name.startswith("__")]
+    raise ValueError(f"{path} has no __all__")

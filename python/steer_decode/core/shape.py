@@ -1,4 +1,4 @@
-"""The sizes of a decoder, and what a pass of that size costs.
+"""The sizes of a decoder, and what its passes cost.
 
 The formulas are those that :mod:`steer_decode.core.cost` states.
 """

@@ -1,4 +1,7 @@
-"""Answers of a pair with routes drawn from a network, and what was known before each step."""
+"""Answers of a pair with routes drawn from a network.
+
+With what was known before each step.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ from .training import Training
 
 @dataclass(frozen=True)
 class Rollout:
-    """One answer, by question, with what was known before each step and which way it went."""
+    """One answer, by question, with its route.
+
+    What was known before each step, and which way it went.
+    """
 
     question: int
     output: RoutedOutput
@@ -86,7 +92,7 @@ def roll_out(
     seed: int,
     kept: Partial | None,
 ) -> list[Rollout]:
-    """An answer to each of the questions ``asked``, with routes drawn."""
+    """Answer each of the questions ``asked``, with routes drawn."""
     policy = _Exploring(router, training.kind == "roro" and training.judge is None)
     seed += 10**6 * training.seed
 

@@ -1,9 +1,10 @@
-"""Ways to spend with the router ``both-sides``, and what each would bring.
+"""Ways to spend with the router ``both-sides``.
 
-A schedule leads from the small model alone to the large one, at the thresholds that lie between.
-What a place on it would cost, and how often the large model would agree with the whole answer, is
-counted on recorded drafts: each was graded by the large model where the answer so far had its
-consent. So nothing is run, and what follows from a draft that stays against its will is not seen.
+And what each would bring. A schedule leads from the small model alone to the large one, at the
+thresholds that lie between. What a place on it would cost, and how often the large model would
+agree with the whole answer, is counted on recorded drafts: each was graded by the large model where
+the answer so far had its consent. So nothing is run, and what follows from a draft that stays
+against its will is not seen.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Books = dict[Writer, Ledger]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Thresholds on the way from the small model alone to the large one.
+    """Thresholds from the small model alone to the large one.
 
     ``fix`` says what the large model writes of a draft that it refuses, "token" or "step".
     """
@@ -68,7 +69,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class RecordedDrafts:
-    """The drafts of one answer, and the length of its prompt."""
+    """The drafts of one answer, and its prompt's length."""
 
     prompt_length: int
     drafts: Sequence[Draft]

@@ -1,11 +1,12 @@
-"""Two figures of routers: the area under an accuracy-cost curve, and AUROC.
+"""Two figures of routers: area under a curve, and AUROC.
 
-Whoever has a budget may mix two settings by sending a part of the questions to either, and need not
-spend all of it. So the curve is the least concave, non-decreasing line above all settings and both
-models alone, between the costs of these two. Settings that cost more than the large model alone do
-not count; one that costs less than the small model alone counts at the cost of that. The area under
-the curve, divided by its width, is the mean accuracy over all budgets between both models alone.
-Their random mix has the area of a straight line, which is the least of any router.
+The curve is that of accuracy against cost. Whoever has a budget may mix two settings by sending a
+part of the questions to either, and need not spend all of it. So the curve is the least concave,
+non-decreasing line above all settings and both models alone, between the costs of these two.
+Settings that cost more than the large model alone do not count; one that costs less than the small
+model alone counts at the cost of that. The area under the curve, divided by its width, is the mean
+accuracy over all budgets between both models alone. Their random mix has the area of a straight
+line, which is the least of any router.
 """
 
 from __future__ import annotations

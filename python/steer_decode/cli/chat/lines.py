@@ -1,4 +1,4 @@
-"""The lines of a chat, as they are typed or come from a pipe."""
+"""The lines of a chat, typed or from a pipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def piped() -> Iterator[str]:
 
 
 def typed(tell: Callable[..., None]) -> Iterator[str]:
-    """The lines that a person types, until Ctrl-D or a second Ctrl-C.
+    """The lines that a person types.
+
+    Until Ctrl-D or a second Ctrl-C.
 
     ``tell`` shows what the first Ctrl-C means.
     """
@@ -47,7 +49,10 @@ def clean(line: str) -> str:
 
 
 def edit_lines(commands: list[str]) -> None:
-    """Line editing, history, and commands completed with Tab, where readline is installed."""
+    """Set up line editing, where readline is installed.
+
+    History, and commands completed with Tab.
+    """
     try:
         import readline
     except ImportError:
