@@ -10,10 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 WORDS = 10
-NOT_YET = [ROOT / "python/steer_decode" / name for name in (
-    "decode", "engines", "core/requests.py", "core/transcript.py", "models/pair.py",
-    "policies/base.py",
-)]  # being rewritten  # fmt: skip
+NOT_YET = [ROOT / "python/steer_decode" / name for name in ("decode", "engines")]  # being rewritten
 
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -73,7 +73,10 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The answer has ended by an error; what was written until then stays in its output."""
+    """The answer has ended by an error.
+
+    What was written until then stays in its output.
+    """
 
     error: SteerError
 

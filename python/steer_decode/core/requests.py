@@ -1,4 +1,7 @@
-"""What an answer asks of the two models, what it is told, and what an engine may see of it."""
+"""What an answer asks of the two models.
+
+What it is told, and what an engine may see of it.
+"""
 
 from __future__ import annotations
 
@@ -19,26 +22,36 @@ if TYPE_CHECKING:
 
 
 class Write(NamedTuple):
-    """Tokens to append: at least one, at most to the end of the step. Told: a list of `Draw`."""
+    """Tokens to append, to the step's end at most.
+
+    At least one. Told: a list of `Draw`.
+    """
 
     writer: Writer
 
 
 class Look(NamedTuple):
-    """What the small model makes of the next token; nothing is written. Told: `Looked`."""
+    """The small model's view of the next token.
+
+    Nothing is written. Told: `Looked`.
+    """
 
 
 class Read(NamedTuple):
-    """What the large model makes of the last ``tokens``, a draft. Told: `Graded`."""
+    """The large model's view of the last ``tokens``, a draft.
+
+    Told: `Graded`.
+    """
 
     tokens: int
 
 
 @dataclass(frozen=True)
 class Question:
-    """What the large model is asked about a draft, and between which answers it may choose.
+    """A question to the large model about a draft.
 
-    Told: `Graded`, a log-probability for each choice.
+    It chooses between the answers that are given. Told: `Graded`, a log-probability for each
+    choice.
 
     Attributes:
         ids: tokens that it reads behind the transcript, and that are forgotten again.
@@ -53,7 +66,10 @@ Request = Write | Look | Read | Question
 
 
 class Draw(NamedTuple):
-    """A token, and the answer's signal on the raw logits that it was drawn from."""
+    """A token, and the answer's signal at it.
+
+    The signal is read off the raw logits that the token was drawn from.
+    """
 
     token: int
     value: float
@@ -74,9 +90,9 @@ class Looked(NamedTuple):
 
 
 class Graded(NamedTuple):
-    """Log-probability of each token under the large model, and whether it is its likeliest.
+    """Log-probabilities under the large model, and its likeliest tokens.
 
-    To a question: of each answer, and nothing.
+    One of each token, and whether it is the likeliest. To a question: of each answer, and nothing.
     """
 
     log_probs: list[float]
@@ -88,7 +104,9 @@ Reply = list[Draw] | Looked | Graded
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a caller may hang on an answer, as in ``generate`` of transformers.
+    """What a caller may hang on an answer.
+
+    As in ``generate`` of transformers.
 
     Attributes:
         processors: change the scores before a token is drawn; signals are read before them.
@@ -100,7 +118,7 @@ class Hooks:
 
 
 class Row(Protocol):
-    """What an engine sees of an answer that it writes for.
+    """An answer as the engine that writes it sees it.
 
     Attributes:
         transcript: the text; the engine reads it and moves its read mark.
@@ -120,7 +138,10 @@ class Row(Protocol):
 
     @property
     def place(self) -> str:
-        """Where the next token stands, for messages: ``token 3 of step 2``."""
+        """Where the next token stands, for messages.
+
+        ``token 3 of step 2``.
+        """
 
     @property
     def room(self) -> int:
@@ -135,9 +156,15 @@ class Row(Protocol):
         """Whether the open step holds a letter or a digit."""
 
     def uniforms(self, n: int) -> list[float]:
-        """The next ``n`` uniform numbers in [0, 1); each token that is appended uses one up."""
+        """The next ``n`` uniform numbers in [0, 1).
+
+        Each token that is appended uses one up.
+        """
 
 
 def kind(row: Row) -> Hashable:
-    """What rows must have in common to write several tokens in one call."""
+    """What rows share that write several tokens in a call.
+
+    They must have it in common.
+    """
     return row.sampling, row.signal, row.boundary, row.ends

@@ -18,7 +18,7 @@ def other(writer: Writer) -> Writer:
 
 
 class Transcript:
-    """Token ids of a prompt and of what was written after it.
+    """Token ids of a prompt and of what follows it.
 
     It belongs to no model. How much of it each model has read stands here, and nothing else ties
     the two together: to catch up is to read what lies between the mark and the end.
@@ -46,9 +46,10 @@ class Transcript:
         self.writers.append(writer)
 
     def restart(self, prompt_ids: Sequence[int]) -> int:
-        """Becomes a new prompt, in place; returns how many leading tokens are as they were.
+        """Become a new prompt, in place.
 
-        So a model that read the last turn of a conversation has read the start of the next one.
+        Returns how many leading tokens are as they were. So a model that read the last turn of a
+        conversation has read the start of the next one.
         """
         common = min(len(self), len(prompt_ids))
         kept = next((i for i in range(common) if self.ids[i] != prompt_ids[i]), common)
@@ -72,10 +73,16 @@ class Transcript:
         self.unread(length)
 
     def unread(self, length: int) -> None:
-        """Moves both read marks back to ``length``, where they lie beyond."""
+        """Move both read marks back to ``length``.
+
+        Where they lie beyond.
+        """
         for writer in WRITERS:
             self.read[writer] = min(self.read[writer], length)
 
     def foreign(self, writer: Writer) -> int:
-        """How many tokens ``writer`` has not read and did not write itself."""
+        """How many foreign tokens ``writer`` has not read.
+
+        Those are foreign that it did not write itself.
+        """
         return sum(w != writer for w in self.writers[self.read[writer] :])

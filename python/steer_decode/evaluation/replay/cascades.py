@@ -1,9 +1,9 @@
 """Query cascades from recorded answers of either model alone.
 
 A cascade lets the small model answer, and has the large one answer from the beginning where the
-small one was not sure (`corea`, policies/query_cascade.py). Nothing that the small model wrote is seen by
-the large one, so both answers are known from the two control runs, for every signal, every way to
-sum the steps up, and every threshold: no model runs here. What is exact:
+small one was not sure (`corea`, policies/query_cascade.py). Nothing that the small model wrote is
+seen by the large one, so both answers are known from the two control runs, for every signal, every
+way to sum the steps up, and every threshold: no model runs here. What is exact:
 
 - accuracy, FLOPs as papers count them, tokens and discarded tokens: always;
 - FLOPs processed and bytes read: for answers that were written one at a time. In a cohort a prompt
