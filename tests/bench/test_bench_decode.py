@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,14 @@ class TestMemory:
         assert decode_memory.arithmetic(pair, 10) == weights + 10 * cached
         assert decode_memory.arithmetic(load("smollm2-135m"), 0) == weights / 2
 
+    def test_process_that_fails_without_a_word_is_named(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "executable", "false")
+        with pytest.raises(SteerError, match="memory of 'demo' failed: no message"):
+            decode_memory.rows(Job("memory", "demo", 1, 8), Plan(tokens=4))
+
+    @pytest.mark.slow
     def test_process_that_fails_is_named(self) -> None:
         with pytest.raises(SteerError, match="measuring the memory of 'no-such' failed"):
             decode_memory.rows(Job("memory", "no-such", 1, 8), DecodePlan(tokens=4))

@@ -136,14 +136,18 @@ class TestPage:
         assert "In qa by the answer" in words
         assert "a random mix of that cost" in words
 
-    def test_answers_are_capped_by_whole_problems(self, folder: Path) -> None:
+    def test_answers_are_capped_by_whole_problems(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made.leave_pictures_blank(monkeypatch)
         found = Page(build(load([folder]), answers=25, resamples=100).page)
         assert len(found.data["answers"]) == 20
         assert set(found.data["problems"]) == {"math:0", "qa:0"}
         words = re.sub(r"\s+", " ", " ".join(found.words))
         assert "This page holds 20 of 160 answers: all those to 2 problems" in words
 
-    def test_says_what_is_not_drawn(self, tmp_path: Path) -> None:
+    def test_says_what_is_not_drawn(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        made.leave_pictures_blank(monkeypatch)
         routers = ["small", "large", *(f"steer:gamma=0.{i}" for i in range(8))]
         rows = [made.row(r, f"d{i}", 0) for r in routers for i in range(8)]
         results = load([made.write(tmp_path, rows, made.settings(routers))])

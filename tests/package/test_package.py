@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support.preloaded import Launch
 
 import steer_kernels
 from steer_kernels import _extension
@@ -59,18 +60,19 @@ print(json.dumps({
 """
 
 
-def probe(directory: Path, blocked: str = "triton,transformers", **environment: str) -> dict:
+def probe(
+    launch: Launch, directory: Path, blocked: str = "triton,transformers", **more: str
+) -> dict:
     """Run PROBE in a new process on the copy of the package under `directory`."""
-    base = {k: v for k, v in os.environ.items() if not k.startswith("STEER_")}
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE, str(directory), blocked],
-        env=base | environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    environment = {
+        **dict.fromkeys(name for name in os.environ if name.startswith("STEER_")),
+        **more,
+    }
+    args = ["-c", PROBE, str(directory), blocked]
+    with launch(args, environment=environment, having="torch") as process:
+        out, error = process.communicate()
+    assert process.returncode == 0, error
+    report = json.loads(out)
     assert Path(report["file"]).is_relative_to(directory)
     assert report["ids"] == [[2, 1], [0, 1]]
     assert report["valid"] == [True, False]
@@ -95,8 +97,8 @@ def assert_one_sentence(warnings: list[str], *parts: str) -> None:
 
 
 @needs_extension
-def test_import_needs_torch_only() -> None:
-    report = probe(PACKAGE.parent)
+def test_import_needs_torch_only(launch: Launch) -> None:
+    report = probe(launch, PACKAGE.parent)
     assert report["warnings"] == []
     assert report["loaded"] == []
     assert report["info"]["backend"] == "extension"
@@ -104,12 +106,14 @@ def test_import_needs_torch_only() -> None:
 
 
 @needs_extension
-def test_import_does_not_pull_in_optional_packages() -> None:
-    assert probe(PACKAGE.parent, blocked="")["loaded"] == []
+def test_import_does_not_pull_in_optional_packages(launch: Launch) -> None:
+    assert probe(launch, PACKAGE.parent, blocked="")["loaded"] == []
 
 
-def test_a_missing_extension_gives_one_warning_and_the_reference(copy: Path) -> None:
-    report = probe(copy)
+def test_a_missing_extension_gives_one_warning_and_the_reference(
+    launch: Launch, copy: Path
+) -> None:
+    report = probe(launch, copy)
     assert_one_sentence(report["warnings"], "extension of steer_kernels", "it was not built")
     assert report["info"]["backend"] == "reference"
     assert report["info"]["cpu_isa"] is None
@@ -117,7 +121,9 @@ def test_a_missing_extension_gives_one_warning_and_the_reference(copy: Path) -> 
 
 
 @pytest.mark.parametrize("damage", ["not a library", "cut short"])
-def test_a_broken_extension_gives_one_warning_and_the_reference(copy: Path, damage: str) -> None:
+def test_a_broken_extension_gives_one_warning_and_the_reference(
+    launch: Launch, copy: Path, damage: str
+) -> None:
     target = copy / "steer_kernels" / "_C.abi3.so"
     if damage == "not a library":
         target.write_bytes(b"not a library")
@@ -126,22 +132,22 @@ def test_a_broken_extension_gives_one_warning_and_the_reference(copy: Path, dama
         if not built:
             pytest.skip("the C++ extension is not built")
         target.write_bytes(built[0].read_bytes()[:2000])
-    report = probe(copy)
+    report = probe(launch, copy)
     assert_one_sentence(report["warnings"], "does not load", "_C.abi3.so", "reinstalled")
     if damage == "cut short":
         assert "2000 bytes" in report["warnings"][0]
     assert report["info"]["backend"] == "reference"
 
 
-def test_the_reference_can_be_asked_for(copy: Path) -> None:
-    report = probe(copy, STEER_KERNELS_BACKEND="reference")
+def test_the_reference_can_be_asked_for(launch: Launch, copy: Path) -> None:
+    report = probe(launch, copy, STEER_KERNELS_BACKEND="reference")
     assert report["warnings"] == []
     assert report["info"]["reason"] == "STEER_KERNELS_BACKEND=reference"
 
 
 @needs_extension
-def test_an_unknown_backend_is_named() -> None:
-    report = probe(PACKAGE.parent, STEER_KERNELS_BACKEND="fast")
+def test_an_unknown_backend_is_named(launch: Launch) -> None:
+    report = probe(launch, PACKAGE.parent, STEER_KERNELS_BACKEND="fast")
     assert_one_sentence(report["warnings"], "STEER_KERNELS_BACKEND='fast'", "auto, reference")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from steer_decode.evaluation.results import ResultsFolder
 from steer_decode.evaluation.rows import Asked, Row, StepRecord
 
@@ -66,6 +67,13 @@ def row(router: str, domain: str, problem: int, seed: int = 0, **more: Any) -> R
         "difficulty": problem % 5 + 1,
     }
     return Row(router, domain, str(problem), seed, **{**values, **more})
+
+
+def leave_pictures_blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has pages made without drawing, which takes most of their time; for tests of their words."""
+    monkeypatch.setattr(
+        "steer_decode.evaluation.report.picture.Picture.inline", lambda self: "<svg></svg>"
+    )
 
 
 def write(

@@ -19,6 +19,7 @@ import atexit
 import contextlib
 import fcntl
 import functools
+import importlib
 import json
 import os
 import runpy
@@ -45,6 +46,7 @@ class Program:
         environment: what differs from that of the tests; None where there is to be no such entry.
         terminal: whether its stdin is the terminal that is to control it.
         session: whether it leads a session of its own, as with a terminal.
+        having: what it has imported: "everything", or a module's name.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class Program:
         environment: Mapping[str, str | None] | None = None,
         terminal: bool = False,
         session: bool = False,
+        having: str = "everything",
     ) -> None:
         self.returncode: int | None = None
+        self._having = having
         asked = {
             "args": [str(arg) for arg in args],
             "environment": _environment(environment),
@@ -65,12 +69,12 @@ class Program:
             "session": session or terminal,
         }
         if streams is not None:
-            self.pid = _ask(asked, streams)
+            self.pid = _ask(having, asked, streams)
             return
         with open(os.devnull) as nothing:
             out, theirs_out = os.pipe()
             err, theirs_err = os.pipe()
-            self.pid = _ask(asked, (nothing.fileno(), theirs_out, theirs_err))
+            self.pid = _ask(having, asked, (nothing.fileno(), theirs_out, theirs_err))
         os.close(theirs_out)
         os.close(theirs_err)
         self.stdout: TextIO = open(out, encoding="utf-8")  # noqa: SIM115
@@ -86,7 +90,7 @@ class Program:
 
     def poll(self) -> int | None:
         if self.returncode is None:
-            self.returncode = _ask({"wait": self.pid})
+            self.returncode = _ask(self._having, {"wait": self.pid})
         return self.returncode
 
     def wait(self, timeout: float = PATIENCE) -> int:
@@ -138,8 +142,9 @@ def started(
     environment: Mapping[str, str | None] | None = None,
     terminal: bool = False,
     session: bool = False,
+    having: str = "",
 ) -> subprocess.Popen[str]:
-    """The same with a fresh Python."""
+    """The same with a fresh Python, which has imported nothing."""
     stdin, stdout, stderr = streams or (subprocess.DEVNULL, subprocess.PIPE, subprocess.PIPE)
     return subprocess.Popen(
         [sys.executable, *(str(arg) for arg in args)],
@@ -178,12 +183,12 @@ def default_signals() -> None:
 
 
 @functools.cache
-def _door() -> socket.socket:
-    """The socket to the process that is forked, which is started when it is first asked."""
+def _door(having: str) -> socket.socket:
+    """The socket to a process that is forked, which is started when it is first asked."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     process = subprocess.Popen(
-        [sys.executable, __file__, str(theirs.fileno())],
+        [sys.executable, __file__, str(theirs.fileno()), having],
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
         env=_environment(),
@@ -199,8 +204,8 @@ def _door() -> socket.socket:
     return ours
 
 
-def _ask(asked: dict[str, Any], streams: Sequence[int] = ()) -> Any:
-    door = _door()
+def _ask(having: str, asked: dict[str, Any], streams: Sequence[int] = ()) -> Any:
+    door = _door(having)
     socket.send_fds(door, [json.dumps(asked).encode()], list(streams))
     answer = door.recv(1 << 16)
     assert answer, "the process that is forked has ended"
@@ -274,7 +279,10 @@ def _import_everything() -> None:
 
 def main() -> None:
     door = socket.socket(fileno=int(sys.argv[1]))
-    _import_everything()
+    if sys.argv[2] == "everything":
+        _import_everything()
+    else:
+        importlib.import_module(sys.argv[2])
     default_signals()
     _become(_serve(door))
 

@@ -14,7 +14,7 @@ from steer_decode.cli import app
 from steer_decode.policies.features import FEATURES
 from steer_decode.policies.fitted.network import RouterNetwork, TrainedNetwork
 from steer_decode.util import files
-from support.made_results import write
+from support.made_results import leave_pictures_blank, write
 from support.side_door import PAIR
 from typer.testing import CliRunner
 
@@ -54,8 +54,9 @@ def test_a_full_disk_under_what_is_saved(tmp_path: Path, make: Callable[[], Any]
 
 
 def test_a_full_disk_under_a_report_names_the_page(
-    tmp_path: Path, request: pytest.FixtureRequest
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    leave_pictures_blank(monkeypatch)
     folder, page = write(tmp_path / "r", n=2), tmp_path / "page.html"
     request.getfixturevalue("full")
     result = steer("report", folder, "-o", page, "--resamples", 100)
