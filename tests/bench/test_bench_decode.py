@@ -265,7 +265,7 @@ class TestMemory:
     ) -> None:
         monkeypatch.setattr(sys, "executable", "false")
         with pytest.raises(SteerError, match="memory of 'demo' failed: no message"):
-            decode_memory.rows(Job("memory", "demo", 1, 8), Plan(tokens=4))
+            decode_memory.rows(Job("memory", "demo", 1, 8), DecodePlan(tokens=4))
 
     @pytest.mark.slow
     def test_process_that_fails_is_named(self) -> None:

@@ -10,51 +10,16 @@ import pytest
 import torch
 from steer_decode import AlwaysLarge, OutOfMemoryError, Pair, Router
 from steer_decode.cli import app
-from steer_decode.core.experts import Experts
-from steer_decode.core.shape import ModelShape
 from steer_decode.demo import pair_paths
 from steer_decode.engines.hf import memory as memory_module
-from steer_decode.fitting.ledger import Ledger
-from steer_decode.preflight import break_even
 from steer_decode.preflight.quantized import Quantization
-from support.tiny import VOCABULARY, make_tokenizer, save_pair
+from support.config_folders import SIZES, folder
+from support.tiny import VOCABULARY, save_pair
 from transformers import AutoConfig
 from typer.testing import CliRunner
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 40,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 512,
-    "tie_word_embeddings": False,
-    "bos_token_id": None,
-    "eos_token_id": 1,
-    "pad_token_id": 1,
-}
 ATTENTION, MLP, TABLE, NORM = 2 * 32 * 32 + 2 * 32 * 16, 3 * 32 * 64, 40 * 32, 32
 LLAMA = 2 * TABLE + 2 * (ATTENTION + MLP + 2 * NORM) + NORM
-
-
-def folder(
-    root: Path, family: str, words: list[str] | None = None, template: str = "", **sizes: Any
-) -> str:
-    """A model folder with a config and a tokenizer."""
-    place = root / f"{family}-{len(list(root.iterdir()))}"
-    config = AutoConfig.for_model(family, **(SIZES | sizes))
-    quantization = sizes.pop("quantization_config", None)
-    config.save_pretrained(place)
-    if quantization:
-        facts = json.loads((place / "config.json").read_text())
-        facts["quantization_config"] = quantization
-        (place / "config.json").write_text(json.dumps(facts))
-    tokenizer = make_tokenizer(words)
-    tokenizer.chat_template = template or None
-    tokenizer.save_pretrained(place)
-    return str(place)
 
 
 def steer(*args: object) -> Any:
@@ -263,66 +228,6 @@ class TestWeights:
     def test_an_unknown_packing_is_said(self, tmp_path: Path) -> None:
         packed = folder(tmp_path, "llama", quantization_config={"quant_method": "spqr"})
         assert any("quantized by spqr" in note for note in facts(packed, packed)["notes"])
-
-
-def shape(body: int, experts: tuple[Experts, ...] = ()) -> ModelShape:
-    """A model that is its matrices and nothing else, of a byte a weight."""
-    active = body + sum(e.active for e in experts)
-    sizes = {"parameters": active, "active": active, "body": active, "head": 0}
-    sizes |= {"dense_bytes": body, "held_bytes": body, "query_width": 0, "kv_width": 0}
-    return ModelShape(**sizes, windows=(None,), weight_bytes=1, activations=1, experts=experts)
-
-
-class TestBreakEven:
-    """The formulas against the books of answers that are written out."""
-
-    N = 200
-
-    def run(self, models: dict[str, ModelShape], writers: str) -> tuple[float, float, float]:
-        """Papers' FLOPs, FLOPs processed and bytes of an answer whose writers are known."""
-        books = {"S": Ledger(models["S"]), "L": Ledger(models["L"])}
-        for place, writer in enumerate(writers, start=1):  # behind a prompt of one token
-            books[writer].write(place, 1)
-        kinds = ("flops_paper", "flops", "bytes_read")
-        return tuple(sum(getattr(b, kind) for b in books.values()) for kind in kinds)  # type: ignore[return-value]
-
-    def test_of_dense_models(self) -> None:
-        models = {"S": shape(1000), "L": shape(4000)}
-        papers, processed, of_bytes = break_even(models["S"], models["L"], 0)
-        assert (papers.ratio, processed.ratio, of_bytes.ratio) == (0.25, 0.25, 0.25)
-        assert (papers.share, processed.share, of_bytes.share) == (1, 0.75, 1)
-        alone = self.run(models, "L" * self.N)
-        # Papers and bytes: any token of the small model saves, wherever it stands.
-        once = self.run(models, "L" * (self.N // 2) + "S" + "L" * (self.N // 2 - 1))
-        assert once[0] < alone[0]
-        assert once[2] < alone[2] + 1000  # the small model reads the text before in one pass
-        # Processed: the place of the large model's last token decides.
-        for place, saves in ((0.7, True), (0.8, False)):
-            last = int(place * self.N)
-            for head in ("S" * (last - 1), "L" * (last - 1)):
-                costs = self.run(models, head + "L" + "S" * (self.N - last))
-                assert (costs[1] < alone[1]) == saves
-
-    def test_of_a_large_mixture_of_experts(self) -> None:
-        models = {"S": shape(2000), "L": shape(1000, (Experts(64, 2, 1500, 1500.0),))}
-        _, _, of_bytes = break_even(models["S"], models["L"], 0)
-        assert of_bytes.ratio == 0.5
-        assert of_bytes.hand_over is not None
-        assert of_bytes.draft is not None
-        assert 1 < of_bytes.hand_over < of_bytes.draft
-        for run, saves in ((of_bytes.hand_over, True), (of_bytes.hand_over - 1, False)):
-            writers = "L" + ("S" * run + "L") * 20
-            spent = self.run(models, writers)[2]
-            assert (spent < self.run(models, "L" * len(writers))[2]) == saves
-        large = models["L"].bytes_read
-        for length, saves in ((of_bytes.draft, True), (of_bytes.draft - 1, False)):
-            read = large(0, tokens=length) + length * models["S"].bytes_read(0)
-            assert (read < length * large(0)) == saves
-
-    def test_a_small_model_that_is_no_smaller_saves_nothing(self) -> None:
-        costs = break_even(shape(4000), shape(4000), 0)
-        assert [cost.share for cost in costs] == [0, 0, 0]
-        assert [cost.draft for cost in costs] == [None] * 3
 
 
 class TestProbe:

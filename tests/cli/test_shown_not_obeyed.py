@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import json
-import re
 import sys
 import xml.dom.minidom
 from collections.abc import Collection, Iterator
@@ -13,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import steer_decode
 from rich.table import Table
 from rich.text import Text
 from steer_decode import Calibration
@@ -23,16 +20,10 @@ from steer_decode.cli.view.terminal import console
 from steer_decode.core.saved import load
 from steer_decode.evaluation.rows import Row
 from steer_decode.policies.fitted.file import SHIPPED
-from steer_decode.util.text import cell, dump, one_line, printable
 from support import made_results
 from support.forged import places, put
+from support.hostile import EVIL, UNSEEN, check
 from typer.testing import CliRunner
-
-# Clipboard, title, screen, a C1 control, a bidi override, a carriage return, markup, an emoji code.
-EVIL = "\x1b]52;c;ZXZpbA==\x07\x1b]0;t\x07\x1b[2J\x9b31m\u202e\u2066\r[link=file:///x]y[/]:warning:"
-UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
-# What rich and the chat send of their own: styles, and moves of the cursor.
-OWN = re.compile(r"\x1b\[[0-9;]*[mKJ]|\x1b\[\d*[ABCD]|\x1b\[\?25[lh]|\r(?=\x1b\[)")
 
 
 class Screen(io.StringIO):
@@ -69,16 +60,6 @@ class Run:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     return Run(monkeypatch)
-
-
-def check(sent: str, seen: bool = True) -> None:
-    """Nothing is obeyed, and where ``seen``, what stood there is shown."""
-    rest = OWN.sub("", sent)
-    assert not UNSEEN.search(rest), repr(rest[UNSEEN.search(rest).start() - 40 :][:120])  # type: ignore[union-attr]
-    assert "\x1b]8" not in sent
-    assert "Traceback" not in sent
-    if seen:
-        assert "]52;c;" in rest
 
 
 def texts(data: Any) -> Iterator[tuple[Any, ...]]:
@@ -281,33 +262,6 @@ def test_consoles_read_no_markup_and_send_no_control_character() -> None:
     check(sent)
     assert "[link=file:///x]y[/]" in sent
     assert ":warning:" in sent
-
-
-def test_what_is_printable_and_what_is_not() -> None:
-    assert printable("a\tb\nc") == "a\tb\nc"
-    assert printable("\x00\x1b\r\x7f") == "\u2400\u241b\u240d\u2421"
-    assert printable("\x9b\u202e\u2028\ud800\ufeff\xad") == "\ufffd" * 6
-    kept = "é ü 漢字\u3000한 ไทย \u05d0 👩\u200d👩\u200d👧 \u0646\u200c\u062e a\xa0b"
-    assert printable(kept) == kept
-    assert one_line("a\r\n b\x85\tc\n") == "a b\ufffd c"
-    assert len(one_line("x" * 10**6)) < 2100
-    assert cell("a|b\nc<d") == r"a\|b c\<d"
-    for odd in ("\x7f", "\x9b", "\u202e", "\ud800", "漢", EVIL):
-        assert json.loads(dump([odd])) == [odd]
-        assert dump([odd]).isprintable()
-    assert dump([float("nan"), (1.0, float("inf"))]) == "[null, [1.0, null]]"
-
-
-def test_commands_print_in_one_place_only() -> None:
-    """No other module of the commands prints, writes to a stream, or makes a console of its own."""
-    allowed = {"say.py": {"print"}, "terminal.py": set(), "__init__.py": {"write"}}
-    for path in sorted((Path(steer_decode.__file__).parent / "cli").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call):
-                continue
-            called = ast.unparse(node.func)
-            if called in ("print", "Console", "sys.stdout.write", "sys.stderr.write"):
-                assert called.split(".")[-1] in allowed.get(path.name, set()), (path, node.lineno)
 
 
 def test_other_packages_warn_and_log_through_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
