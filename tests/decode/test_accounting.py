@@ -25,16 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 # Every built-in router, with settings at which the demo pair hands over.
 ROUTERS = (
     *("small", "large", "random:share=0.5", "replay:writers=SLSSL", "first-token:threshold=0.4"),
-    *(
-        "steer:gamma=0.6",
-        "both-sides",
-        "both-sides:lost=0:sure=1",
-        "spec-reason",
-        "spec-reason:grade=digit",
-        "rsd",
-    ),
-    *("ecotab", "corea:threshold=2", "corea:over=first:signal=margin:threshold=0.9", "learned"),
+    *("steer:gamma=0.6", "both-sides:lost=0:sure=1", "spec-reason", "rsd", "ecotab", "learned"),
+    "corea:over=first:signal=margin:threshold=0.9",
 )
+OTHER_SETTINGS = ("both-sides", "spec-reason:grade=digit", "corea:threshold=2")
 IN_ROUNDS = ("steer-cohort:gamma=0.6", "percentile:share=0.4")
 
 
@@ -162,7 +156,9 @@ def agree(pair: Pair, seen: Watched, outputs: Sequence[RoutedOutput]) -> None:
     assert seen.flops == total
 
 
-@pytest.mark.parametrize("spec", ROUTERS)
+@pytest.mark.parametrize(
+    "spec", [*ROUTERS, *(pytest.param(spec, marks=pytest.mark.slow) for spec in OTHER_SETTINGS)]
+)
 def test_one_answer_costs_what_its_models_were_made_to_do(demo: Pair, spec: str) -> None:
     problem = problems("math", 4, split="calibration")[3]
     room = 48 if spec.startswith("corea") else 16  # a whole answer, to be taken back

@@ -24,6 +24,7 @@ from steer_decode import (
 )
 from steer_decode.core.transcript import Writer
 from steer_decode.engines.hf import memory as memory_module
+from support.selection import examples
 from support.tiny import make_pair, prompt_text
 
 PAIR = make_pair("llama", 0)
@@ -139,30 +140,32 @@ def test_a_signal_that_raises_is_named(turns: int) -> None:
         Router(PAIR, policy, ahead=turns).generate(prompt_text(1), max_new_tokens=60)
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    stops=st.lists(st.integers(0, 60), min_size=1, max_size=4),
-    turns=st.sampled_from([1, 3]),
-    policy=st.sampled_from(
-        [Steer(threshold=9.0), FirstTokenEntropy(threshold=0.7), RandomShare(0.5)]
-    ),
-    closes=st.booleans(),
-)
-def test_a_stream_may_be_given_up_at_any_event(
-    stops: list[int], turns: int, policy: Policy, closes: bool
-) -> None:
-    session = Session(Router(PAIR, policy, ahead=turns))
-    for i, stop in enumerate(stops):
-        stream = session.stream(prompt_text(i % 2), max_new_tokens=40)
-        for _ in itertools.islice(stream, stop):
-            pass
-        if closes:
-            stream.close()
-            assert stream.trace.stop_reason
-            assert next(stream, None) is None
-    last = session.stream(prompt_text(1), max_new_tokens=40).finish()
-    expected = Router(PAIR, policy).generate(prompt_text(1), max_new_tokens=40)
-    assert last.token_ids == expected.token_ids
+@examples(8, 25)
+def test_a_stream_may_be_given_up_at_any_event(examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(
+        stops=st.lists(st.integers(0, 60), min_size=1, max_size=4),
+        turns=st.sampled_from([1, 3]),
+        policy=st.sampled_from(
+            [Steer(threshold=9.0), FirstTokenEntropy(threshold=0.7), RandomShare(0.5)]
+        ),
+        closes=st.booleans(),
+    )
+    def given_up(stops: list[int], turns: int, policy: Policy, closes: bool) -> None:
+        session = Session(Router(PAIR, policy, ahead=turns))
+        for i, stop in enumerate(stops):
+            stream = session.stream(prompt_text(i % 2), max_new_tokens=40)
+            for _ in itertools.islice(stream, stop):
+                pass
+            if closes:
+                stream.close()
+                assert stream.trace.stop_reason
+                assert next(stream, None) is None
+        last = session.stream(prompt_text(1), max_new_tokens=40).finish()
+        expected = Router(PAIR, policy).generate(prompt_text(1), max_new_tokens=40)
+        assert last.token_ids == expected.token_ids
+
+    given_up()
 
 
 def test_context_full_in_the_middle_of_a_step() -> None:

@@ -111,7 +111,10 @@ def test_without_both_models_alone_there_is_none(tmp_path: Path) -> None:
     assert measured(results).areas is None
 
 
-def test_the_report_holds_it_as_a_table_pictures_and_numbers(tmp_path: Path) -> None:
+def test_the_report_holds_it_as_a_table_pictures_and_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.leave_pictures_blank(monkeypatch)
     report = build(sweep(tmp_path / "results"), resamples=100)
     report.write(tmp_path / "page.html", tmp_path / "figures")
     assert 'id="area"' in report.page

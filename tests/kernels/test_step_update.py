@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from steer_decode.core.boundary import StepBoundary
+from support.selection import examples
 from support.step_problems import BACKENDS, CLASSES, EOS, WORDS, Step, assert_same, copy_of, ids
 from support.tiny import make_tokenizer
 from torch import Tensor
@@ -87,41 +88,49 @@ scores = st.floats(-50, 50, width=32)
 rarely_eos = st.one_of(*[st.integers(2, len(WORDS) - 1)] * 12, st.just(EOS))
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_agrees_with_the_boundary_and_the_loop(step: Step, data: st.DataObject) -> None:
-    rows = data.draw(st.integers(1, 3))
-    max_step = data.draw(st.sampled_from([1, 2, 5, 512]))
-    room = data.draw(st.integers(1, 30))
-    prompts = data.draw(st.lists(st.lists(rarely_eos, max_size=3), min_size=rows, max_size=rows))
-    state = StepState.of_prompts(prompts, room)
-    loops = [Loop(prompt, room, max_step) for prompt in prompts]
-    for _ in range(data.draw(st.integers(0, 35))):
-        tokens, values, active = zip(
-            *(
-                data.draw(st.tuples(rarely_eos, scores, st.sampled_from([True] * 5 + [False])))
-                for _ in range(rows)
-            ),
-            strict=True,
+@examples(40, 150)
+def test_agrees_with_the_boundary_and_the_loop(step: Step, examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(st.data())
+    def agrees(data: st.DataObject) -> None:
+        rows = data.draw(st.integers(1, 3))
+        max_step = data.draw(st.sampled_from([1, 2, 5, 512]))
+        room = data.draw(st.integers(1, 30))
+        prompts = data.draw(
+            st.lists(st.lists(rarely_eos, max_size=3), min_size=rows, max_size=rows)
         )
-        back = [data.draw(st.sampled_from([False] * 9 + [True])) and bool(r.step) for r in loops]
-        for row, loop in enumerate(loops):
-            if back[row]:
-                loop.take_back()
-                state.length[row] = state.step_start[row]
-                state.flag[row] = RowFlag.STEP_CLOSED
-            if active[row]:
-                loop.push(tokens[row], values[row])
-        step(
-            state,
-            torch.tensor(tokens),
-            torch.tensor(values),
-            CLASSES,
-            torch.tensor(active),
-            max_step,
-        )
-        for row, loop in enumerate(loops):
-            loop.check(state, row)
+        state = StepState.of_prompts(prompts, room)
+        loops = [Loop(prompt, room, max_step) for prompt in prompts]
+        for _ in range(data.draw(st.integers(0, 35))):
+            tokens, values, active = zip(
+                *(
+                    data.draw(st.tuples(rarely_eos, scores, st.sampled_from([True] * 5 + [False])))
+                    for _ in range(rows)
+                ),
+                strict=True,
+            )
+            back = [
+                data.draw(st.sampled_from([False] * 9 + [True])) and bool(r.step) for r in loops
+            ]
+            for row, loop in enumerate(loops):
+                if back[row]:
+                    loop.take_back()
+                    state.length[row] = state.step_start[row]
+                    state.flag[row] = RowFlag.STEP_CLOSED
+                if active[row]:
+                    loop.push(tokens[row], values[row])
+            step(
+                state,
+                torch.tensor(tokens),
+                torch.tensor(values),
+                CLASSES,
+                torch.tensor(active),
+                max_step,
+            )
+            for row, loop in enumerate(loops):
+                loop.check(state, row)
+
+    agrees()
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ def drafted(pair: Pair, prompt: list[int], limit: int, accepts: Any) -> Any:
     return ref.generate(pair, prompt, limit, lambda i, w, z: w, after)
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", ["spec-reason", "rsd"])
 def test_drafts_are_judged_as_recomputed_from_scratch(family: str, name: str) -> None:

@@ -52,6 +52,7 @@ class Impatient(Policy):
         return "restart" if (step.writer, step.index) == ("small", self.index) else step.writer
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("turns", [1, 4])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_restarted_answer_is_the_large_models_own(family: str, turns: int) -> None:

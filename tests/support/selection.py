@@ -70,6 +70,11 @@ def cover(places: Sequence[tuple[int, ...]], times: int = 1) -> set[tuple[int, .
     return kept
 
 
+def examples(few: int, whole: int) -> pytest.MarkDecorator:
+    """Gives a test ``examples``, how many of hypothesis's it is to try: ``few`` by default."""
+    return pytest.mark.parametrize("examples", [few, pytest.param(whole, marks=pytest.mark.slow)])
+
+
 def spare_the_interpreter(items: Iterable[pytest.Item]) -> None:
     """Of each test one case runs by default; Triton's interpreter takes seconds for the others."""
     seen = set()

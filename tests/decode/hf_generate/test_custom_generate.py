@@ -160,7 +160,13 @@ def test_a_processor_sees_a_row_as_generate_shows_it() -> None:
     )
 
 
-@pytest.mark.parametrize("policy", [AlwaysSmall(), AlwaysLarge()], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "policy",
+    [
+        pytest.param(AlwaysSmall(), id="small"),
+        pytest.param(AlwaysLarge(), id="large", marks=pytest.mark.slow),
+    ],
+)
 def test_warped_sampling_has_the_right_distribution(policy: Policy) -> None:
     n = 4000
     options: dict[str, Any] = {

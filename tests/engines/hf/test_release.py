@@ -29,6 +29,7 @@ def alive(monkeypatch: pytest.MonkeyPatch) -> Iterator[weakref.WeakSet[KVCache]]
     gc.enable()
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("turns", [1, 4])
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
 def test_nothing_of_an_answer_outlives_it(
