@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from steer_decode import Pair, Policy, RoutedOutput, Router
-from steer_decode.cli.models import Models, make_policy
+from steer_decode.cli.models import Models
+from steer_decode.cli.routers import make_policy
 from steer_decode.core.shape import ModelShape
 from steer_decode.core.transcript import WRITERS, Writer
 from steer_decode.demo import DOMAINS, pair_paths, problems

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from steer_decode import Pair, Router
-from steer_decode.cli.models import Models, make_policy
+from steer_decode.cli.models import Models
+from steer_decode.cli.routers import make_policy
 from steer_decode.demo import grade, pair_paths, problems
 from steer_decode.demo.problems.problem import split_of
 from support.commands import refused, steer

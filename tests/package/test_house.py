@@ -1,4 +1,4 @@
-"""Who may import whom: folders downward only, no circle of files, no file over 300 lines."""
+"""Who may import whom, how long a file may be, and that a class has its name alone."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ KNOWN = {
     "engines.hf.lane is longer than 300 lines",
     "engines.hf.probe is longer than 300 lines",
     "models.pair is longer than 300 lines",
+    "engines.hf.multi_step has a second class Written, beside engines.hf.cache_layer",
 }
 
 
@@ -91,12 +92,19 @@ def found(house: Path) -> set[str]:
     known = modules(house)
     graph = {name: set(imported(name, path, known)) for name, path in known.items()}
     wrong = set(circles(graph))
-    for name, path in known.items():
+    classes: dict[str, str] = {}
+    for name, path in sorted(known.items()):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                first = classes.setdefault(node.name, name)
+                if first != name:
+                    wrong.add(f"{name} has a second class {node.name}, beside {first}")
         box = name.partition(".")[0]
         if box in ARROWS:
             below = {box, *ARROWS[box].split(), "util", "errors"}
             wrong |= {f"{name} -> {t}" for t in graph[name] if t.partition(".")[0] not in below}
-        if len(path.read_text(encoding="utf-8").splitlines()) > LONGEST:
+        if len(text.splitlines()) > LONGEST:
             wrong.add(f"{name} is longer than {LONGEST} lines")
     return wrong
 
@@ -125,6 +133,10 @@ def test_every_folder_has_its_place() -> None:
         (
             {"cli/a.py": "if TYPE_CHECKING:\n    from .b import x", "cli/b.py": "from . import a"},
             {"circle of cli.a, cli.b"},
+        ),
+        (
+            {"cli/a.py": "class A: ...\nclass _B: ...", "cli/c.py": "class A: ...\nclass _B: ..."},
+            {"cli.c has a second class A, beside cli.a"},
         ),
         ({"cli/a.py": "\n" * 301}, {"cli.a is longer than 300 lines"}),
     ],

@@ -31,6 +31,9 @@ ESCAPES = [
     f"rsd:threshold=0.5:reward={CODE}",
     f"rsd:reward=likelihood:reward={CODE}",
     "rsd:reward=os:getcwd",
+    CODE,  # a router of one's own is named so in a call
+    f"{CODE}:threshold=0.5",
+    "steer_decode.policies:AlwaysLarge",
     "rsd:reward=likelihood:x",
     "steer:calibration=/etc/passwd",
     "steer:calibration=0",

@@ -207,7 +207,8 @@ class OwnCalibration(Policy):
 
 
 def test_a_users_router_that_takes_a_calibration_is_given_it() -> None:
-    from steer_decode.cli.models import Models, make_policy, wants_calibration
+    from steer_decode.cli.models import Models
+    from steer_decode.cli.routers import make_policy, wants_calibration
 
     spec, demo = f"{__name__}:OwnCalibration", Models("demo", None, None, None, None)
     made, shipped = make_policy(spec, demo, Path("mine.json")), make_policy(spec, demo)

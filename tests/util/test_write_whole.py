@@ -7,8 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from steer_decode.cli.models import check_writable
-from steer_decode.util.files import write_whole
+from steer_decode.util.files import check_writable, write_whole
 
 
 def test_a_link_stays_and_its_target_is_written(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import SteerError
+from ..util.files import check_writable
 from . import options as opt
 from . import say
-from .models import Models, check_writable
+from .models import Models
 
 if TYPE_CHECKING:
     from rich.table import Table

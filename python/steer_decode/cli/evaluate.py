@@ -13,7 +13,8 @@ import typer
 from ..errors import SteerError
 from . import options as opt
 from . import say
-from .models import Models, make_policy, wants_calibration
+from .models import Models
+from .routers import make_policy, wants_calibration
 from .tasks import folder_name, read_seeds, read_tasks, words
 
 DEMO_COHORT = 32

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import SteerError
+from ..util.files import check_writable
 from ..util.interruption import check, raising
 from . import options as opt
 from . import say
-from .models import Models, check_writable, make_policy
+from .models import Models
 from .prompt import Prompt, read_question
+from .routers import make_policy
 
 if TYPE_CHECKING:
     from ..core.events import Event
@@ -106,8 +108,9 @@ def generate(
     policy = make_policy(
         router, models, calibration, gamma=gamma, threshold=threshold, share=share, signal=signal
     )
-    check_writable(trace)
-    check_writable(svg)
+    for file in (trace, svg):
+        if file is not None:
+            check_writable(file)
     sampling = {
         "max_new_tokens": models.max_new_tokens(max_new_tokens),
         "temperature": temperature,

@@ -1,7 +1,7 @@
-"""The models of a command, and its router.
+"""The models of a command.
 
-They are found first, and where a command writes is checked. Imports of torch and transformers wait
-until a command runs, so that ``steer --help`` does not.
+They are found first. Imports of torch and transformers wait until a command runs, so that ``steer
+--help`` does not.
 """
 
 from __future__ import annotations
@@ -12,18 +12,15 @@ import socket
 import sys
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from ..errors import SteerError
-from ..util import files
 from . import say
 
 if TYPE_CHECKING:
     from ..core.transcript import Writer
     from ..models.pair import Pair
-    from ..policies import Policy
 
 DEMO = "demo"
 DEMO_TOKENS, TOKENS = 128, 1024
@@ -142,69 +139,3 @@ def quiet() -> None:
     logging.disable_progress_bar()
     if sys.stderr.isatty():
         enable_progress_bars()  # A download of many gigabytes is better seen.
-
-
-def make_policy(
-    spec: str, models: Models, calibration: Path | None = None, **overrides: object
-) -> Policy:
-    """The router of ``NAME:KEY=VALUE:...``.
-
-    ``overrides`` that are not None win over its settings.
-
-    Raises:
-        SteerError: an unknown router or setting, or a setting that this router cannot take.
-    """
-    from ..policies import RouterSpec
-
-    given = {key: value for key, value in overrides.items() if value is not None}
-    text = ":".join([spec, *(f"{key}={value}" for key, value in given.items())])
-    router = RouterSpec.read(text)
-    if calibration is None:
-        return router.make(**(_shipped(router.policy) if models.demo else {}))
-    if not router.policy.takes_calibration:
-        raise SteerError(f"router {router.name!r} takes no calibration: leave out --calibration")
-    if "threshold" in router.settings:
-        raise SteerError("give either a calibration or a threshold, not both")
-    return router.make(calibration=str(calibration))
-
-
-def wants_calibration(spec: str) -> bool:
-    """Whether the router of this text goes by a calibration.
-
-    It does if it knows one and has no threshold.
-
-    Raises:
-        SteerError: as :func:`make_policy`.
-    """
-    from ..policies import RouterSpec
-
-    router = RouterSpec.read(spec)
-    return router.policy.takes_calibration and "threshold" not in router.settings
-
-
-def _shipped(policy: type[Policy]) -> dict[str, str]:
-    """What the package has for the demo pair: a calibration, and parameters of fitted routers."""
-    from ..policies.fitted.file import SHIPPED
-
-    made = str(SHIPPED.parent / "calibration.json")
-    files = {"calibration": made} if policy.takes_calibration else {}
-    return files | ({"path": str(SHIPPED / policy.shipped)} if policy.shipped else {})
-
-
-def check_writable(path: Path | None) -> None:
-    """Check that a file can be written, before the work.
-
-    Raises:
-        SteerError: it cannot.
-    """
-    if path is not None:
-        files.check_writable(path)
-
-
-def read_text(path: Path) -> str:
-    """The text of a file.
-
-    Raises:
-        SteerError: it cannot be read, or is not UTF-8.
-    """
-    return files.read_text(path)

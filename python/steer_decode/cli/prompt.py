@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SteerError
+from ..util.files import read_text
 from ..util.text import short
 from . import say
-from .models import Models, read_text
+from .models import Models
 
 if TYPE_CHECKING:
     from ..demo import Problem

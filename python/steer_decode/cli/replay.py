@@ -11,8 +11,8 @@ from pathlib import Path
 import typer
 
 from ..errors import SteerError
+from ..util.files import check_writable
 from . import say
-from .models import check_writable
 
 _WITH_REPLAY = ("replay", "out")
 

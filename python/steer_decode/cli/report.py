@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ..errors import SteerError
+from ..util.files import check_writable
 from . import say
-from .models import check_writable
 
 
 def report(

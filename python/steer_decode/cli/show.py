@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .models import check_writable
+from ..util.files import check_writable
 
 
 def show(
@@ -22,7 +22,8 @@ def show(
 
     - `steer show trace.json --svg docs/trace.svg`
     """
-    check_writable(svg)
+    if svg is not None:
+        check_writable(svg)
     from ..core import saved as record
     from ..util.files import write_whole
     from .view import answer as render

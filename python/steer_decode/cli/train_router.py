@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import SteerError
+from ..util.files import check_writable
 from . import options as opt
-from .models import Models, check_writable
+from .models import Models
 
 if TYPE_CHECKING:
     from ..fitting import CheckedPrompt

@@ -15,7 +15,8 @@ import typer
 from ...errors import SteerError
 from ...util.interruption import raising
 from .. import options as opt
-from ..models import Models, make_policy
+from ..models import Models
+from ..routers import make_policy
 
 if TYPE_CHECKING:
     from ...policies import Policy

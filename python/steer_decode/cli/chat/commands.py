@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ...errors import SteerError
-from ...util.files import user_path, write_whole
+from ...util.files import check_writable, user_path, write_whole
 from ...util.text import count
-from ..models import Models, check_writable, make_policy, wants_calibration
+from ..models import Models
 from ..prompt import Prompt, demo_problem
+from ..routers import make_policy, wants_calibration
 from ..view.answer import summary
 from ..view.trace import TraceView
 from .conversations import Chat, check_options

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from ...core.signals import SIGNALS
 from ...core.transcript import Writer
 from ...util import documents
-from .file import FittedFile, Words
+from .file import FittedFile, Phrases
 
 COSTS = {"papers": "flops_paper", "processed": "flops_processed", "bytes": "bytes_read"}
 COST_NAMES = tuple(COSTS)
@@ -110,9 +110,9 @@ class BothSidesCalibration(FittedFile):
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def words(cls, kind: str) -> Words:
+    def phrases(cls, kind: str) -> Phrases:
         router = f" of router {cls.KIND!r}"
-        return Words("calibration", "was made", f"is no calibration{router}", _MAKE, router)
+        return Phrases("calibration", "was made", f"is no calibration{router}", _MAKE, router)
 
     @classmethod
     def read(cls, value: Any, kind: str) -> BothSidesCalibration:

@@ -15,7 +15,7 @@ from typing import Any
 from ...core.signals import SIGNALS
 from ...core.transcript import WRITERS, Writer
 from ...util import documents
-from .file import FittedFile, Words
+from .file import FittedFile, Phrases
 from .mixture import TwoGaussians
 
 LAST_BIN = 4
@@ -61,9 +61,9 @@ class Calibration(FittedFile):
         return None if mixture is None else mixture.posterior(confidence)
 
     @classmethod
-    def words(cls, kind: str) -> Words:
+    def phrases(cls, kind: str) -> Phrases:
         way = "make one with `steer calibrate`"
-        return Words("calibration", "was made", "is not a calibration", way)
+        return Phrases("calibration", "was made", "is not a calibration", way)
 
     @classmethod
     def read(cls, value: Any, kind: str) -> Calibration:

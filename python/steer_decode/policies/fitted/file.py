@@ -21,7 +21,7 @@ F = TypeVar("F", bound="FittedFile")
 
 
 @dataclass(frozen=True)
-class Words:
+class Phrases:
     """What messages say of a kind of file.
 
     Attributes:
@@ -51,7 +51,7 @@ class Fitted:
     pair: str
 
     @classmethod
-    def words(cls, kind: str) -> Words:
+    def phrases(cls, kind: str) -> Phrases:
         """What messages say of it.
 
         ``kind`` tells files of one class for several routers apart.
@@ -69,11 +69,11 @@ class Fitted:
             SteerError: the fingerprints differ.
         """
         if self.pair != pair.fingerprint:
-            words = self.words(getattr(self, "kind", ""))
-            named = f"{words.noun} {source!r}" if source else f"the {words.noun}"
+            say = self.phrases(getattr(self, "kind", ""))
+            named = f"{say.noun} {source!r}" if source else f"the {say.noun}"
             raise SteerError(
-                f"{named}{words.router} {words.fitted} for another pair ({self.pair}, this one is "
-                f"{pair.fingerprint}): {words.way}"
+                f"{named}{say.router} {say.fitted} for another pair ({self.pair}, this one is "
+                f"{pair.fingerprint}): {say.way}"
             )
 
 
@@ -126,9 +126,9 @@ class FittedFile(Fitted):
         Raises:
             SteerError: no such file, or one that holds something else.
         """
-        words = cls.words(kind)
+        phrases = cls.phrases(kind)
         check = documents.versioned(cls.VERSION, lambda value: cls.read(value, kind), cls.KIND)
-        return documents.read(path, words.noun, check, words.wrong, words.way)
+        return documents.read(path, phrases.noun, check, phrases.wrong, phrases.way)
 
 
 def path_setting(path: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...core.signals import SIGNALS
 from ...util import documents
-from .file import FittedFile, Words
+from .file import FittedFile, Phrases
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class LogisticMaps(FittedFile):
     settings: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
-    def words(cls, kind: str) -> Words:
+    def phrases(cls, kind: str) -> Phrases:
         wrong = f"holds no parameters of router {kind!r}"
         way = f"make some with `steer train-router {kind}`"
-        return Words("router parameters", "were fitted", wrong, way)
+        return Phrases("router parameters", "were fitted", wrong, way)
 
     @classmethod
     def read(cls, value: Any, kind: str) -> LogisticMaps:

@@ -19,7 +19,7 @@ from ...util import documents
 from ...util.files import check_file, reason, replacing
 from ...util.text import short
 from ..features import FEATURES
-from .file import Fitted, Words
+from .file import Fitted, Phrases
 
 KINDS = ("policy-guided", "roro")
 VERSION = "1"
@@ -102,9 +102,9 @@ class TrainedNetwork(Fitted):
         return digest.hexdigest()[:16]
 
     @classmethod
-    def words(cls, kind: str) -> Words:
+    def phrases(cls, kind: str) -> Phrases:
         way = "make one with `steer train-router`"
-        return Words("learned router", "was trained", "is not a learned router", way)
+        return Phrases("learned router", "was trained", "is not a learned router", way)
 
     def save(self, path: str | Path) -> None:
         """Write safetensors through a temporary file and a rename.
@@ -130,7 +130,7 @@ class TrainedNetwork(Fitted):
         Raises:
             SteerError: no such file, not a learned router, or features that do not exist.
         """
-        words = cls.words("")
+        phrases = cls.phrases("")
         check_file(path, "router")
         try:
             with safe_open(str(path), "pt") as file:
@@ -149,7 +149,7 @@ class TrainedNetwork(Fitted):
             raise SteerError(f"cannot read router {str(path)!r}: {reason(error)}") from error
         except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise SteerError(
-                f"{str(path)!r} {words.wrong} ({_said(error)}): {words.way}"
+                f"{str(path)!r} {phrases.wrong} ({_said(error)}): {phrases.way}"
             ) from error
 
 
