@@ -18,7 +18,7 @@ from steer_decode.cli import app, say
 from steer_decode.cli.view.answer import svg
 from steer_decode.cli.view.terminal import console
 from steer_decode.core.saved import load
-from steer_decode.evaluation.rows import Row
+from steer_decode.evaluation.rows import ResultRow
 from steer_decode.policies.fitted.file import SHIPPED
 from support import made_results
 from support.forged import places, put
@@ -125,7 +125,7 @@ def a_folder(folder: Path, names: Collection[str], evil: str = EVIL) -> Path:
                 fields["error"] = evil
             if "step" in names:
                 fields["trace"][0]["text"] = evil
-            rows.append(Row.from_dict(fields))
+            rows.append(ResultRow.from_dict(fields))
     kept = made_results.settings(routers)
     if "signal" in names:
         kept["signals"][routers[2]] = {"name": evil, "higher_is_surer": True}

@@ -14,7 +14,7 @@ from steer_decode import AlwaysLarge, AlwaysSmall, Pair, RandomShare, SteerCohor
 from steer_decode.cli import app
 from steer_decode.demo import pair_paths
 from steer_decode.evaluation.evaluate import Evaluation, run, settings, with_controls
-from steer_decode.evaluation.rows import Row, StepRecord
+from steer_decode.evaluation.rows import ResultRow, StepRecord
 from steer_decode.evaluation.summary import markdown, summarise
 from steer_decode.evaluation.tasks import Task, demo_tasks
 from support.preloaded import Launch
@@ -28,10 +28,10 @@ def pair() -> Pair:
 
 def row(
     router: str, index: int, correct: bool, large_tokens: int, domain: str = "math", seed: int = 0
-) -> Row:
+) -> ResultRow:
     trace = [StepRecord("small", "one\n\n", 10 - large_tokens, 1.5, right=False)]
     trace.append(StepRecord("large", "answer 3", large_tokens, posterior=0.25, discarded=False))
-    return Row(
+    return ResultRow(
         router=router,
         domain=domain,
         problem=str(index),
@@ -144,7 +144,7 @@ class TestRun:
         assert all(step.score is not None for step in row.trace)
         assert {step.right for step in row.trace} <= {True, False}
         assert row.text == "".join(step.text for step in row.kept)
-        assert Row.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+        assert ResultRow.from_dict(json.loads(json.dumps(row.to_dict()))) == row
 
     def test_seeds_and_problems_have_draws_of_their_own(self, pair: Pair) -> None:
         evaluation = self.evaluation(pair)

@@ -26,7 +26,7 @@ from steer_decode.evaluation.replay.cascades import (
 from steer_decode.evaluation.replay.plot import draw
 from steer_decode.evaluation.replay.sweep import sweep
 from steer_decode.evaluation.results import ResultsFolder
-from steer_decode.evaluation.rows import Row
+from steer_decode.evaluation.rows import ResultRow
 from steer_decode.evaluation.step_scores import step_scores
 from steer_decode.evaluation.tasks import Task
 from steer_decode.policies.query_cascade import OVER, summed_up
@@ -55,7 +55,7 @@ def evaluation(pair: Pair, routers: Mapping[str, Policy], **more: Any) -> Evalua
     return Evaluation(pair, routers, tasks, options, **more)
 
 
-def run(e: Evaluation) -> dict[tuple[str, str, int], Row]:
+def run(e: Evaluation) -> dict[tuple[str, str, int], ResultRow]:
     rows = [row for group in e.groups() for row in e.answer(group)]
     return {(row.domain, row.problem, row.seed): row for row in rows}
 
@@ -101,7 +101,9 @@ def test_scores_of_long_answers_are_read_in_parts(
         step_scores(pair, mixed)
 
 
-def compare(recorded: Recorded, rows: Sequence[Row], spec: Sequence[str], exact: bool) -> float:
+def compare(
+    recorded: Recorded, rows: Sequence[ResultRow], spec: Sequence[str], exact: bool
+) -> float:
     """A replayed cascade with the rows of a run of it; returns the share that was sent."""
     signal, over, threshold = spec[0], spec[1], float(spec[2])
     outcome = cascade(recorded, signal, over, threshold)
@@ -157,7 +159,7 @@ def test_a_sampled_answer_of_the_large_model_is_that_of_the_next_seed(
     lines = (folder / "results.jsonl").read_text().splitlines()
     larges = {
         (r.domain, r.problem, r.seed): r
-        for r in (Row.from_dict(json.loads(line)) for line in lines)
+        for r in (ResultRow.from_dict(json.loads(line)) for line in lines)
         if r.router == "large"
     }
     # Three seeds a problem, in order: 0, 1, 4 of the small model beside 1, 4, 0 of the large one.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from steer_decode import SteerError
 from steer_decode.evaluation.results import ResultsFolder, digest
-from steer_decode.evaluation.rows import Asked, Row
+from steer_decode.evaluation.rows import Asked, ResultRow
 from support.made_results import row
 
 SETTINGS = {"pair": "x", "top_k": 0, "routers": {"small": "small"}}
@@ -27,7 +27,7 @@ def test_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
     again.add(rows[2])
     again.close()
     lines = path.read_text().splitlines()
-    assert [Row.from_dict(json.loads(line)) for line in lines] == rows
+    assert [ResultRow.from_dict(json.loads(line)) for line in lines] == rows
     assert '"right": false' in lines[0]
 
 

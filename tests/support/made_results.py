@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from steer_decode.evaluation.results import ResultsFolder
-from steer_decode.evaluation.rows import Asked, Row, StepRecord
+from steer_decode.evaluation.rows import Asked, ResultRow, StepRecord
 
 ROUTERS = ("small", "large", "random:share=0.5", "steer", "first-token")
 _COST = {"small": 1.0, "large": 10.0, "random:share=0.5": 7.0, "steer": 5.5, "first-token": 4.0}
@@ -33,7 +33,7 @@ def settings(routers: Sequence[str] = ROUTERS, **more: Any) -> dict[str, Any]:
     }
 
 
-def row(router: str, domain: str, problem: int, seed: int = 0, **more: Any) -> Row:
+def row(router: str, domain: str, problem: int, seed: int = 0, **more: Any) -> ResultRow:
     """One answer of three steps; whether it is right is drawn with the router's own odds."""
     rng = random.Random(f"{router} {domain} {problem} {seed}")
     correct = rng.random() < _ACCURACY.get(router, 0.5)
@@ -66,7 +66,7 @@ def row(router: str, domain: str, problem: int, seed: int = 0, **more: Any) -> R
         "trace": steps,
         "difficulty": problem % 5 + 1,
     }
-    return Row(router, domain, str(problem), seed, **{**values, **more})
+    return ResultRow(router, domain, str(problem), seed, **{**values, **more})
 
 
 def leave_pictures_blank(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def leave_pictures_blank(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write(
     folder: Path,
-    rows: Sequence[Row] | None = None,
+    rows: Sequence[ResultRow] | None = None,
     made_with: Mapping[str, Any] | None = None,
     *,
     n: int = 10,

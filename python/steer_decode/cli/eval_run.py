@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..core.transcript import Writer
     from ..evaluation.evaluate import Evaluation
     from ..evaluation.results import ResultsFolder
-    from ..evaluation.rows import Row
+    from ..evaluation.rows import ResultRow
     from ..policies import Policy
 
 
@@ -175,7 +175,7 @@ def _finish(evaluation: Evaluation, folder: ResultsFolder, curve: Sequence[str])
     say.note(f"results are in {place}; `steer report {place}` makes a page")
 
 
-def _say_unjudged(name: str, policy: Policy, rows: Sequence[Row]) -> None:
+def _say_unjudged(name: str, policy: Policy, rows: Sequence[ResultRow]) -> None:
     """Says so where a router of mixtures had none: its steps then went to the large model."""
     unjudged = sum(row.without_posterior for row in rows)
     if policy.has_posterior and unjudged:

@@ -16,7 +16,7 @@ from ..util.interruption import check, raising
 from . import options as opt
 from . import say
 from .models import Models
-from .prompt import Prompt, read_question
+from .prompt import UserPrompt, read_question
 from .routers import make_policy
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Asking:
 
     pair: Pair
     models: Models
-    question: Prompt
+    question: UserPrompt
     sampling: dict[str, Any]
 
     def stream(self, policy: Policy) -> RoutedStream:

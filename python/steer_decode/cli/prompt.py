@@ -26,7 +26,7 @@ _MOST = 9999  # index of a problem by name; to find one, those before it are dra
 
 
 @dataclass(frozen=True)
-class Prompt:
+class UserPrompt:
     """A prompt, and the demo problem that it is.
 
     ``task`` is that problem, where it is one.
@@ -48,7 +48,7 @@ class Prompt:
         """What the models are given."""
         return self.prompt if self.ids is None else list(self.ids)
 
-    def shown(self, pair: Pair) -> Prompt:
+    def shown(self, pair: Pair) -> UserPrompt:
         """The same with the text of its ids, if any.
 
         Raises:
@@ -95,7 +95,7 @@ def read_question(
     problem: str | None,
     models: Models,
     ids: str | None = None,
-) -> Prompt:
+) -> UserPrompt:
     """The question from the one place where it was given.
 
     Raises:
@@ -114,7 +114,7 @@ def read_question(
     if len(given) > 1:
         raise SteerError(f"the question is given twice, as {' and '.join(given)}: give it once")
     if ids is not None:
-        return Prompt("", ids=_ids(ids))
+        return UserPrompt("", ids=_ids(ids))
     if problem is not None:
         return demo_problem(problem, models)
     if file is not None:
@@ -132,7 +132,7 @@ def read_question(
     text = text.removesuffix("\n").removesuffix("\r")
     if not text.strip():
         raise SteerError("prompt is empty: give the question that is to be answered")
-    return Prompt(text, task=recognise(text) if models.demo else None)
+    return UserPrompt(text, task=recognise(text) if models.demo else None)
 
 
 def _ids(text: str) -> tuple[int, ...]:
@@ -146,7 +146,7 @@ def _ids(text: str) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
-def demo_problem(spec: str, models: Models) -> Prompt:
+def demo_problem(spec: str, models: Models) -> UserPrompt:
     from ..demo import DOMAINS, problems
     from ..demo.problems.problem import DIFFICULTIES
 
@@ -168,7 +168,7 @@ def demo_problem(spec: str, models: Models) -> Prompt:
         task = problems(domain, index // levels + 1, difficulty=index % levels + 1)[-1]
     except ValueError as error:
         raise SteerError(str(error)) from error
-    return Prompt(task.prompt, f"{domain}:{index}", task)
+    return UserPrompt(task.prompt, f"{domain}:{index}", task)
 
 
 def recognise(prompt: str) -> Problem | None:

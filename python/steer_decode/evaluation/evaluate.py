@@ -20,7 +20,7 @@ from ..errors import SteerError
 from ..models.pair import Pair
 from ..policies import AlwaysLarge, AlwaysSmall, Policy, RandomShare
 from ..policies.fitted.mixture import MIN_SCORES
-from .rows import Asked, Key, Row, StepRecord, step_records
+from .rows import Asked, Key, ResultRow, StepRecord, step_records
 from .step_scores import costs_so_far, step_scores
 from .tasks import Task
 from .tasks.remarks import remarks
@@ -128,7 +128,7 @@ class Evaluation:
                             groups.append(keys if policy.in_rounds else missing)
         return groups
 
-    def answer(self, group: Sequence[Key]) -> Iterator[Row]:
+    def answer(self, group: Sequence[Key]) -> Iterator[ResultRow]:
         """Run one router on the problems of one cohort.
 
         Each row is yielded as it is done.
@@ -154,10 +154,10 @@ class Evaluation:
         task: Task,
         output: RoutedOutput,
         scores: Sequence[Mapping[str, float]] | None = None,
-    ) -> Row:
+    ) -> ResultRow:
         correct, error = _judge(task, output.text)
         cost = output.cost
-        return Row(
+        return ResultRow(
             *job,
             correct=correct,
             flops_paper=cost.flops_paper,
@@ -227,7 +227,7 @@ def with_controls(
 
 def run(
     evaluation: Evaluation, groups: Sequence[Sequence[Key]], *, workers: int = 1, threads: int = 1
-) -> Iterator[Row]:
+) -> Iterator[ResultRow]:
     """Answer ``groups``, and yield each row once it is there.
 
     Rows come in any order.

@@ -17,7 +17,7 @@ from ..util.files import PATH_ERRORS, read_bytes, reason, write_whole
 from ..util.interruption import held
 from ..util.text import dump, short
 from .row_file import BY_ROUTER, SETTINGS, problem_of, row_of
-from .rows import Asked, Key, Row
+from .rows import Asked, Key, ResultRow
 
 FORMAT = 2
 _NO_RESULT = "is not a result"
@@ -61,7 +61,7 @@ class ResultsFolder:
                 f"cannot write results to {str(folder)!r}: {reason(error)}; choose another --out"
             ) from error
 
-    def add(self, row: Row) -> None:
+    def add(self, row: ResultRow) -> None:
         """Append one line and hand it to the system.
 
         Raises:
@@ -99,7 +99,9 @@ def _lock(file: TextIO, folder: Path) -> None:
         pass  # a system, or a file system, without such locks
 
 
-def _opened(folder: Path, settings: Mapping[str, Any], problems: Iterable[Asked]) -> dict[Key, Row]:
+def _opened(
+    folder: Path, settings: Mapping[str, Any], problems: Iterable[Asked]
+) -> dict[Key, ResultRow]:
     """The answers in ``folder``, after both its settings and its problems were brought up to date.
 
     Raises:
@@ -195,7 +197,7 @@ def first_difference(
     return ""
 
 
-def read_results(folder: Path) -> tuple[dict[str, Any], list[Row]]:
+def read_results(folder: Path) -> tuple[dict[str, Any], list[ResultRow]]:
     """Read the settings and the answers in ``folder``.
 
     A line that is still being written is left out.
@@ -211,7 +213,7 @@ def read_results(folder: Path) -> tuple[dict[str, Any], list[Row]]:
     return settings, rows
 
 
-def check_routers(path: Path, rows: Iterable[Row], settings: Mapping[str, Any]) -> None:
+def check_routers(path: Path, rows: Iterable[ResultRow], settings: Mapping[str, Any]) -> None:
     """Check that every row is of a known router.
 
     Raises:
@@ -225,7 +227,7 @@ def check_routers(path: Path, rows: Iterable[Row], settings: Mapping[str, Any]) 
         )
 
 
-def read_rows(path: Path) -> tuple[list[Row], int]:
+def read_rows(path: Path) -> tuple[list[ResultRow], int]:
     """Read all answers in a file.
 
     Returns also how many bytes of it are whole lines.

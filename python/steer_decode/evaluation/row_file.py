@@ -22,7 +22,7 @@ from ..util.documents import (
     text,
     whole,
 )
-from .rows import Asked, Row, StepRecord
+from .rows import Asked, ResultRow, StepRecord
 
 _COUNT, _FIGURE, _AMOUNT = whole(), optional(number()), number(0)
 _LEVEL = optional(whole(-(2**31), 2**31))
@@ -90,13 +90,13 @@ SETTINGS = record(
 """What ``settings.json`` tells of a run; whatever else is in it only has to stay the same."""
 
 
-def row_of(value: Any) -> Row:
+def row_of(value: Any) -> ResultRow:
     """Read a row whose fields a report can reckon with.
 
     Raises:
         Fault: one of them is not.
     """
-    return Row(**_ROW(value))
+    return ResultRow(**_ROW(value))
 
 
 def problem_of(value: Any) -> Asked:

@@ -65,7 +65,7 @@ class StepRecord:
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One answer of one router to one problem.
 
     Costs are totals of that answer. ``error`` is what the checker raised, if it did; the answer
@@ -139,7 +139,7 @@ class Row:
         return {**record, "trace": [step.to_dict() for step in self.trace]}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Row:
+    def from_dict(cls, data: Mapping[str, Any]) -> ResultRow:
         """Read what :meth:`to_dict` wrote.
 
         TypeError or KeyError where it is something else.

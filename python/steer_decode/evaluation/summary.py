@@ -16,11 +16,11 @@ import numpy as np
 from ..util.files import write_whole
 from ..util.intervals import shares
 from ..util.text import cell, dump, prefix, significant
-from .rows import Row
+from .rows import ResultRow
 
 
 def summarise(
-    rows: Iterable[Row], *, curve: Sequence[str] = (), order: Sequence[str] = ()
+    rows: Iterable[ResultRow], *, curve: Sequence[str] = (), order: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """One record for each router and domain.
 
@@ -41,7 +41,7 @@ def summarise(
         curve: names of the routers that make the random curve.
         order: names of routers in the order wanted; others follow.
     """
-    groups: dict[tuple[str, str], list[Row]] = {}
+    groups: dict[tuple[str, str], list[ResultRow]] = {}
     for row in rows:
         for domain in (row.domain, "all"):
             groups.setdefault((domain, row.router), []).append(row)
@@ -66,7 +66,7 @@ def summarise(
     return sorted(records, key=lambda r: (place[r["domain"]], rank.get(r["router"], len(rank))))
 
 
-def _record(router: str, domain: str, rows: Sequence[Row]) -> dict[str, Any]:
+def _record(router: str, domain: str, rows: Sequence[ResultRow]) -> dict[str, Any]:
     n = len(rows)
     flops = sum(r.flops_paper for r in rows) / n
     by_problem: dict[tuple[str, str], list[bool]] = defaultdict(list)

@@ -32,10 +32,10 @@ from ..errors import SteerError
 from ..util.interruption import SIGNALS, at_the_end, held
 
 if TYPE_CHECKING:
-    from .rows import Key, Row
+    from .rows import Key, ResultRow
 
 _Group = Sequence["Key"]
-_Answer = Callable[[_Group], "Iterable[Row]"]
+_Answer = Callable[[_Group], "Iterable[ResultRow]"]
 _AHEAD = 2  # cohorts that a worker has been given: it need not wait for its next one
 _LOOK = 1.0  # seconds between two looks at whether all workers are there
 _PR_SET_PDEATHSIG = 1  # of Linux' prctl
@@ -45,7 +45,9 @@ _KILLED = (
 )
 
 
-def forked(answer: _Answer, groups: Sequence[_Group], workers: int, threads: int) -> Iterator[Row]:
+def forked(
+    answer: _Answer, groups: Sequence[_Group], workers: int, threads: int
+) -> Iterator[ResultRow]:
     """Answer ``groups`` in ``workers`` processes.
 
     The rows of each group are yielded as it is done. Whatever ends this early, Ctrl-C say, ends the
@@ -96,7 +98,7 @@ class _Team:
             self.processes.append(process)
             theirs.close()
 
-    def answers(self, groups: Sequence[_Group]) -> Iterator[Row]:
+    def answers(self, groups: Sequence[_Group]) -> Iterator[ResultRow]:
         """The rows of each group as it is done.
 
         Raises:
@@ -183,7 +185,7 @@ def _answer(answer: _Answer, threads: int, todo: SimpleQueue[_Group], pipe: Conn
     torch.set_num_threads(threads)
     while True:
         group = todo.get()
-        rows: list[Row] = []
+        rows: list[ResultRow] = []
         error, trace = None, ""
         try:
             for row in answer(group):
@@ -195,7 +197,7 @@ def _answer(answer: _Answer, threads: int, todo: SimpleQueue[_Group], pipe: Conn
             pipe.send_bytes(data)
 
 
-def _sent(rows: Sequence[Row], error: BaseException | None, trace: str) -> bytes:
+def _sent(rows: Sequence[ResultRow], error: BaseException | None, trace: str) -> bytes:
     """What the parent is told of a cohort; an error that cannot be sent as it is, in words."""
     if error is None:
         return pickle.dumps((rows, None, ""))

@@ -14,7 +14,7 @@ from ...errors import SteerError
 from ...util.files import check_writable, user_path, write_whole
 from ...util.text import count
 from ..models import Models
-from ..prompt import Prompt, demo_problem
+from ..prompt import UserPrompt, demo_problem
 from ..routers import make_policy, wants_calibration
 from ..view.answer import summary
 from ..view.trace import TraceView
@@ -57,7 +57,7 @@ class Commands:
         models: Models,
         calibration: Path | None,
         say: Callable[..., None],
-        answer: Callable[[Prompt], None],
+        answer: Callable[[UserPrompt], None],
     ) -> None:
         self._chat, self._models, self._calibration = chat, models, calibration
         self._say, self._answer = say, answer

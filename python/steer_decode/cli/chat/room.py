@@ -20,7 +20,7 @@ from ...util.interruption import check, forgive
 from ...util.text import one_line, si
 from .. import say
 from ..models import Models
-from ..prompt import Prompt, demo_problem, recognise
+from ..prompt import UserPrompt, demo_problem, recognise
 from ..view.chat import AnswerPrinter, status
 from ..view.trace import COLOUR, MARK
 from .commands import Commands, Leave
@@ -103,7 +103,7 @@ class Room:
         else:
             say.note(message)
 
-    def answer(self, question: Prompt) -> None:
+    def answer(self, question: UserPrompt) -> None:
         """Answer a question and show how.
 
         Raises:
@@ -124,7 +124,7 @@ class Room:
         if stopped and not self._interactive:
             raise KeyboardInterrupt
 
-    def _keep(self, question: Prompt, turn: Turn) -> None:
+    def _keep(self, question: UserPrompt, turn: Turn) -> None:
         finished = turn.trace.stop_reason not in ("interrupted", "error")
         correct = question.grade(turn.output.text) if finished else None
         answer = self.chat.keep(question.prompt, turn, correct, question.problem)
@@ -179,9 +179,9 @@ class Room:
             self._commands.obey(line)
         elif line.strip():
             task = recognise(line) if self.models.demo else None
-            self.answer(Prompt(line.strip(), task=task))
+            self.answer(UserPrompt(line.strip(), task=task))
 
-    def _note_unknown(self, question: Prompt) -> None:
+    def _note_unknown(self, question: UserPrompt) -> None:
         """Says so where a model of few words is asked about others."""
         pair = self.chat.session.router.pair
         missing, tokens = question.unknown(pair)

@@ -33,7 +33,7 @@ from ...errors import SteerError
 from ...policies import POLICIES, AlwaysLarge, AlwaysSmall, QueryCascade
 from ...policies.query_cascade import OVER, summed_up
 from ..results import read_results
-from ..rows import Row
+from ..rows import ResultRow
 
 Array = NDArray[np.float64]
 COSTS = ("flops_paper", "flops_processed", "bytes_read", "seconds")
@@ -139,10 +139,10 @@ def load(folder: Path) -> Recorded:
             older versions wrote; sampled answers with one seed.
     """
     settings, rows = read_results(folder)
-    answers: dict[Writer, dict[tuple[str, str], dict[int, Row]]] = {}
+    answers: dict[Writer, dict[tuple[str, str], dict[int, ResultRow]]] = {}
     for writer in WRITERS:
         name = next((n for n, spec in settings["routers"].items() if spec == writer), None)
-        mine: dict[tuple[str, str], dict[int, Row]] = defaultdict(dict)
+        mine: dict[tuple[str, str], dict[int, ResultRow]] = defaultdict(dict)
         for row in rows:
             if row.router == name:
                 mine[row.domain, row.problem][row.seed] = row
@@ -166,12 +166,12 @@ def load(folder: Path) -> Recorded:
 
 
 def _paired(
-    answers: Mapping[Writer, Mapping[tuple[str, str], Mapping[int, Row]]],
+    answers: Mapping[Writer, Mapping[tuple[str, str], Mapping[int, ResultRow]]],
     temperature: float,
     folder: Path,
-) -> tuple[list[tuple[Row, Row]], int]:
+) -> tuple[list[tuple[ResultRow, ResultRow]], int]:
     """Answers of the small model with those that the large one would have given instead."""
-    pairs: list[tuple[Row, Row]] = []
+    pairs: list[tuple[ResultRow, ResultRow]] = []
     left_out = 0
     for name, by_seed in answers["small"].items():
         others = answers["large"].get(name, {})
@@ -195,9 +195,12 @@ def _paired(
 
 
 def _arrays(
-    pairs: Sequence[tuple[Row, Row]], left_out: int, settings: Mapping[str, Any]
+    pairs: Sequence[tuple[ResultRow, ResultRow]], left_out: int, settings: Mapping[str, Any]
 ) -> Recorded:
-    rows: dict[Writer, list[Row]] = {"small": [s for s, _ in pairs], "large": [b for _, b in pairs]}
+    rows: dict[Writer, list[ResultRow]] = {
+        "small": [s for s, _ in pairs],
+        "large": [b for _, b in pairs],
+    }
 
     def column(writer: Writer, name: str) -> Array:
         return np.array([getattr(row, name) for row in rows[writer]], dtype=np.float64)
@@ -218,7 +221,7 @@ def _arrays(
     )
 
 
-def _confidences(rows: Sequence[Row], signal: str, over: str) -> Array:
+def _confidences(rows: Sequence[ResultRow], signal: str, over: str) -> Array:
     found = []
     for row in rows:
         scores = [(step.scores or {}).get(signal) for step in row.trace]

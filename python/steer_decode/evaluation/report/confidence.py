@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...core.transcript import WRITERS, Writer
-from ..rows import Row, StepRecord
+from ..rows import ResultRow, StepRecord
 from .bootstrap import Bootstrap, auroc
 from .data import Results
 from .measure import Series
@@ -69,7 +69,7 @@ class Reliability:
     series: Mapping[Writer, Series]
 
 
-def judged(row: Row) -> Iterator[tuple[StepRecord, bool]]:
+def judged(row: ResultRow) -> Iterator[tuple[StepRecord, bool]]:
     """Steps that can be judged, each with its verdict."""
     if any(step.right is not None for step in row.trace):
         yield from ((step, step.right) for step in row.trace if step.right is not None)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...errors import SteerError
 from ..results import first_difference, read_problems, read_results
-from ..rows import Asked, Key, Row
+from ..rows import Asked, Key, ResultRow
 
 Name = tuple[str, str]
 """Domain and problem."""
@@ -41,7 +41,7 @@ class Results:
         settings: what the answers were made with.
     """
 
-    rows: Mapping[str, Sequence[Row]]
+    rows: Mapping[str, Sequence[ResultRow]]
     names: Sequence[Name]
     left_out: int
     problems: Mapping[Name, Asked]
@@ -65,7 +65,7 @@ class Results:
         return sorted({row.seed for rows in self.rows.values() for row in rows})
 
     @cached_property
-    def failed(self) -> list[Row]:
+    def failed(self) -> list[ResultRow]:
         """Answers whose checker raised."""
         return [row for rows in self.rows.values() for row in rows if row.error]
 
@@ -115,7 +115,7 @@ def load(folders: Sequence[Path], *, seconds: bool = False) -> Results:
     """
     settings: dict[str, Any] = {}
     problems: dict[Name, Asked] = {}
-    rows: dict[Key, Row] = {}
+    rows: dict[Key, ResultRow] = {}
     home: dict[Key, Path] = {}
     for folder in folders:
         new, answers = read_results(folder)
@@ -173,10 +173,10 @@ def _joined(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _complete(
-    rows: Iterable[Row], problems: Mapping[Name, Asked], settings: Mapping[str, Any]
+    rows: Iterable[ResultRow], problems: Mapping[Name, Asked], settings: Mapping[str, Any]
 ) -> Results:
     """Leaves out problems that not every router has answered: only the rest can be compared."""
-    by_router: dict[str, dict[Name, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    by_router: dict[str, dict[Name, list[ResultRow]]] = defaultdict(lambda: defaultdict(list))
     seen: dict[Name, None] = {}
     for row in rows:
         by_router[row.router][row.domain, row.problem].append(row)

@@ -11,7 +11,7 @@ from importlib.resources import files
 
 from ...util.palette import variables
 from ...util.text import count, duration, printable, si
-from ..rows import Row
+from ..rows import ResultRow
 from .bootstrap import Interval
 from .confidence import how_judged
 from .data import Results
@@ -158,7 +158,7 @@ def _notes(results: Results, scope: Scope) -> list[str]:
     return notes
 
 
-def _failures(failed: Sequence[Row]) -> str:
+def _failures(failed: Sequence[ResultRow]) -> str:
     one = failed[0]
     return (
         f"The checker failed on {count(len(failed), 'answer')}, first on {one.domain}:"

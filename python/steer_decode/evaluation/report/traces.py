@@ -12,7 +12,7 @@ from itertools import chain, pairwise, zip_longest
 from typing import Any
 
 from ...util.text import printable
-from ..rows import Row, StepRecord
+from ..rows import ResultRow, StepRecord
 from .confidence import signal_of
 from .data import Name, Results
 
@@ -56,7 +56,7 @@ def choose(results: Results, answers: int = ANSWERS, size: int = BYTES) -> Trace
 
     They come with the answers of all routers, while there is room.
     """
-    by_problem: dict[Name, list[Row]] = defaultdict(list)
+    by_problem: dict[Name, list[ResultRow]] = defaultdict(list)
     for rows in results.rows.values():
         for row in rows:
             by_problem[row.domain, row.problem].append(row)
@@ -96,7 +96,7 @@ def _problem(results: Results, name: Name) -> dict[str, Any]:
     }
 
 
-def _answer(row: Row) -> dict[str, Any]:
+def _answer(row: ResultRow) -> dict[str, Any]:
     steps = [_step(step) for step in row.trace]
     record: dict[str, Any] = {
         "router": row.router,
