@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from steer_decode import Pair
 from steer_decode.core.transcript import WRITERS, Transcript, Writer
 from steer_decode.engines.hf.budget import Budget
-from steer_decode.engines.hf.lane import Lane, lane_of
+from steer_decode.engines.hf.lane import Lane
+from steer_decode.engines.hf.scaled_lane import lane_of
 
 
 def lanes_of(pair: Pair, transcripts: Sequence[Transcript], limit: int) -> dict[Writer, Lane]:

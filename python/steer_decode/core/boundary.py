@@ -21,9 +21,7 @@ from steer_kernels import token_classes
 
 from ..errors import SteerError
 from ..util.checks import whole
-from .detokenizer import Detokenizer as Detokenizer  # for decode/, until it asks there itself
 from .token_text import BROKEN, START, Reading, TokenTexts
-from .token_text import decode as decode  # likewise
 
 DELIMITER = "\n\n"
 MAX_STEP_TOKENS = 512

@@ -7,46 +7,15 @@ caches back when they next look.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..core.boundary import Detokenizer
 from ..core.events import Event, HandOver, TextDelta
 from ..core.requests import Read, Write
 from ..core.trace import Step
-from ..core.transcript import WRITERS, other
+from ..core.transcript import other
 from ..errors import SteerError
 from ..policies import Mend, Policy
-
-if TYPE_CHECKING:
-    from .answer import Answer
-
-
-def take_back(answer: Answer, step: Step, end: int) -> None:
-    """Moves the transcript back to ``end`` tokens, within ``step``."""
-    step.discarded = True
-    answer.trace.stop_reason = ""
-    for writer in WRITERS:
-        answer.discarded[writer] += answer.transcript.writers[end:].count(writer)
-    answer.transcript.truncate(end)
-
-
-def restart(answer: Answer) -> None:
-    """Moves the transcript back to the prompt; once, and for policies that say so beforehand.
-
-    Raises:
-        SteerError: it has been done before, or the policy did not say so.
-    """
-    if answer.restarted or not answer.policy.restarts:
-        reason = "a second time" if answer.restarted else "without saying that it restarts answers"
-        index = answer.trace.steps[-1].index
-        raise SteerError(
-            f"policy {answer.policy.name!r} answered 'restart' {reason} after step {index}: "
-            "only a policy with restarts = True may do so, and once"
-        )
-    for step in answer.trace.kept:
-        take_back(answer, step, answer.transcript.prompt_length)
-    answer.detokenizer = Detokenizer(answer.routing.pair.tokenizer)
-    answer.restarted = True
+from .written import Written
 
 
 def kept_of(policy: Policy, step: Step, mend: Mend) -> Step:
@@ -67,7 +36,7 @@ def kept_of(policy: Policy, step: Step, mend: Mend) -> Step:
     return step.until(at, other(step.writer) if mend.rest else step.writer)
 
 
-def mend(answer: Answer, step: Step, rest: bool) -> Generator[Any, Any, None]:
+def mend(answer: Written, step: Step, rest: bool) -> Generator[Any, Any, None]:
     """Shows what stays of a draft again, and has the other model write the next token.
 
     With ``rest`` that is the step's writer, who is about to go on.
@@ -92,7 +61,7 @@ def mend(answer: Answer, step: Step, rest: bool) -> Generator[Any, Any, None]:
         yield HandOver(step.index, step.writer, transcript.foreign(step.writer))
 
 
-def grade(answer: Answer, step: Step) -> Generator[Any, Any, None]:
+def grade(answer: Written, step: Step) -> Generator[Any, Any, None]:
     """Has a draft of the small model read by the large one, if the policy wants that."""
     question, policy = answer.question, answer.policy
     if question is not None:

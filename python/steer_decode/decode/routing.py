@@ -9,7 +9,7 @@ from ..core.boundary import StepBoundary
 from ..core.transcript import WRITERS, Writer
 from ..engines.hf.budget import Budget
 from ..engines.hf.engine import HfEngine
-from ..engines.hf.lane import lane_of
+from ..engines.hf.scaled_lane import lane_of
 from ..models.pair import Pair
 from ..policies import Policy
 

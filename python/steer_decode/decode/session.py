@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from ..core.boundary import decode
 from ..core.events import RoutedOutput
 from ..core.sampling import Sampling
+from ..core.token_text import decode
 from ..core.transcript import Transcript, Writer
 from ..errors import SteerError
 from ..models.prompt import Messages, Prompt, token_ids

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,10 +25,10 @@ from ..engines.hf.placing import placed
 from ..engines.hf.probe import probe
 from ..engines.hf.rope import boundaries, context_length
 from ..engines.hf.serving import Serving
-from ..errors import ContextFullError, SteerError
+from ..errors import SteerError
 from .loading import chosen_dtype, load_model, load_tokenizer
-from .prompt import Messages, Prompt, encode, render, tokenize
-from .vocabulary import differences
+from .prompt import Encoder
+from .vocabulary import check_same_vocabulary, eos_of
 
 TEMPLATES_DIFFER = (
     "the chat templates of the two models differ: the small model's is used; "
@@ -38,7 +37,7 @@ TEMPLATES_DIFFER = (
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class Pair(Encoder):
     """Two causal language models and their one tokenizer.
 
     Raises:
@@ -232,110 +231,6 @@ class Pair:
                 sample = weight.detach().flatten()[:: max(1, weight.numel() // 16)][:16]
                 digest.update(sample.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
         return digest.hexdigest()[:16]
-
-    def encode(
-        self,
-        prompt: Prompt,
-        chat: bool | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-    ) -> list[int]:
-        """Prompt ids of a text, messages, or ids.
-
-        Args:
-            prompt: a text; messages ``[{"role": ..., "content": ...}, ...]``; or token ids, in a
-                list or a tensor [n].
-            chat: put a text through the chat template as one user message; by default where there
-                is a template, and the text does not begin with BOS or as the template's own text
-                does, which has been rendered before and gets no second BOS.
-            chat_template_kwargs: what else the template is told, as ``{"enable_thinking": False}``.
-
-        Raises:
-            SteerError: the prompt is empty, too long, no Unicode text, holds ids that the models do
-                not know, or needs a template that is missing; or arguments that no template reads.
-        """
-        return encode(self, prompt, chat, chat_template_kwargs)
-
-    def render(
-        self, messages: Messages, chat_template_kwargs: Mapping[str, Any] | None = None
-    ) -> str:
-        """The text of chat messages, up to the answer.
-
-        Raises:
-            SteerError: there is no message, or no chat template, or it cannot read them.
-        """
-        return render(self, messages, chat_template_kwargs)
-
-    def tokenize(self, text: str) -> list[int]:
-        """Ids of a rendered text.
-
-        Its special tokens are written out.
-
-        Raises:
-            SteerError: half of a surrogate pair in it.
-        """
-        return tokenize(self, text)
-
-    def checked(self, ids: list[int]) -> list[int]:
-        """``ids`` as a prompt.
-
-        Raises:
-            SteerError: there are none, too many, or one that the models do not know.
-        """
-        if not ids:
-            raise SteerError("prompt has no tokens: give the question that is to be answered")
-        if len(ids) >= self.max_length:
-            raise ContextFullError(
-                f"prompt is {len(ids)} tokens long, but the context of this pair holds "
-                f"{self.max_length}, answer included: shorten the prompt"
-            )
-        size = self.vocab_size
-        foreign = [i for i in ids if not 0 <= i < size]
-        if foreign:
-            raise SteerError(
-                f"prompt holds token id {foreign[0]}, but the models know ids below {size} only: "
-                "leave that token out of the prompt"
-            )
-        return ids
-
-
-def eos_of(name: str, source: Any) -> list[int]:
-    """Read the ids that end an answer.
-
-    They stand in a generation config, a config or a tokenizer, called ``name``.
-
-    Raises:
-        SteerError: one of them is no token id.
-    """
-    eos = getattr(source, "eos_token_id", None)
-    if eos is None:
-        return []
-    if isinstance(eos, torch.Tensor):
-        eos = eos.tolist()
-    found = eos if isinstance(eos, list | tuple) else [eos]
-    if not all(isinstance(i, int) and not isinstance(i, bool) for i in found):
-        raise SteerError(
-            f"eos_token_id of {name} must be a token id or a list of them, got {eos!r}: mend it"
-        )
-    return list(found)
-
-
-def check_same_vocabulary(small: PreTrainedTokenizerBase, large: PreTrainedTokenizerBase) -> None:
-    """Compare two tokenizers by content, id by id.
-
-    Raises:
-        SteerError: they differ; the message names the first id that does.
-    """
-    found = differences(small, large)
-    if not found:
-        return
-    first = found[0]
-    words = [repr(word) if word is not None else "nothing" for word in first[1:]]
-    sizes = len(small.get_vocab()), len(large.get_vocab())
-    raise SteerError(
-        f"the tokenizers differ: id {first.id} is {words[0]} in the small model's ({sizes[0]} "
-        f"tokens) and {words[1]} in the large model's ({sizes[1]} tokens); token ids travel "
-        "between the models, so choose two models of one family"
-    )
 
 
 def placement(device: Any, dtype: Any) -> tuple[torch.device, Any]:

@@ -6,41 +6,115 @@ message, unless it has been rendered by that template already.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ..errors import SteerError
+from ..errors import ContextFullError, SteerError
 from ..util.checks import whole
-
-if TYPE_CHECKING:
-    from .pair import Pair
+from .template import apply_template
 
 Messages = Sequence[Mapping[str, Any]]
 Prompt = str | Messages | Sequence[int]
 
-# Arguments of apply_chat_template that say how it is called, not what the template is told.
-_RESERVED = {
-    "conversation",
-    "tokenize",
-    "add_generation_prompt",
-    "continue_final_message",
-    "padding",
-    "truncation",
-    "max_length",
-    "return_tensors",
-    "return_dict",
-    "return_assistant_tokens_mask",
-    "tokenizer_kwargs",
-    "processor_kwargs",
-}
-_OF_EVERY_TEMPLATE = {"tools", "documents", "chat_template"}
+
+class Encoder:
+    """What makes token ids of prompts: the part of a pair that runs no model.
+
+    Attributes:
+        tokenizer: of both models.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def template_owner(self) -> PreTrainedTokenizerBase | None:
+        """The tokenizer whose chat template is used, if any has one."""
+        raise NotImplementedError
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Ids that end an answer."""
+        raise NotImplementedError
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids that the models know are below it."""
+        raise NotImplementedError
+
+    @property
+    def max_length(self) -> int:
+        """Longest transcript, prompt included."""
+        raise NotImplementedError
+
+    def encode(
+        self,
+        prompt: Prompt,
+        chat: bool | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """Prompt ids of a text, messages, or ids.
+
+        Args:
+            prompt: a text; messages ``[{"role": ..., "content": ...}, ...]``; or token ids, in a
+                list or a tensor [n].
+            chat: put a text through the chat template as one user message; by default where there
+                is a template, and the text does not begin with BOS or as the template's own text
+                does, which has been rendered before and gets no second BOS.
+            chat_template_kwargs: what else the template is told, as ``{"enable_thinking": False}``.
+
+        Raises:
+            SteerError: the prompt is empty, too long, no Unicode text, holds ids that the models do
+                not know, or needs a template that is missing; or arguments that no template reads.
+        """
+        return encode(self, prompt, chat, chat_template_kwargs)
+
+    def render(
+        self, messages: Messages, chat_template_kwargs: Mapping[str, Any] | None = None
+    ) -> str:
+        """The text of chat messages, up to the answer.
+
+        Raises:
+            SteerError: there is no message, or no chat template, or it cannot read them.
+        """
+        return apply_template(self.template_owner, messages, chat_template_kwargs)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Ids of a rendered text.
+
+        Its special tokens are written out.
+
+        Raises:
+            SteerError: half of a surrogate pair in it.
+        """
+        return tokenize(self, text)
+
+    def checked(self, ids: list[int]) -> list[int]:
+        """``ids`` as a prompt.
+
+        Raises:
+            SteerError: there are none, too many, or one that the models do not know.
+        """
+        if not ids:
+            raise SteerError("prompt has no tokens: give the question that is to be answered")
+        if len(ids) >= self.max_length:
+            raise ContextFullError(
+                f"prompt is {len(ids)} tokens long, but the context of this pair holds "
+                f"{self.max_length}, answer included: shorten the prompt"
+            )
+        size = self.vocab_size
+        foreign = [i for i in ids if not 0 <= i < size]
+        if foreign:
+            raise SteerError(
+                f"prompt holds token id {foreign[0]}, but the models know ids below {size} only: "
+                "leave that token out of the prompt"
+            )
+        return ids
 
 
 def encode(
-    pair: Pair, prompt: Any, chat: bool | None, arguments: Mapping[str, Any] | None
+    pair: Encoder, prompt: Any, chat: bool | None, arguments: Mapping[str, Any] | None
 ) -> list[int]:
     """Prompt ids; see :meth:`Pair.encode`."""
     ids = token_ids(prompt)
@@ -57,7 +131,7 @@ def encode(
             _check_unused(None, arguments, "the prompt is a text without a template (raw)")
             return pair.checked(tokenize(pair, prompt) if rendered else _plain(pair, prompt))
         prompt = [{"role": "user", "content": prompt}]
-    return pair.checked(tokenize(pair, render(pair, prompt, arguments)))
+    return pair.checked(tokenize(pair, pair.render(prompt, arguments)))
 
 
 def token_ids(prompt: Any) -> list[int] | None:
@@ -105,63 +179,7 @@ def several(prompts: Any) -> bool:
     return not _is_ids(prompts) and not any(isinstance(p, Mapping) for p in prompts)
 
 
-def render(pair: Pair, messages: Any, arguments: Mapping[str, Any] | None) -> str:
-    """The text of chat messages; see :meth:`Pair.render`."""
-    if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
-        raise _no_messages(messages)
-    if not messages:
-        raise SteerError("messages are empty: give at least one message")
-    if not all(isinstance(m, Mapping) for m in messages):
-        raise _no_messages(messages)
-    owner = pair.template_owner
-    if owner is None:
-        raise SteerError("the tokenizer has no chat template: give the prompt as a text")
-    told = template_arguments(owner, arguments)
-    try:
-        return str(
-            owner.apply_chat_template(
-                list(messages), add_generation_prompt=True, tokenize=False, **told
-            )
-        )
-    except Exception as error:  # whatever a template raises, or jinja on its behalf
-        reason = str(error).strip().partition("\n")[0]
-        system = any(m.get("role") == "system" for m in messages)
-        raise SteerError(
-            f"the chat template cannot read these messages: {type(error).__name__}: {reason}"
-            + (" (they begin with a system message: leave it out if that is why)" if system else "")
-        ) from error
-
-
-def template_arguments(
-    owner: PreTrainedTokenizerBase, arguments: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """``arguments`` as a chat template may be told them.
-
-    Raises:
-        SteerError: they are no mapping; or one is not the template's to know, or unknown to it: a
-            template says nothing of a name that it does not read.
-    """
-    if arguments is None:
-        return {}
-    if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
-        raise SteerError(
-            "chat_template_kwargs must be a mapping of names to values, as "
-            f"{{'enable_thinking': False}}, got {arguments!r}"
-        )
-    template = arguments.get("chat_template", getattr(owner, "chat_template", None))
-    for name in arguments:
-        if name in _RESERVED:
-            raise SteerError(f"chat_template_kwargs cannot set {name!r}: it is ours to say")
-        read = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", str(template))
-        if name not in _OF_EVERY_TEMPLATE and read is None:
-            raise SteerError(
-                f"the chat template of this pair reads no argument {name!r} "
-                "(chat_template_kwargs): leave it out, or check its spelling"
-            )
-    return dict(arguments)
-
-
-def tokenize(pair: Pair, text: str) -> list[int]:
+def tokenize(pair: Encoder, text: str) -> list[int]:
     """Ids of a rendered text; see :meth:`Pair.tokenize`."""
     check_characters(text)
     return list(pair.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
@@ -182,12 +200,6 @@ def check_characters(text: str) -> None:
         ) from error
 
 
-def _no_messages(given: Any) -> SteerError:
-    return SteerError(
-        'messages must be a list of {"role": ..., "content": ...}, got ' + repr(str(given)[:60])
-    )
-
-
 def _check_unused(chat: bool | None, arguments: Mapping[str, Any] | None, why: str) -> None:
     if chat:
         raise SteerError(f"chat=True asks for a chat template, but {why}: leave it out")
@@ -198,7 +210,7 @@ def _check_unused(chat: bool | None, arguments: Mapping[str, Any] | None, why: s
         )
 
 
-def _plain(pair: Pair, text: str) -> list[int]:
+def _plain(pair: Encoder, text: str) -> list[int]:
     """Ids of a text as the tokenizer begins one, BOS included, and open at its end.
 
     Some tokenizers put EOS behind every text. Here the text goes on: an EOS that was not asked for
@@ -214,7 +226,7 @@ def _plain(pair: Pair, text: str) -> list[int]:
     return ids
 
 
-def _is_rendered(pair: Pair, text: str) -> bool:
+def _is_rendered(pair: Encoder, text: str) -> bool:
     """Whether ``text`` has been through a template: it begins with BOS, or as the template does."""
     begun = [token for token in _special(pair.tokenizer) if text.startswith(token)]
     if not begun:
@@ -223,7 +235,7 @@ def _is_rendered(pair: Pair, text: str) -> bool:
     if bos and text.startswith(bos):
         return True
     try:
-        usual = render(pair, [{"role": "user", "content": "x"}], None)
+        usual = pair.render([{"role": "user", "content": "x"}])
     except SteerError:
         return False
     return any(usual.startswith(token) for token in begun)

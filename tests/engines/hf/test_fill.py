@@ -96,7 +96,7 @@ def test_attention_that_does_not_come_to_us_is_given_a_mask(
     monkeypatch.setattr(attention, "_UNKNOWN", frozenset({"sliding_window"}))
     lane = lane_of(make_pair("mistral").small, (12, 12))
     fill(lane)
-    assert lane.cache.served == 0
+    assert lane.cache.state.served == 0
     assert_as_recomputed(lane, "mistral")
 
 

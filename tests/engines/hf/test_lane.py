@@ -99,7 +99,7 @@ def test_long_prompts_are_read_in_parts(
     with monkeypatch.context() as patch:
         patch.setattr("steer_decode.engines.hf.budget.SHARE", 1e9)
         expected = Router(pair, policy).generate(prompt, max_new_tokens=40)
-    monkeypatch.setattr("steer_decode.engines.hf.lane.PART", (16, 16))
+    monkeypatch.setattr("steer_decode.engines.hf.passes.PART", (16, 16))
     output = Router(pair, policy, ahead=turns).generate(prompt, max_new_tokens=40)
     assert output.token_ids == expected.token_ids
     if turns == 1:

@@ -81,7 +81,7 @@ def test_one_model_writes_what_its_generate_writes(pair: Pair, policy: Policy) -
 
 @needs_transformers_5
 def test_a_long_prompt_may_be_read_in_parts(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steer_decode.engines.hf.lane.PART", (32, 32))
+    monkeypatch.setattr("steer_decode.engines.hf.passes.PART", (32, 32))
     monkeypatch.setattr("steer_decode.engines.hf.lane.SHORT", 16)
     ids = prompt_ids(3, 110)
     expected = greedy(pair.small, ids, 9)

@@ -19,7 +19,7 @@ from ...core.transcript import WRITERS, Transcript, Writer
 from ...decode.router import Router
 from ...demo import DOMAINS, problems
 from ...engines.hf.cache_support import cache_argument
-from ...engines.hf.cpu.layers import DirectLayers
+from ...engines.hf.cpu import patched
 from ...engines.hf.lane import Lane
 from ...models.pair import Pair
 from ...policies import FirstTokenEntropy
@@ -140,7 +140,7 @@ class DecodeReplay:
         self._lanes: dict[Writer, Lane] = {
             w: Lane(pair.model(w), pair.shapes[w], [Transcript([])]) for w in WRITERS
         }
-        self._models = {w: DirectLayers(pair.model(w)) for w in WRITERS}
+        self._models = {w: patched(pair.model(w)) for w in WRITERS}
         self._arguments = {w: cache_argument(pair.model(w)) for w in WRITERS}
 
     @torch.inference_mode()

@@ -12,7 +12,7 @@ from ...core.transcript import Transcript
 from ...decode.router import Router
 from ...decode.stream import RoutedStream
 from ...engines.hf.cache_support import cache_argument
-from ...engines.hf.cpu.layers import DirectLayers
+from ...engines.hf.cpu import patched
 from ...engines.hf.lane import Lane
 from ...models.pair import Pair
 from ...policies import AlwaysSmall
@@ -79,7 +79,7 @@ def _whole(job: Job, plan: DecodePlan) -> list[DecodeRow]:
 def _hand_over(job: Job, plan: DecodePlan) -> list[DecodeRow]:
     now, pair, n = clock(job.threads), _pair(job.model), plan.hand_over_tokens
     context = Context(pair, job.context, n, "large")
-    argument, model = cache_argument(context.model), DirectLayers(context.model)
+    argument, model = cache_argument(context.model), patched(context.model)
     written = [i % pair.vocab_size for i in range(n)]
     both = Transcript(context.ids + written)
 

@@ -28,7 +28,7 @@ from ...decode.router import Router
 from ...decode.routing import open_engines
 from ...decode.stream import RoutedStream
 from ...engines.hf.cache_support import cache_argument
-from ...engines.hf.cpu.layers import DirectLayers
+from ...engines.hf.cpu import patched
 from ...engines.hf.lane import Lane
 from ...models.pair import Pair
 from ...policies import AlwaysSmall
@@ -182,7 +182,7 @@ def bare(context: Context, tokens: int, now: Clock) -> Turn:
 
     Inputs, forward pass, argmax.
     """
-    model, cache = DirectLayers(context.model), context.cache
+    model, cache = patched(context.model), context.cache
     argument = cache_argument(context.model)
 
     @torch.inference_mode()
@@ -198,7 +198,7 @@ def bare(context: Context, tokens: int, now: Clock) -> Turn:
     return turn
 
 
-def forward(model: DirectLayers, cache: Any, argument: str, ids: list[int]) -> torch.Tensor:
+def forward(model: Any, cache: Any, argument: str, ids: list[int]) -> torch.Tensor:
     """Logits [1, V] after a bare forward pass.
 
     It is over ``ids``, which the cache then holds. With the layers of our own passes, but the

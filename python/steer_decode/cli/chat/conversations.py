@@ -17,7 +17,7 @@ from ...decode.router import Router
 from ...decode.session import Session, Turn
 from ...errors import ContextFullError, SteerError
 from ...models.pair import Pair
-from ...models.prompt import template_arguments
+from ...models.template import template_arguments
 from ...policies import Policy
 from ...util.text import dump
 

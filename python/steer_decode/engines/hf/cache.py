@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from .cache_layer import KVLayer
-from .span import BLOCK, Span, rounded_up, runs_of
+from .span import BLOCK, CacheState, Span, rounded_up, runs_of
 
 
 class KVCache(Cache):
@@ -39,33 +39,34 @@ class KVCache(Cache):
         limit: positions that no row exceeds; buffers do not grow beyond it.
 
     Attributes:
+        state: rows, capacity, and the pass under way.
         lengths: the watermark of each row.
-        capacity: positions that the buffers hold now.
         touched: positions of each row that memory has been taken for; on a CPU those that were
             written, in blocks where rows differ.
-        span: of the forward pass under way, or of the last one.
-        direct: layers hand out whole buffers, of which each row may read up to its own end.
-        served: layers of the pass whose attention has done so.
-        ends_early: the pass is broken off once all layers are written.
-        written: layers of such a pass that are.
         reach: a position beyond those of the pass under way, which stands behind its last token;
             None is none. See ``scaled_lane.py``.
     """
 
     def __init__(self, windows: Sequence[int | None], rows: int = 1, limit: int = 2**31) -> None:
-        super().__init__(layers=[KVLayer(self, window) for window in windows])
-        self.rows = rows
+        self.state = CacheState(rows, len(windows))
+        super().__init__(layers=[KVLayer(self.state, window) for window in windows])
         self.limit = limit
         self.lengths = [0] * rows
-        self.capacity = 0
         self._place = list(range(rows))  # of each row, in the buffers
-        self._line = nothing = torch.empty(0, dtype=torch.int64)
+        self._line = torch.empty(0, dtype=torch.int64)
         self._counted = 0  # numbers in it
-        self.span = Span(0, 0, 0, 0, False, nothing, nothing, nothing)
-        self.direct, self.served = False, 0
-        self.ends_early, self.written = False, 0
         self.reach: int | None = None
         self._reading: list[tuple[int, int]] = []  # rows of the pass under way, and their counts
+
+    @property
+    def rows(self) -> int:
+        """Texts that there is room for."""
+        return self.state.rows
+
+    @property
+    def capacity(self) -> int:
+        """Positions that the buffers hold now."""
+        return self.state.capacity
 
     @property
     def held_bytes(self) -> int:
@@ -122,9 +123,9 @@ class KVCache(Cache):
             at, new = line[start : start + 1], line[count : count + 1]
             if n > 1:
                 at, new = at.expand(n), new.expand(n)
-        self.span = Span(first, n, start, width, ragged, line[first : first + n], at, new)
+        self.state.span = Span(first, n, start, width, ragged, line[first : first + n], at, new)
         self._reading = list(zip(rows, counts, strict=True))
-        return self.span
+        return self.state.span
 
     def begin_packed(self, rows: Sequence[int], counts: list[int], device: torch.device) -> Span:
         """As :meth:`begin`, for a pass that has the tokens of all ``rows`` one after another.
@@ -144,15 +145,15 @@ class KVCache(Cache):
             at += range(start, start + count)
         indices = torch.tensor([places, at, [1] * len(at)], device=device)
         runs = tuple(runs_of(starts, counts, indices[1]))
-        self.span = Span(
+        self.state.span = Span(
             first, len(rows), max(starts), width, True, indices[0], indices[1], indices[2], runs
         )
         self._reading = list(zip(rows, counts, strict=True))
-        return self.span
+        return self.state.span
 
     def positions(self, length: int) -> Tensor:
         """Positions [n, length] of the new tokens of the pass that has begun; [1, T] if packed."""
-        span = self.span
+        span = self.state.span
         if span.runs:
             return span.starts[None]
         if length == span.size == 1:
@@ -189,8 +190,9 @@ class KVCache(Cache):
             width: what :meth:`reserve` returned.
         """
         start = max(self.lengths[row] for row in rows)
-        self.span = Span(self.first(rows), len(places), start, width, True, places, starts, counts)
-        return self.span
+        first, size = self.first(rows), len(places)
+        self.state.span = Span(first, size, start, width, True, places, starts, counts)
+        return self.state.span
 
     def first(self, rows: Sequence[int]) -> int:
         """The place of the first of ``rows``, which lie in this order."""
@@ -229,7 +231,7 @@ class KVCache(Cache):
         more = max(rows, 2 * self.rows) - self.rows if self.capacity else rows - self.rows
         self.lengths += [0] * more
         self._place += range(self.rows, self.rows + more)
-        self.rows += more
+        self.state.rows += more
         self._resize(self.capacity)
 
     def shrink(self) -> None:
@@ -238,7 +240,7 @@ class KVCache(Cache):
         if longest == 0:
             for layer in self.layers:
                 layer.release()
-            self.capacity = 0
+            self.state.capacity = 0
         elif longest * 4 < self.capacity and self.capacity > 4 * BLOCK:
             self._resize(-(-(longest + longest // 2) // BLOCK) * BLOCK)
 
@@ -246,7 +248,7 @@ class KVCache(Cache):
         if self.capacity:
             for layer in self.layers:
                 layer.resize(capacity)
-            self.capacity = capacity
+            self.state.capacity = capacity
 
     def _grow(self, width: int) -> None:
         # By half as much again, so that all copies together are at most twice the final size. The
@@ -255,4 +257,4 @@ class KVCache(Cache):
         capacity = min(-(-wanted // BLOCK) * BLOCK, max(self.limit, width))
         for layer in self.layers:
             layer.resize(capacity)
-        self.capacity = capacity
+        self.state.capacity = capacity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +12,8 @@ from transformers.cache_utils import CacheLayerMixin
 
 from steer_kernels import kv_append_
 
-from .cpu.linear import watched
-from .span import Span
-
-if TYPE_CHECKING:
-    from .cache import KVCache
-
+from .span import CacheState, Span
+from .watched import watched
 
 TOUCH = 32  # positions of all rows that are made safe at a time
 
@@ -30,7 +26,7 @@ class KVLayer(CacheLayerMixin):
     """One layer of a :class:`KVCache`, as the models of transformers call it.
 
     Args:
-        cache: the cache that it belongs to, which says where to write.
+        state: of the cache that it belongs to, which says where to write.
         window: keys that a token may attend to, itself included; None is all of them.
 
     Attributes:
@@ -41,33 +37,25 @@ class KVLayer(CacheLayerMixin):
     is_compileable = False
     is_croppable = True
 
-    def __init__(self, cache: KVCache, window: int | None) -> None:
+    def __init__(self, state: CacheState, window: int | None) -> None:
         super().__init__()
-        # No reference cycle: a cache goes with the answer it is of, not when the collector runs.
-        self._cache = weakref.ref(cache)
+        self.state = state
         self.window = window
         self.is_sliding = window is not None
         self.touched = 0
         self._places: tuple[int, int] | None = None  # that the marked views run over
         self._marked: tuple[Tensor, Tensor]
 
-    @property
-    def cache(self) -> KVCache:
-        """The cache that the layer belongs to."""
-        cache = self._cache()
-        assert cache is not None, "a layer does not outlive its cache"
-        return cache
-
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
         values = key_states if value_states is None else value_states
-        self.keys = self._room(key_states, key_states.shape, self.cache.capacity)
-        self.values = self._room(values, values.shape, self.cache.capacity)
+        self.keys = self._room(key_states, key_states.shape, self.state.capacity)
+        self.values = self._room(values, values.shape, self.state.capacity)
         self._places = None
         self.is_initialized = True
 
     @torch.inference_mode(False)  # passes with and without a user's hooks write it
     def _room(self, like: Tensor, shape: Sequence[int], capacity: int) -> Tensor:
-        size = self.cache.rows, shape[1], capacity, shape[3]
+        size = self.state.rows, shape[1], capacity, shape[3]
         if like.device.type == "cpu":
             return like.new_empty(size)
         self.touched = capacity
@@ -82,7 +70,7 @@ class KVLayer(CacheLayerMixin):
         assert self.keys is not None
         assert self.values is not None
         begin, end = self.touched, span.width
-        if span.ragged or span.size < self.cache.rows or span.start > begin:
+        if span.ragged or span.size < self.state.rows or span.start > begin:
             end = min(-(-end // TOUCH) * TOUCH, self.keys.shape[2])
             self.keys[:, :, begin:end] = 0
             self.values[:, :, begin:end] = 0
@@ -101,8 +89,8 @@ class KVLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
         assert self.values is not None
-        cache = self.cache
-        span = cache.span
+        state = self.state
+        span = state.span
         indices = span.rows, span.starts, span.counts
         if span.runs:  # [1, H, T, D]: each token for itself
             key_states, value_states = key_states.transpose(0, 2), value_states.transpose(0, 2)
@@ -111,12 +99,12 @@ class KVLayer(CacheLayerMixin):
         if span.width > self.touched:
             self._touch(span)
         kv_append_(self.keys, self.values, key_states, value_states, *indices)
-        if cache.ends_early and not (torch.compiler.is_compiling() or watched()):
-            cache.written += 1
-            if cache.written == len(cache.layers):
-                cache.written = 0
+        if state.ends_early and not (torch.compiler.is_compiling() or watched()):
+            state.written += 1
+            if state.written == state.layers:
+                state.written = 0
                 raise Written
-        if cache.direct:
+        if state.direct:
             return self._direct_views(span)
         rows = slice(span.first, span.first + span.size)
         read = rows, slice(None), slice(self._skip(), span.width)
@@ -135,17 +123,17 @@ class KVLayer(CacheLayerMixin):
 
     def _skip(self) -> int:
         """Positions before the window of the oldest new token; a ragged pass masks them instead."""
-        span = self.cache.span
+        span = self.state.span
         if self.window is None or span.ragged:
             return 0
         return max(0, span.start - self.window + 1)
 
     def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
         skip = self._skip()
-        return self.cache.span.width - skip, skip
+        return self.state.span.width - skip, skip
 
     def get_seq_length(self) -> int:
-        return self.cache.span.start
+        return self.state.span.start
 
     def get_max_length(self) -> int:
         return -1
@@ -211,6 +199,6 @@ class KVLayer(CacheLayerMixin):
 
 
 def layer_of(keys: Tensor) -> KVLayer | None:
-    """The layer that handed out ``keys`` whole, for attention that reads ``cache.span``."""
+    """The layer that handed out ``keys`` whole, for attention that reads ``state.span``."""
     layer: weakref.ref[KVLayer] | None = getattr(keys, "steer_layer", None)
     return None if layer is None else layer()

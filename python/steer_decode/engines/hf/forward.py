@@ -2,12 +2,12 @@
 
 The cache has begun a pass and knows its span; here the model is called. Three ways lead through it:
 
-- a few new tokens a row on a CPU: `decode_attention`, without a mask (``attention.py``);
+- a few new tokens a row on a CPU: `decode_attention`, without a mask (``cpu/attention.py``);
 - the same for rows with different numbers of new tokens: *packed*, one after another as if they
   were one text, so that nothing is padded and the weights are read once;
 - all else: the attention that the model was loaded with, and a mask where rows differ.
 
-In each of them matrix products and norms are ours (``direct_layers.py``).
+In each of them matrix products and norms are ours (``cpu``).
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from transformers import PreTrainedModel
 from .cache import KVCache
 from .cache_layer import Written
 from .cache_support import cache_argument
-from .cpu.attention import DirectAttention, attention_of
-from .cpu.layers import DirectLayers
+from .cpu import DirectAttention, attention_of, patched
 from .span import Span, ragged_mask
 
 _MASKED = ("eager", "sdpa")  # attention that takes a 4-D mask
@@ -45,7 +44,7 @@ class Forward:
         cache: KVCache,
         direct: bool = True,
     ) -> None:
-        self._call = DirectLayers(model)
+        self._call = patched(model)
         self._dtype = model.dtype
         self._cache = cache
         self._cache_argument = cache_argument(model)
@@ -95,14 +94,14 @@ class Forward:
 
         What comes after the last layer's is not computed: its attention, its products, the head.
         """
-        cache = self._cache
-        cache.ends_early, cache.written = True, 0
+        state = self._cache.state
+        state.ends_early, state.written = True, 0
         try:
             self.logits(ids, span)
         except Written:
             pass
         finally:
-            cache.ends_early = False
+            state.ends_early = False
 
     def packed(self, ids: Tensor, last: Tensor) -> Tensor | None:
         """Logits [n, V] behind those of ``ids`` [1, T] that are the ``last`` [n] of their row.

@@ -90,7 +90,7 @@ def _begins_anew(model: PreTrainedModel, shape: ModelShape, boundary: int) -> bo
     It asks the model for the arguments of the next pass; no pass is run.
     """
     cache = KVCache(shape.windows)
-    cache.span = cache.span._replace(start=boundary, width=boundary)
+    cache.state.span = cache.state.span._replace(start=boundary, width=boundary)
     ids = torch.zeros(1, boundary + 1, dtype=torch.int64, device=model.device)
     name = cache_argument(model)
     prepared = model.prepare_inputs_for_generation(

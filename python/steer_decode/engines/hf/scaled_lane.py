@@ -16,9 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from ...core.shape import ModelShape
 from ...core.transcript import Transcript
+from .budget import Budget
 from .lane import Lane
+from .serving import USUAL, Serving
 
 
 class ScaledLane(Lane):
@@ -155,7 +159,7 @@ class ScaledLane(Lane):
         """A pass over ``ids`` with the frequencies of a text whose last position is ``reach``."""
         cache = self.cache
         span = cache.begin([row], [len(ids)], self._device)._replace(ragged=True)
-        cache.span, cache.reach = span, reach
+        cache.state.span, cache.reach = span, reach
         try:
             self.forward.fill(torch.tensor([[*ids, ids[-1]]], device=self._device), span)
         finally:
@@ -169,6 +173,20 @@ class ScaledLane(Lane):
             return run(*arguments)
         finally:
             forget(self._growing)
+
+
+def lane_of(
+    model: PreTrainedModel,
+    shape: ModelShape,
+    rows: int = 1,
+    limit: int = 2**31,
+    budget: Budget | None = None,
+    serving: Serving = USUAL,
+) -> Lane:
+    """A lane of the kind that ``serving`` asks for, whose rows are yet to be opened."""
+    kind = Lane if serving.scaled is None else ScaledLane
+    texts = [Transcript([]) for _ in range(rows)]
+    return kind(model, shape, texts, limit, budget, serving)
 
 
 def growing(model: nn.Module) -> list[nn.Module]:

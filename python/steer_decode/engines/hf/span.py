@@ -54,6 +54,28 @@ class Span(NamedTuple):
     runs: tuple[Run, ...] = ()
 
 
+class CacheState:
+    """What a cache and its layers both know; the layers know nothing else of the cache.
+
+    Attributes:
+        rows: texts that there is room for.
+        capacity: positions that the buffers hold now.
+        layers: how many there are.
+        span: of the forward pass under way, or of the last one.
+        direct: layers hand out whole buffers, of which each row may read up to its own end.
+        served: layers of the pass whose attention has done so.
+        ends_early: the pass is broken off once all layers are written.
+        written: layers of such a pass that are.
+    """
+
+    def __init__(self, rows: int, layers: int) -> None:
+        nothing = torch.empty(0, dtype=torch.int64)
+        self.rows, self.capacity, self.layers = rows, 0, layers
+        self.span = Span(0, 0, 0, 0, False, nothing, nothing, nothing)
+        self.direct, self.served = False, 0
+        self.ends_early, self.written = False, 0
+
+
 def runs_of(marks: list[int], counts: Sequence[int], positions: Tensor) -> Iterator[Run]:
     """Neighbours with equal ``counts``; ``positions`` [T] are those of all their tokens."""
     row = token = 0

@@ -38,7 +38,7 @@ def read(model: PreTrainedModel, lengths: tuple[int, ...] = (9, 30)) -> tuple[La
 def test_every_layer_of_a_decode_step_is_served(family: str, lengths: tuple[int, ...]) -> None:
     pair = make_pair(family)
     lane, logits = read(pair.small, lengths)
-    assert lane.cache.served == len(lane.cache.layers)
+    assert lane.cache.state.served == len(lane.cache.layers)
     assert pair.small.config._attn_implementation == "sdpa"
     for row, text in enumerate(lane._transcripts):
         expected = ref.next_logits(pair, "small", text.ids)
@@ -88,10 +88,10 @@ def test_long_passes_are_served_unless_a_window_cuts_something_off(family: str, 
     for count in (0, more):
         for token in prompt_ids(count, count):
             text.append(token, "large")
-        lane.cache.served = 0
+        lane.cache.state.served = 0
         logits = lane.catch_up()
         if count > attention.MOST_QUERIES:
-            served = lane.cache.served == len(lane.cache.layers)
+            served = lane.cache.state.served == len(lane.cache.layers)
             assert served == all(w is None or w >= len(text) for w in shape.windows)
         expected = ref.next_logits(pair, "small", text.ids)
         actual = logits[0, : pair.vocab_size].double()
@@ -137,7 +137,7 @@ def test_models_with_other_attention_stay_with_it() -> None:
     expected = read(model)[1]
     model.set_attn_implementation("eager")
     lane, logits = read(model)
-    assert lane.cache.served == 0
+    assert lane.cache.state.served == 0
     assert model.config._attn_implementation == "eager"
     torch.testing.assert_close(logits, expected, atol=2e-4, rtol=1e-4)
 
@@ -151,7 +151,7 @@ def test_what_the_operator_does_not_know_is_read_again_with_a_mask(
     expected = read(model, lengths)[1]
     monkeypatch.setattr(attention, "_UNKNOWN", frozenset({"sliding_window"}))
     lane, logits = read(model, lengths)
-    assert lane.cache.served == 0
+    assert lane.cache.state.served == 0
     assert not lane.forward.packs(1, 1)
     torch.testing.assert_close(logits, expected, atol=2e-4, rtol=1e-4)
 
@@ -184,7 +184,7 @@ def test_the_name_goes_back_when_a_pass_fails() -> None:
         lane.catch_up((0, 1))
     handle.remove()
     assert model.config._attn_implementation == "sdpa"
-    assert not lane.cache.direct
+    assert not lane.cache.state.direct
     assert lane.cache.lengths == [10, 31]
     assert lane.catch_up((0, 1)).isfinite().all()
 

@@ -30,6 +30,7 @@ from steer_kernels import supported_cpu_isas
 from ..cache import KVCache
 from ..cache_layer import Written, layer_of
 from ..span import Span
+from .enabled import enabled
 from .prompt_attention import part_attention
 
 NAME = "steer_decode"
@@ -62,9 +63,9 @@ def _attend(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return result
-    cache, window = layer.cache, layer.window
-    cache.served += 1
-    span = cache.span
+    state, window = layer.state, layer.window
+    state.served += 1
+    span = state.span
     if span.runs:
         return _attend_packed(query, key, value, span, scaling, window), None
     if query.shape[2] > MOST_QUERIES:
@@ -155,10 +156,11 @@ class DirectAttention:
         usable: bool = True,
     ) -> None:
         self._call = call
-        self._cache = cache
+        self._state = cache.state
         self._named = _Named(model.config.get_text_config(decoder=True))
         self.usable = (
             usable
+            and enabled()
             and model.device.type == "cpu"
             and model.dtype in _DTYPES
             and attention_of(model) == "sdpa"
@@ -192,8 +194,8 @@ class DirectAttention:
         None where a layer's attention did not come to us. What was read is then to be read again
         in another way, which writes the same positions, and no further pass is served.
         """
-        cache = self._cache
-        cache.direct, cache.served, wanted = True, 0, len(cache.layers)
+        state = self._state
+        state.direct, state.served, wanted = True, 0, state.layers
         try:
             with self._named:
                 logits: Tensor = self._call(**arguments, attention_mask=self._mask).logits
@@ -202,9 +204,9 @@ class DirectAttention:
         except (RuntimeError, ValueError):
             # The keys of a packed pass are of another shape than its queries. Attention that did
             # not come to us does not know that.
-            if not cache.span.runs or cache.served == len(cache.layers):
+            if not state.span.runs or state.served == state.layers:
                 raise
         finally:
-            cache.direct = False
-        self.usable = cache.served == wanted
+            state.direct = False
+        self.usable = state.served == wanted
         return logits if self.usable else None

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from steer_kernels import supported_cpu_isas
 
 from . import linear, norm
+from .enabled import enabled
 from .linear import here
 
 _lock = threading.Lock()
@@ -36,7 +37,8 @@ class DirectLayers:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self.device = model.device
-        kernel = bool(supported_cpu_isas())  # else the operators are their slow definitions
+        # Without a kernel, the operators are their slow definitions.
+        kernel = enabled() and bool(supported_cpu_isas())
         self._layers: list[tuple[dict[str, Any], MethodType]] = [
             (vars(module), MethodType(kind.forward, module))
             for module in (model.modules() if kernel else ())

@@ -15,12 +15,12 @@ from torch.nn.functional import linear
 
 import steer_kernels  # noqa: F401  (makes the operators)
 
+from ..watched import watched
+
 # Of a product in bfloat16: beyond, torch's is as fast, and has matrix units where there are any.
 MOST_TOKENS = 64
 LEAST_WEIGHTS = 8 * 1024  # of a layer; below, the call is what costs
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-# Whether a dispatch mode looks at operators, as FlopCounterMode does: it knows only torch's own.
-watched = torch._C._len_torch_dispatch_stack
 _multiply = torch.ops.steer_kernels.decode_linear.default
 
 

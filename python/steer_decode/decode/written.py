@@ -1,0 +1,161 @@
+"""What has been written of one answer: its text, its steps, and what an engine may see of it."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import Literal
+
+from ..core.boundary import StepScan
+from ..core.detokenizer import Detokenizer
+from ..core.events import TextDelta
+from ..core.requests import Draw, Hooks
+from ..core.sampling import Sampling
+from ..core.token_text import TokenTexts, decode
+from ..core.trace import Step, Trace
+from ..core.transcript import WRITERS, Transcript, Writer
+from ..errors import SteerError
+from ..policies import Policy
+from .routing import Routing
+
+
+class Written:
+    """The state of one answer, which engines see as a ``core.requests.Row``.
+
+    Args:
+        routing: the two models, and where steps and answers end.
+        policy: who writes next, started.
+        transcript: of which the last token is the last of the prompt.
+        limit: most tokens of the transcript.
+        sampling: how tokens are drawn.
+        seed: of this answer's draws, and of policies that draw.
+        hooks: processors and stopping criteria.
+
+    Attributes:
+        trace: its steps so far.
+        written, discarded: tokens by writer, written at all and taken back again.
+        single: the next token is written alone.
+    """
+
+    def __init__(
+        self,
+        routing: Routing,
+        policy: Policy,
+        transcript: Transcript,
+        limit: int,
+        sampling: Sampling,
+        seed: int,
+        hooks: Hooks,
+    ) -> None:
+        self.routing, self.policy, self.transcript = routing, policy, transcript
+        self.sampling, self.hooks, self.limit = sampling, hooks, limit
+        self.signal, self.boundary, self.ends = policy.signal, routing.boundary, routing.ends
+        self._seed = seed
+        self._random = random.Random(seed)
+        self._uniforms: deque[float] = deque()
+        self._texts = TokenTexts.of(routing.pair.tokenizer)
+        self.detokenizer = Detokenizer(routing.pair.tokenizer)
+        ids = list(transcript.ids)
+        prompt = decode(routing.pair.tokenizer, ids)
+        self.trace = Trace(str(policy), policy.signal.name, ids, prompt=prompt)
+        self.question = policy.question(routing.pair)
+        self.written: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
+        self.discarded: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
+        self.restarted = False
+        self.single = False
+        self._scan: StepScan
+        self._step: Step
+        self._pen: Writer | Literal[""] = ""  # who wrote the last token, one taken back included
+
+    def uniforms(self, n: int) -> list[float]:
+        """The next ``n`` uniform numbers in [0, 1) of this answer, whoever writes.
+
+        Each token that is appended uses one up; those that were looked at in vain come again.
+        """
+        while len(self._uniforms) < n:
+            self._uniforms.append(self._random.random())
+        return list(self._uniforms)[:n]
+
+    @property
+    def room(self) -> int:
+        """Most tokens that may be written now."""
+        return 1 if self.single else self.limit - len(self.transcript)
+
+    @property
+    def step_ids(self) -> list[int]:
+        """The tokens of the open step."""
+        return self._step.token_ids
+
+    @property
+    def said_something(self) -> bool:
+        """Whether the open step holds a letter or a digit."""
+        return self._scan.said
+
+    @property
+    def place(self) -> str:
+        """Where in the answer the next token stands, for messages."""
+        return f"token {len(self._step.token_ids)} of step {self._step.index}"
+
+    def begin(self, step: Step) -> None:
+        """Opens ``step``, which may hold tokens already."""
+        self._step, self._scan = step, self.boundary.scan(step.token_ids, self._texts)
+
+    def over(self, step: Step) -> bool:
+        """Whether nothing more belongs to ``step``."""
+        return step.closed or bool(self.trace.stop_reason)
+
+    def append(self, step: Step, draw: Draw, writer: Writer) -> TextDelta:
+        token, value = draw
+        if self._uniforms:
+            self._uniforms.popleft()
+        self._pen = writer
+        self.transcript.append(token, writer)
+        self.written[writer] += 1
+        step.token_ids.append(token)
+        step.values.append(value)
+        text = self.detokenizer.push(token)
+        step.ended = token in self.ends
+        step.closed = self._scan.push(token) or step.ended
+        self.trace.stop_reason = "eos" if step.ended else self._cut()
+        if self.trace.stop_reason:
+            text += self.detokenizer.flush()
+        step.text += text
+        step.ends.append(len(step.text))
+        return TextDelta(text, token, writer, step.index)
+
+    def _cut(self) -> str:
+        """Why the answer cannot go on, though no model has ended it; "" if it can."""
+        if len(self.transcript) >= self.limit:
+            full = self.limit == self.routing.pair.max_length
+            return "context" if full else "max_new_tokens"
+        if self.hooks.criteria and self.hooks.criteria(self.transcript.ids):
+            return "criteria"
+        return ""
+
+    def take_back(self, step: Step, end: int) -> None:
+        """Moves the transcript back to ``end`` tokens, within ``step``."""
+        step.discarded = True
+        self.trace.stop_reason = ""
+        for writer in WRITERS:
+            self.discarded[writer] += self.transcript.writers[end:].count(writer)
+        self.transcript.truncate(end)
+
+    def restart(self) -> None:
+        """Moves the transcript back to the prompt; once, for policies that say so beforehand.
+
+        Raises:
+            SteerError: it has been done before, or the policy did not say so.
+        """
+        if self.restarted or not self.policy.restarts:
+            reason = (
+                "a second time" if self.restarted else "without saying that it restarts answers"
+            )
+            index = self.trace.steps[-1].index
+            raise SteerError(
+                f"policy {self.policy.name!r} answered 'restart' {reason} after step {index}: "
+                "only a policy with restarts = True may do so, and once"
+            )
+        for step in self.trace.kept:
+            self.take_back(step, self.transcript.prompt_length)
+        self.detokenizer = Detokenizer(self.routing.pair.tokenizer)
+        self.restarted = True

@@ -1,0 +1,21 @@
+"""The switch of all that is faster on a CPU."""
+
+from __future__ import annotations
+
+import os
+
+from ....errors import SteerError
+
+VARIABLE = "STEER_DECODE_CPU"
+
+
+def enabled() -> bool:
+    """Whether models that are loaded now are given our layers: not with STEER_DECODE_CPU=off.
+
+    Raises:
+        SteerError: the variable is neither "on" nor "off".
+    """
+    value = os.environ.get(VARIABLE, "on")
+    if value not in ("on", "off"):
+        raise SteerError(f"{VARIABLE} must be on or off, got {value!r}")
+    return value == "on"
