@@ -62,7 +62,7 @@ def watched(pair: Pair) -> Iterator[Watched]:
     originals = {w: pair.model(w).forward for w in WRITERS}
 
     def forward(writer: Writer, *args: Any, **kwargs: Any) -> Any:
-        span = kwargs[cache_argument(pair.model(writer))].span
+        span = kwargs[cache_argument(pair.model(writer))].state.span
         length = kwargs["input_ids"].shape[1]
         call = span.starts.tolist(), span.counts.tolist(), length, span.width
         seen.calls[writer].append(Call(*call, kwargs["logits_to_keep"]))

@@ -152,6 +152,9 @@ class Pool:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def __contains__(self, key: int) -> bool:
+        return key in self._rows
+
     @property
     def held_bytes(self) -> int:
         """Memory that both caches take, in bytes; all of it goes back when nothing runs."""

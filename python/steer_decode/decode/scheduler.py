@@ -139,12 +139,13 @@ class Scheduler:
         begin = time.perf_counter()
         replies = ask(*args)
         share = (time.perf_counter() - begin) / len(rows)
+        moved = any(a.transcript.read[writer] > m for a, m in zip(answers, marks, strict=True))
         for i, row in enumerate(rows):
             held, reply = self._rows.get(row), replies[i]
             if held is None or held.answer is not answers[i] or held.request is None:
                 continue  # its reader has gone meanwhile
             held.seconds += share
-            if reply is not None or answers[i].transcript.read[writer] <= marks[i]:
+            if reply is not None or not moved:
                 reply = sound(reply, held.request, answers[i], writer, row, marks[i])
             if reply is not None:
                 yield from self._take(row, reply)

@@ -16,8 +16,8 @@ from ..core.requests import Draw, Graded, Looked, Question, Row
 from ..errors import SteerError
 
 T = TypeVar("T")
-# For each row its reply; the error of a row that fails, the others having their reply; or None
-# where a long prompt is read in parts, its read mark has moved, and the row is to ask again.
+# For each row its reply; the error of a row that fails, the others having their reply; or None for
+# a row that is to ask again, where long prompts are read in parts: the read mark of one has moved.
 Replies = list[T | SteerError | None]
 
 
@@ -45,7 +45,7 @@ class Engine(Protocol):
         Returns:
             For each of ``rows`` one token or more, at most ``room`` of the row and at most to the
             end of its step; then for each of ``looking`` the statistics of its next token. Tokens
-            are not appended: whoever asked does that.
+            are not appended: whoever asked does that, and lowers the mark if it takes fewer.
         """
 
     def look(self, rows: Sequence[int]) -> Replies[Looked]:

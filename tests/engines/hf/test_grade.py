@@ -91,7 +91,7 @@ def test_drafts_that_wait_are_read_in_one_pass_and_each_row_pays_its_share() -> 
     ran: list[int] = []  # rows of each pass; a packed one has the tokens of all of them in one
     cache = cache_argument(router.pair.large)
     hook = router.pair.large.register_forward_pre_hook(
-        lambda module, args, kwargs: ran.append(kwargs[cache].span.size), with_kwargs=True
+        lambda module, args, kwargs: ran.append(kwargs[cache].state.span.size), with_kwargs=True
     )
     try:
         together = router.cohort(prompts, max_new_tokens=40)

@@ -241,7 +241,7 @@ class KVCache(Cache):
             for layer in self.layers:
                 layer.release()
             self.state.capacity = 0
-        elif longest * 4 < self.capacity and self.capacity > 4 * BLOCK:
+        elif longest * 4 < self.capacity and self.capacity > 2 * BLOCK:
             self._resize(-(-(longest + longest // 2) // BLOCK) * BLOCK)
 
     def _resize(self, capacity: int) -> None:

@@ -148,8 +148,12 @@ class HfEngine:
 
     def _read_part(self, rows: Sequence[int], keep: Mapping[int, int], room: int) -> list[int]:
         ready = []
+        # Half for the one that waits longest, so that none waits for ever; then what is short.
+        first, *others = rows
         with self._inference:
-            for row in sorted(rows, key=self.lane.pending):
+            if self.lane.pending(first) > keep[first]:
+                room -= self.lane.read_part(first, (room + 1) // 2, keep[first])
+            for row in (*sorted(others, key=self.lane.pending), first):
                 if self.lane.pending(row) > keep[row]:
                     room -= self.lane.read_part(row, room, keep[row])
                 if self.lane.pending(row) <= keep[row]:
