@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from .shape import ModelShape as ModelShape  # engines/ asks for it here
+from .shape import ModelShape
 
 
 class Pass(NamedTuple):

@@ -27,7 +27,7 @@ from ..engines.hf.rope import boundaries, context_length
 from ..engines.hf.serving import Serving
 from ..errors import SteerError
 from .loading import chosen_dtype, load_model, load_tokenizer
-from .prompt import Encoder
+from .prompt import PromptEncoder
 from .vocabulary import check_same_vocabulary, eos_of
 
 TEMPLATES_DIFFER = (
@@ -37,7 +37,7 @@ TEMPLATES_DIFFER = (
 
 
 @dataclass(frozen=True, eq=False)
-class Pair(Encoder):
+class Pair(PromptEncoder):
     """Two causal language models and their one tokenizer.
 
     Raises:

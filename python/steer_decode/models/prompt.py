@@ -19,8 +19,10 @@ Messages = Sequence[Mapping[str, Any]]
 Prompt = str | Messages | Sequence[int]
 
 
-class Encoder:
-    """What makes token ids of prompts: the part of a pair that runs no model.
+class PromptEncoder:
+    """What makes token ids of prompts.
+
+    It runs no model.
 
     Attributes:
         tokenizer: of both models.
@@ -30,7 +32,7 @@ class Encoder:
 
     @property
     def template_owner(self) -> PreTrainedTokenizerBase | None:
-        """The tokenizer whose chat template is used, if any has one."""
+        """The tokenizer whose chat template is used, or None."""
         raise NotImplementedError
 
     @property
@@ -114,7 +116,7 @@ class Encoder:
 
 
 def encode(
-    pair: Encoder, prompt: Any, chat: bool | None, arguments: Mapping[str, Any] | None
+    pair: PromptEncoder, prompt: Any, chat: bool | None, arguments: Mapping[str, Any] | None
 ) -> list[int]:
     """Prompt ids; see :meth:`Pair.encode`."""
     ids = token_ids(prompt)
@@ -179,7 +181,7 @@ def several(prompts: Any) -> bool:
     return not _is_ids(prompts) and not any(isinstance(p, Mapping) for p in prompts)
 
 
-def tokenize(pair: Encoder, text: str) -> list[int]:
+def tokenize(pair: PromptEncoder, text: str) -> list[int]:
     """Ids of a rendered text; see :meth:`Pair.tokenize`."""
     check_characters(text)
     return list(pair.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
@@ -210,7 +212,7 @@ def _check_unused(chat: bool | None, arguments: Mapping[str, Any] | None, why: s
         )
 
 
-def _plain(pair: Encoder, text: str) -> list[int]:
+def _plain(pair: PromptEncoder, text: str) -> list[int]:
     """Ids of a text as the tokenizer begins one, BOS included, and open at its end.
 
     Some tokenizers put EOS behind every text. Here the text goes on: an EOS that was not asked for
@@ -226,7 +228,7 @@ def _plain(pair: Encoder, text: str) -> list[int]:
     return ids
 
 
-def _is_rendered(pair: Encoder, text: str) -> bool:
+def _is_rendered(pair: PromptEncoder, text: str) -> bool:
     """Whether ``text`` has been through a template: it begins with BOS, or as the template does."""
     begun = [token for token in _special(pair.tokenizer) if text.startswith(token)]
     if not begun:

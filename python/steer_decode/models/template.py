@@ -1,4 +1,4 @@
-"""Chat messages as the text that a template makes of them."""
+"""The text that a chat template makes of messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two vocabularies, compared token by token, and the ids that end an answer."""
+"""Compares two vocabularies; reads the ids that end an answer."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class SteerConfig:
         try:
             if not self.trusted:
                 return parse_data_policy(text)
-            calibration = getattr(usual, "calibration", None)
+            calibration = usual.calibration
             return parse_policy(
                 text, **({} if calibration is None else {"calibration": calibration})
             )

@@ -8,7 +8,7 @@ prompt may be long, the last ones are shorter.
 
 from __future__ import annotations
 
-from ...core.cost import ModelShape
+from ...core.shape import ModelShape
 from .cache import KVCache
 
 PART = (512, 2048)  # longest part of a prompt that one pass reads, on a CPU and on a GPU

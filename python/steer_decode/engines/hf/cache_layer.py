@@ -18,7 +18,7 @@ from .watched import watched
 TOUCH = 32  # positions of all rows that are made safe at a time
 
 
-class Written(Exception):
+class EndOfPass(Exception):
     """All layers have their keys and values, and nothing else was wanted of the pass."""
 
 
@@ -82,7 +82,7 @@ class KVLayer(CacheLayerMixin):
         """Writes the new keys and values [n, H, N, D] and returns views of all that may be read.
 
         Raises:
-            Written: the cache's ``ends_early`` is set, and this was the last layer of the pass. A
+            EndOfPass: the cache's ``ends_early`` is set, and this was the last layer of the pass. A
                 compiled pass goes on, and one that FlopCounterMode looks at, to be what costs say.
         """
         if not self.is_initialized:
@@ -103,7 +103,7 @@ class KVLayer(CacheLayerMixin):
             state.written += 1
             if state.written == state.layers:
                 state.written = 0
-                raise Written
+                raise EndOfPass
         if state.direct:
             return self._direct_views(span)
         rows = slice(span.first, span.first + span.size)

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .cache import KVCache
-from .cache_layer import Written
+from .cache_layer import EndOfPass
 from .cache_support import cache_argument
 from .cpu import DirectAttention, attention_of, patched
 from .span import Span, ragged_mask
@@ -98,7 +98,7 @@ class Forward:
         state.ends_early, state.written = True, 0
         try:
             self.logits(ids, span)
-        except Written:
+        except EndOfPass:
             pass
         finally:
             state.ends_early = False

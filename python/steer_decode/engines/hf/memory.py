@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import psutil
 import torch
 
-from ...core.cost import ModelShape
+from ...core.shape import ModelShape
 from ...core.transcript import Writer
 from ...errors import OutOfMemoryError
 

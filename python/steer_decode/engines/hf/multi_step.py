@@ -31,7 +31,7 @@ from .placing import is_spread
 from .span import rounded_up
 
 
-class Written(NamedTuple):
+class TurnsWritten(NamedTuple):
     """What the turns have written for one row: tokens that it may take, and whether they are sound.
 
     Fields:
@@ -65,7 +65,7 @@ class MultiStep:
         self._buffers: dict[int, _Buffers] = {}
         self._graphs: dict[tuple[int, ...], torch.cuda.CUDAGraph] = {}
 
-    def write(self, rows: Sequence[int], answers: Mapping[int, Row]) -> dict[int, Written]:
+    def write(self, rows: Sequence[int], answers: Mapping[int, Row]) -> dict[int, TurnsWritten]:
         """Writes up to ``turns`` tokens of the open step of each row; at least one.
 
         Args:
@@ -75,7 +75,7 @@ class MultiStep:
         with without_gradients(self._lane.model):
             return self._write(rows, answers)
 
-    def _write(self, rows: Sequence[int], answers: Mapping[int, Row]) -> dict[int, Written]:
+    def _write(self, rows: Sequence[int], answers: Mapping[int, Row]) -> dict[int, TurnsWritten]:
         lane = self._lane
         rows = lane.prefill(rows)
         turns = min(self._turns, *(answers[r].room for r in rows))
@@ -241,7 +241,7 @@ class _Buffers:
         state.flag.copy_(flag)
         state.limit.fill_(state.transcript.shape[1])
 
-    def read(self, rows: int) -> list[Written]:
+    def read(self, rows: int) -> list[TurnsWritten]:
         """What was written, in one read."""
         width = self.state.transcript.shape[1]
         packed = torch.cat(
@@ -259,5 +259,5 @@ class _Buffers:
             tokens = [int(t) for t in values[int(begin) : int(end)]]
             scores = values[width : width + len(tokens)]
             draws = [Draw(t, s) for t, s in zip(tokens, scores, strict=True)]
-            written.append(Written(draws, bool(valid)))
+            written.append(TurnsWritten(draws, bool(valid)))
         return written

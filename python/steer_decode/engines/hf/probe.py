@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ...core.cost import ModelShape
+from ...core.shape import ModelShape
 from ...core.transcript import Transcript
 from .lane import Lane
 from .probe_rope import probe_rope

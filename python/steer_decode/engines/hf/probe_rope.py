@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ...core.cost import ModelShape
+from ...core.shape import ModelShape
 from .cache import KVCache
 from .cache_support import cache_argument
 from .rope import Scaled, boundaries, context_length

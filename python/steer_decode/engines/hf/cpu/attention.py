@@ -28,7 +28,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from steer_kernels import supported_cpu_isas
 
 from ..cache import KVCache
-from ..cache_layer import Written, layer_of
+from ..cache_layer import EndOfPass, layer_of
 from ..span import Span
 from .enabled import enabled
 from .prompt_attention import part_attention
@@ -199,7 +199,7 @@ class DirectAttention:
         try:
             with self._named:
                 logits: Tensor = self._call(**arguments, attention_mask=self._mask).logits
-        except Written:
+        except EndOfPass:
             logits, wanted = self._mask, wanted - 1
         except (RuntimeError, ValueError):
             # The keys of a packed pass are of another shape than its queries. Attention that did
