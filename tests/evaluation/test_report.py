@@ -196,7 +196,10 @@ class TestCommand:
     def steer(self, *args: object) -> Any:
         return CliRunner().invoke(app, [str(a) for a in args])
 
-    def test_writes_the_page_and_the_pictures(self, folder: Path, tmp_path: Path) -> None:
+    def test_writes_the_page_and_the_pictures(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made.leave_pictures_blank(monkeypatch)  # in the page: their files are drawn
         out, figures = tmp_path / "r.html", tmp_path / "figures"
         options = ["--figures", figures, "--seconds", "--resamples", 100]
         result = self.steer("report", folder, "-o", out, *options)

@@ -22,7 +22,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from support.preloaded import default_signals
+from support.forks import default_signals
 
 PATIENCE = 600  # seconds, after which a command that hangs is ended with a trace of where
 

@@ -2,36 +2,33 @@
 
 Starting Python with torch and transformers takes seconds of a core, a fork of a process that has
 them a few hundredths. The fork becomes what a fresh program would be: streams, environment, folder,
-session and handlers of signals are its own, it has one thread, and it ends as Python ends. It does
-not show what importing does, so the tests run with a fresh Python too, as slow ones: they take
-`launch` from conftest, which is `forked` or `started`.
+session and handlers of signals are its own, it has one thread, and what is to run at the end does.
+It does not show what importing modules does, nor taking them apart, so the tests run with a fresh
+Python too, as slow ones: they take `launch` from conftest, which is `forked` or `started`.
 
     with forked(["-m", "steer_decode", "info"]) as program:
         out, err = program.communicate()
 
-Run as a program this is the process that is forked. It ends with the tests, whose end of the socket
-is then closed.
+The process that is forked is `forks.py`. It ends with the tests.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
-import fcntl
 import functools
-import importlib
 import json
 import os
-import runpy
 import signal
 import socket
 import subprocess
 import sys
-import termios
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
+
+from support import forks
+from support.forks import becoming
 
 PATIENCE = 600.0  # seconds, after which a program that hangs is killed and said to hang
 
@@ -153,7 +150,7 @@ def started(
         stderr=stderr,
         text=True,
         start_new_session=session or terminal,
-        preexec_fn=functools.partial(_becoming, terminal),
+        preexec_fn=functools.partial(becoming, terminal),
         env=_environment(environment),
     )
 
@@ -166,29 +163,13 @@ def _environment(more: Mapping[str, str | None] | None = None) -> dict[str, str]
     return {name: value for name, value in whole.items() if value is not None}
 
 
-def _becoming(terminal: bool) -> None:
-    """Has signals end the program, and its terminal send it Ctrl-C."""
-    default_signals()
-    if terminal:
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def default_signals() -> None:
-    """Has Ctrl-C end a program, which it does not where a script runs it in the background."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-# ------------------------------------------------------------------------------ both ends
-
-
 @functools.cache
 def _door(having: str) -> socket.socket:
     """The socket to a process that is forked, which is started when it is first asked."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     process = subprocess.Popen(
-        [sys.executable, __file__, str(theirs.fileno()), having],
+        [sys.executable, forks.__file__, str(theirs.fileno()), having],
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
         env=_environment(),
@@ -210,82 +191,3 @@ def _ask(having: str, asked: dict[str, Any], streams: Sequence[int] = ()) -> Any
     answer = door.recv(1 << 16)
     assert answer, "the process that is forked has ended"
     return json.loads(answer)
-
-
-def _serve(door: socket.socket) -> dict[str, Any]:
-    """Forks whenever it is asked to; returns in the child, and ends with the other side."""
-    while True:
-        message, streams, _, _ = socket.recv_fds(door, 1 << 20, 3)
-        if not message:
-            os._exit(0)
-        asked = json.loads(message)
-        if "wait" in asked:
-            ended, status = os.waitpid(asked["wait"], os.WNOHANG)
-            answer: Any = os.waitstatus_to_exitcode(status) if ended else None
-        else:
-            answer = os.fork()
-            if not answer:
-                door.close()
-                for number, stream in enumerate(streams):
-                    os.dup2(stream, number)
-                    os.close(stream)
-                return dict(asked)
-            for stream in streams:
-                os.close(stream)
-        door.send(json.dumps(answer).encode())
-
-
-def _become(asked: dict[str, Any]) -> None:
-    """Makes of this child the program that was asked for, and runs it."""
-    if asked["session"]:
-        os.setsid()
-    _becoming(asked["terminal"])
-    os.chdir(asked["folder"])
-    os.environ.clear()
-    os.environ.update(asked["environment"])
-    unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc] # noqa: SIM115
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        errors = "strict" if number == 1 else "backslashreplace"
-        stream = open(number, "w", closefd=False, errors=errors)  # noqa: SIM115
-        by_line = number == 2 or stream.isatty()
-        stream.reconfigure(write_through=unbuffered, line_buffering=by_line)
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
-    first, *rest = asked["args"]
-    if first == "-m":
-        sys.argv = rest
-        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
-    elif first == "-c":
-        sys.argv = ["-c", *rest[1:]]
-        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
-    else:
-        sys.argv = [first, *rest]
-        runpy.run_path(first, run_name="__main__")
-
-
-def _import_everything() -> None:
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401
-    import torch
-    import transformers.models.llama.modeling_llama
-    import transformers.models.qwen3.modeling_qwen3  # noqa: F401
-    from steer_decode.cli import eval_run  # noqa: F401
-    from steer_decode.cli.chat import conversations, room  # noqa: F401
-    from steer_decode.evaluation import evaluate, summary, tasks  # noqa: F401
-
-    torch.set_num_threads(1)
-
-
-def main() -> None:
-    door = socket.socket(fileno=int(sys.argv[1]))
-    if sys.argv[2] == "everything":
-        _import_everything()
-    else:
-        importlib.import_module(sys.argv[2])
-    default_signals()
-    _become(_serve(door))
-
-
-if __name__ == "__main__":
-    main()
