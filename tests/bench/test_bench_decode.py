@@ -235,7 +235,7 @@ def test_every_forward_pass_of_an_answer_is_noted_and_run_again() -> None:
     for _ in range(2):
         again.run(passes)
         for writer, lane in again._lanes.items():
-            assert lane.watermark() == sum(tokens for w, tokens in passes if w == writer)
+            assert lane.read_mark() == sum(tokens for w, tokens in passes if w == writer)
 
 
 def test_the_least_time_of_each_token_counts() -> None:

@@ -212,9 +212,9 @@ class Interleavings(RuleBasedStateMachine):
             )
 
     @invariant()
-    def no_watermark_is_beyond_its_text(self) -> None:
+    def no_read_mark_is_beyond_its_text(self) -> None:
         for row, text in enumerate(self.texts):
-            assert 0 <= self.lane.watermark(row) <= len(text)
+            assert 0 <= self.lane.read_mark(row) <= len(text)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

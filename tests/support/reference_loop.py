@@ -1,6 +1,6 @@
 """Routed greedy decoding the slow way: everything is computed again from scratch at every token.
 
-No cache, no watermark, no kernel, no table of tokens: a full forward pass a token, statistics in
+No cache, no read mark, no kernel, no table of tokens: a full forward pass a token, statistics in
 float64 by their definitions, step ends by decoding the step. Routers are written out anew as plain
 functions, so that a mistake in the package's own has nothing to agree with.
 """

@@ -1,1 +1,4 @@
-"""The loop: whose turn it is, what is kept, and how answers advance together."""
+"""The loop: two models, one text, many answers together.
+
+Here it is said whose turn it is, what is kept of a step, and how answers advance together.
+"""

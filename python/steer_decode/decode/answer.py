@@ -1,4 +1,4 @@
-"""One answer in the making: what to ask of the models next, and what to make of what they say.
+"""One answer in the making: what it asks and keeps.
 
 An answer runs no model. It is a generator that yields events for the reader and requests for the
 engines; the scheduler brings the replies, for one answer or for many that advance together. So the
@@ -23,7 +23,10 @@ from .written import Written
 
 
 class Judge(NamedTuple):
-    """A step has closed: who writes the next one, or this one again? Told: the policy's word."""
+    """A step that has closed, for the policy to judge.
+
+    Told: the policy's word, which says who writes the next step, or this one again.
+    """
 
     step: Step
 
@@ -35,7 +38,10 @@ class Answer(Written):
     """One answer, written step by step; arguments as :class:`Written`."""
 
     def run(self) -> Making:
-        """Writes the answer: yields events, which want no reply, and requests, which do."""
+        """Write the answer: a generator of events and requests.
+
+        Events want no reply; each request wants the engine's.
+        """
         running = self._run()
         return held_back(running, lambda: self.restarted) if self.policy.restarts else running
 
@@ -83,7 +89,7 @@ class Answer(Written):
             yield StepClosed(step)
 
     def _choose(self, step: Step) -> Generator[Request, Any, Draw | None]:
-        """Lets the policy choose the step's writer, with a look of the small model if it wants one.
+        """Let the policy choose the step's writer, with a look of the small model if it wants one.
 
         Returns the token that was drawn with the look, if the small model is to write.
         """
@@ -107,7 +113,7 @@ class Answer(Written):
         return None
 
     def _write(self, step: Step, drawn: Draw | None) -> Making:
-        """Writes one step to its end, or to the end of the answer."""
+        """Write one step to its end, or to the end of the answer."""
         if self.over(step):
             return  # The token that mended it ended it.
         step.prefilled += self.transcript.foreign(step.writer)

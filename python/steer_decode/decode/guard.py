@@ -1,4 +1,7 @@
-"""Policies and engines may be anybody's: what they answer is checked, and mistakes are named."""
+"""Checks of what policies and engines answer.
+
+Both may be anybody's, so mistakes are named, with the step or the row.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _T = TypeVar("_T")
 
 
 def consult(policy: Policy, where: str, ask: Callable[[], _T]) -> _T:
-    """What a policy answers; a mistake in it is named, with the step.
+    """Ask a policy, and name a mistake with its step.
 
     Raises:
         SteerError: it raised something, or answered with another word than it may.
@@ -42,7 +45,10 @@ def consult(policy: Policy, where: str, ask: Callable[[], _T]) -> _T:
 
 
 def consult_round(policy: Policy, steps: Sequence[Step]) -> list[Any]:
-    """A word for each of ``steps``, which have one index; an error for each if the policy fails."""
+    """Ask a policy for a word on each of ``steps``.
+
+    They have one index. If the policy fails, each gets its error in place of a word.
+    """
     index = steps[0].index
     try:
         words = consult(policy, f"after step {index}", lambda: list(policy.after_round(steps)))
@@ -59,7 +65,9 @@ def consult_round(policy: Policy, steps: Sequence[Step]) -> list[Any]:
 def sound(
     reply: object, request: object, answer: Row, writer: Writer, row: int, mark: int
 ) -> object:
-    """``reply`` to ``request``, or the error of an engine that breaks its contract, with the row.
+    """``reply`` to ``request``, checked against the contract of an engine.
+
+    In place of a reply that breaks the contract, an error that names the row.
 
     Args:
         answer: whose request it is.

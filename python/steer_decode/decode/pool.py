@@ -1,8 +1,9 @@
-"""Answers that come and go while others run: what a server needs, and any loop with a queue.
+"""Answers that come and go while others run.
 
-A prompt joins at the next turn, and its tokens are those that it would have alone. Each brings its
-own policy, sampling and boundary. One that fails, or whose reader goes away, ends alone, and its
-place is used again. Use a pool from one thread.
+It is what a server needs, and any loop with a queue. A prompt joins at the next turn, and its
+tokens are those that it would have alone. Each brings its own policy, sampling and boundary. One
+that fails, or whose reader goes away, ends alone, and its place is used again. Use a pool from one
+thread.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class PoolFull(SteerError):
 
 
 class Pool:
-    """Answers in the making, which join and leave at any turn.
+    """Answers in the making, each free to join and leave.
+
+    One joins or leaves between any two turns.
 
     Args:
         router: the pair, and what an answer that says nothing else is given.
@@ -74,7 +77,9 @@ class Pool:
         chat: bool | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> int:
-        """Takes a prompt in; returns the number that its events carry.
+        """Take a prompt in and return its number.
+
+        The events of the answer carry that number.
 
         Args:
             policy, boundary: the router's by default.
@@ -108,9 +113,10 @@ class Pool:
         return key
 
     def turn(self) -> Iterator[tuple[int, Event]]:
-        """One turn of both models: (number of the answer, event) for all that it brings.
+        """Run one turn of both models.
 
-        The last event of an answer is ``Done`` or ``Failed``; then its place is free.
+        Yields (number of the answer, event) for all that the turn brings. The last event of an
+        answer is ``Done`` or ``Failed``; then its place is free.
         """
         for row, event in self._scheduler.turn():
             key = next(key for key, at in self._rows.items() if at == row)
@@ -124,12 +130,17 @@ class Pool:
                 yield key, Done(self._release(key))
 
     def run(self) -> Iterator[tuple[int, Event]]:
-        """Turns until every answer has ended; more may be added meanwhile."""
+        """Run turns until every answer has ended.
+
+        More may be added meanwhile.
+        """
         while self._rows:
             yield from self.turn()
 
     def cancel(self, key: int) -> RoutedOutput:
-        """Ends an answer where it is and frees its place; returns what was written.
+        """End an answer where it is, and free its place.
+
+        Returns what was written of it.
 
         Raises:
             SteerError: no such answer runs.
@@ -157,7 +168,10 @@ class Pool:
 
     @property
     def held_bytes(self) -> int:
-        """Memory that both caches take, in bytes; all of it goes back when nothing runs."""
+        """Bytes that both caches take.
+
+        All of it goes back when nothing runs.
+        """
         return sum(engine.held_bytes for engine in self._engines.values())
 
     def _release(self, key: int) -> RoutedOutput:

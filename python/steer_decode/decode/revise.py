@@ -1,7 +1,8 @@
-"""What becomes of a draft: graded, written again, mended at a token, or begun anew with all else.
+"""What becomes of a draft that does not simply stay.
 
-To take back is to shorten the transcript, which lowers both read marks; the engines roll their
-caches back when they next look.
+It is graded, written again, mended at a token, or begun anew with all that came before it. To take
+back is to shorten the transcript, which lowers both read marks; the engines roll their caches back
+when they next look.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from .written import Written
 
 
 def kept_of(policy: Policy, step: Step, mend: Mend) -> Step:
-    """The start of a step that takes the place of ``step``, one of whose tokens is refused.
+    """The start of a step, up to a refused token.
+
+    It takes the place of ``step``, which had that token.
 
     Raises:
         SteerError: the token is none that the step's writer wrote since it was mended last.
@@ -37,9 +40,10 @@ def kept_of(policy: Policy, step: Step, mend: Mend) -> Step:
 
 
 def mend(answer: Written, step: Step, rest: bool) -> Generator[Any, Any, None]:
-    """Shows what stays of a draft again, and has the other model write the next token.
+    """Show what stays of a draft, and mend it.
 
-    With ``rest`` that is the step's writer, who is about to go on.
+    The other model writes the next token. With ``rest`` that is the step's writer, who is about to
+    go on.
     """
     for token, author in zip(step.token_ids, step.writers, strict=True):
         text = answer.detokenizer.push(token)
@@ -62,7 +66,10 @@ def mend(answer: Written, step: Step, rest: bool) -> Generator[Any, Any, None]:
 
 
 def grade(answer: Written, step: Step) -> Generator[Any, Any, None]:
-    """Has a draft of the small model read by the large one, if the policy wants that."""
+    """Have a draft read by the large model.
+
+    Only if the policy wants that.
+    """
     question, policy = answer.question, answer.policy
     if question is not None:
         # A context that is too full for the question leaves the draft without an answer.
@@ -73,7 +80,10 @@ def grade(answer: Written, step: Step) -> Generator[Any, Any, None]:
 
 
 def again(policy: Policy, index: int) -> SteerError:
-    """The error of a policy that takes a step back that was written again."""
+    """The error of a policy that takes back twice.
+
+    The step that it takes back was written again already.
+    """
     return SteerError(
         f"policy {policy.name!r} took step {index} back twice: "
         "a step that was written again has to stay"
@@ -83,11 +93,12 @@ def again(policy: Policy, index: int) -> SteerError:
 def held_back(
     running: Generator[Any, Any, None], restarted: Callable[[], bool]
 ) -> Generator[Any, Any, None]:
-    """``running``, but its events come at its end, or when the answer begins anew.
+    """The items of ``running``, with its events held back.
 
-    A policy that may answer "restart" judges the whole answer. What the reader has been shown
-    cannot be taken off the screen, so the events of the draft wait, and come in the order in which
-    they happened. Requests go out at once, and the reply goes in.
+    Events come at its end, or when the answer begins anew. A policy that may answer "restart"
+    judges the whole answer. What the reader has been shown cannot be taken off the screen, so the
+    events of the draft wait, and come in the order in which they happened. Requests go out at once,
+    and the reply goes in.
 
     Args:
         running: an answer.

@@ -1,4 +1,7 @@
-"""Routed decoding: two models write one answer, and a policy says who writes each step."""
+"""Routed decoding: two models write one answer.
+
+A policy says who writes each step.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,10 @@ class Router:
 
     @property
     def routing(self) -> Routing:
-        """All of it as one value; ids that end an answer are those of the pair, as now."""
+        """All settings of the router, as one value.
+
+        Ids that end an answer are those that the pair has now.
+        """
         return replace(self._routing, ends=self.pair.eos_ids)
 
     @property
@@ -101,7 +107,7 @@ class Router:
     ) -> list[RoutedOutput]: ...
 
     def generate(self, prompts: Any, **options: Any) -> RoutedOutput | list[RoutedOutput]:
-        """Answers one prompt, or a list of prompts one after another.
+        """Answer one prompt, or a list one after another.
 
         A prompt is a text, chat messages, or token ids. Takes the options of :meth:`stream`; the
         i-th prompt of a list has ``seed + i``. A list is answered faster by :meth:`cohort`, which
@@ -130,7 +136,7 @@ class Router:
         chat: bool | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> RoutedStream:
-        """Answers one prompt, event by event.
+        """Answer one prompt, event by event.
 
         Args:
             prompt: a text; messages with "role" and "content"; or token ids, in a list or a
@@ -151,7 +157,7 @@ class Router:
         return RoutedStream(self.routing, Transcript(ids), max_new_tokens, sampling, seed)
 
     def cohort(self, prompts: Sequence[Prompt], **options: Any) -> list[RoutedOutput]:
-        """Answers many prompts together; see :meth:`stream_cohort`."""
+        """Answer many prompts together; see :meth:`stream_cohort`."""
         cohort = self.stream_cohort(prompts, **options)
         for _ in cohort:
             pass
@@ -170,7 +176,7 @@ class Router:
         chat: bool | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Cohort:
-        """Answers many prompts together, event by event.
+        """Answer many prompts together, event by event.
 
         Each has a writer of its own. A model runs once a turn, on the rows that it is to write.
         When rows leave and join, their places in the cache are exchanged; no cache is copied at a

@@ -1,4 +1,4 @@
-"""What a run of answers has in common, as one value."""
+"""What the answers of one run share, as one value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..policies import Policy
 
 @dataclass(frozen=True, eq=False)
 class Routing:
-    """Two models, who writes next, and where steps and answers end.
+    """Two models, a policy, and where steps and answers end.
 
     Attributes:
         pair: the two models.
@@ -38,7 +38,7 @@ class Routing:
 def open_engines(
     pair: Pair, ahead: Mapping[Writer, int], limit: int, rows: int = 1, part: int | None = None
 ) -> dict[Writer, HfEngine]:
-    """An engine for each model of ``pair``, without rows as yet.
+    """Make an engine for each model, without rows as yet.
 
     Args:
         pair: the two models.

@@ -1,8 +1,8 @@
-"""Answers that advance together: each model runs once a turn, on the rows that ask for it.
+"""Answers that advance together, a turn at a time.
 
-The scheduler knows no tensor. Answers ask, engines reply, and policies judge; here it is said who
-is served when, and what becomes of a row whose engine, policy or answer fails: it ends, and no
-other.
+Each model runs once a turn, on the rows that ask for it. The scheduler knows no tensor. Answers
+ask, engines reply, and policies judge; here it is said who is served when, and what becomes of a
+row whose engine, policy or answer fails: it ends, and no other.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Row:
 
 
 class Scheduler:
-    """Advances answers over two engines, which it alone asks.
+    """Answers that advance over two engines, which it alone asks.
 
     Args:
         engines: one for each model, without rows.
@@ -48,7 +48,10 @@ class Scheduler:
         self._new: list[int] = []
 
     def add(self, answer: Answer) -> int:
-        """Takes an answer in; returns its row, the least that is free."""
+        """Take an answer in and return its row.
+
+        It is the least row that is free.
+        """
         row = next(i for i in range(len(self._rows) + 1) if i not in self._rows)
         for engine in self.engines.values():
             engine.open(row, answer)
@@ -57,7 +60,10 @@ class Scheduler:
         return row
 
     def cancel(self, row: int, reason: str = "cancelled") -> None:
-        """Ends an answer where it is; its transcript and its caches stay consistent."""
+        """End an answer where it is.
+
+        Its transcript and its caches stay consistent.
+        """
         held = self._rows[row]
         held.making.close()
         held.request = None
@@ -65,14 +71,20 @@ class Scheduler:
         held.answer.trace.stop_reason = held.answer.trace.stop_reason or reason
 
     def retire(self, row: int) -> None:
-        """Frees the place of an answer, which is ended if it still runs."""
+        """Free the place of an answer.
+
+        An answer that still runs is ended.
+        """
         self.cancel(row)
         del self._rows[row]
         for engine in self.engines.values():
             engine.close(row)
 
     def seconds(self, row: int) -> float:
-        """What an answer has taken; a pass is shared evenly by the rows that it runs over."""
+        """Seconds that an answer has taken.
+
+        A pass is shared evenly by the rows that it runs over.
+        """
         return self._rows[row].seconds
 
     @property
@@ -81,14 +93,15 @@ class Scheduler:
         return bool(self._new) or any(r.request is not None for r in self._rows.values())
 
     def run(self) -> Iterator[tuple[int, Event]]:
-        """Yields (row, event) until every answer has ended."""
+        """Yield (row, event) until every answer has ended."""
         while self.busy:
             yield from self.turn()
 
     def turn(self) -> Iterator[tuple[int, Event]]:
-        """One turn of both models, over the rows that ask for them.
+        """Run one turn of both models.
 
-        In this order, so that a row whose step has just closed or was refused joins at once.
+        The small model writes, then the large one reads and writes, over the rows that ask. In this
+        order, so that a row whose step has just closed or was refused joins at once.
         """
         while self._new:
             yield from self._advance(self._new.pop(0), None)
@@ -133,7 +146,7 @@ class Scheduler:
     def _reply(
         self, writer: Writer, rows: Sequence[int], ask: Callable[..., Replies[Any]], *args: object
     ) -> Iterator[tuple[int, Event]]:
-        """Asks an engine about ``rows``, and advances them by what it replies."""
+        """Ask an engine about ``rows``, and advance them by what it replies."""
         answers = [self._rows[row].answer for row in rows]
         marks = [answer.transcript.read[writer] for answer in answers]
         begin = time.perf_counter()
@@ -166,14 +179,14 @@ class Scheduler:
                     yield from self._take(row, word)
 
     def _take(self, row: int, reply: object) -> Iterator[tuple[int, Event]]:
-        """Advances an answer by a reply, or ends it by an error."""
+        """Advance an answer by a reply, or end it by an error."""
         if isinstance(reply, SteerError):
             yield self._fail(row, reply)
         else:
             yield from self._advance(row, reply)
 
     def _advance(self, row: int, reply: object) -> Iterator[tuple[int, Event]]:
-        """Runs one answer to its next request, or to its end."""
+        """Run one answer to its next request, or to its end."""
         held = self._rows[row]
         held.request, held.waited = None, 0
         policy = held.answer.policy

@@ -1,4 +1,7 @@
-"""A conversation of several turns: both caches stay, and each turn reads only what is new."""
+"""A conversation of several turns that keeps both caches.
+
+Each turn reads only what is new.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +35,21 @@ class Turn(RoutedStream):
         self._final: RoutedOutput | None = None
 
     def retire(self) -> None:
-        """Ends the answer and keeps its figures, for the caches now count for another one."""
+        """End the answer and keep its figures.
+
+        The caches count for another answer from now on.
+        """
         self.close()
         self._final = self.output
 
     @property
     def output(self) -> RoutedOutput:
-        """The answer as far as it is written, open step included."""
+        """The answer so far, with its open step."""
         return self._final or super().output
 
 
 class Session:
-    """Answers turn after turn of one conversation.
+    """One conversation, answered turn after turn.
 
     Whatever a turn has in common with the one before is read by neither model again. The ids that
     were written stay, even where the tokenizer would split their text in another way. If the chat
@@ -91,11 +97,12 @@ class Session:
         seed: int = 0,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Turn:
-        """Answers the last of ``messages``: the whole conversation, earlier answers included.
+        """Answer the last of ``messages``, a whole conversation.
 
-        A text or token ids stand for themselves, without a template. Options and errors are those
-        of :meth:`Router.stream`. A stream that was given up halfway, or broken off by an exception
-        or by Ctrl-C, leaves the caches fit for use; the next turn ends one that still runs.
+        Earlier answers are part of ``messages``. A text or token ids stand for themselves, without
+        a template. Options and errors are those of :meth:`Router.stream`. A stream that was given
+        up halfway, or broken off by an exception or by Ctrl-C, leaves the caches fit for use; the
+        next turn ends one that still runs.
         """
         sampling = Sampling(temperature, top_p, top_k, min_p)
         self._settle()
@@ -126,13 +133,13 @@ class Session:
         return dict(self._transcript.read)
 
     def reset(self) -> None:
-        """Forgets the conversation."""
+        """Forget the conversation."""
         self._settle()
         self._transcript.restart([])
         self._prompt = None
 
     def _settle(self) -> None:
-        """Ends the turn before, if its reader has not, and mends what an interrupt left half."""
+        """End the turn before, if its reader has not, and mend what an interrupt left half."""
         if self._turn is not None:
             self._turn.retire()
             self._turn = None

@@ -1,4 +1,7 @@
-"""Answers in the making, event by event: of a cohort, or of one prompt."""
+"""Answers in the making, event by event.
+
+Those of a cohort, or that of one prompt.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,10 @@ from .scheduler import Scheduler
 
 
 class Cohort:
-    """Answers in the making: iterate over (row, event), or ask for :attr:`outputs` at any time.
+    """Answers in the making: an iterator over (row, event).
 
-    The last event of a row is its ``Done``. An answer that fails ends all of them, by its error.
+    :attr:`outputs` may be asked for at any time. The last event of a row is its ``Done``. An answer
+    that fails ends all of them, by its error.
 
     Args:
         routing: the models, the policy, and where steps and answers end.
@@ -73,14 +77,17 @@ class Cohort:
         return next(self._events)
 
     def close(self) -> None:
-        """Ends the answers where they are. The caches stay consistent with the transcripts."""
+        """End the answers where they are.
+
+        The caches stay consistent with the transcripts.
+        """
         self._events.close()
         for row in range(len(self._answers)):
             self._scheduler.cancel(row)
 
     @property
     def outputs(self) -> list[RoutedOutput]:
-        """The answers as far as they are written, open steps included."""
+        """The answers so far, with their open steps."""
         return [self.output(row) for row in range(len(self._answers))]
 
     def trace(self, row: int) -> Trace:
@@ -100,7 +107,10 @@ class Cohort:
 
 
 class RoutedStream:
-    """One answer in the making: iterate over its events, or ask for :attr:`output` at any time."""
+    """One answer in the making: an iterator over its events.
+
+    :attr:`output` may be asked for at any time.
+    """
 
     def __init__(
         self,
@@ -126,18 +136,21 @@ class RoutedStream:
         return next(self._cohort)[1]
 
     def finish(self) -> RoutedOutput:
-        """Runs to the end and returns the answer."""
+        """Run to the end and return the answer."""
         for _ in self:
             pass
         return self.output
 
     def close(self) -> None:
-        """Ends the answer where it is; what was written stays in :attr:`output`."""
+        """End the answer where it is.
+
+        What was written stays in :attr:`output`.
+        """
         self._cohort.close()
 
     @property
     def output(self) -> RoutedOutput:
-        """The answer as far as it is written, open step included."""
+        """The answer so far, with its open step."""
         return self._cohort.output(0)
 
 
@@ -152,7 +165,9 @@ def has_ended(answer: Answer, event: Event) -> bool:
 
 
 def check_alone(routing: Routing) -> None:
-    """Refuses a policy that judges a cohort together, where answers come one by one.
+    """Refuse a policy that judges a cohort together.
+
+    For doors where answers come one by one.
 
     Raises:
         SteerError: it does.
@@ -181,7 +196,9 @@ def limits_of(
 def check_room(
     routing: Routing, tokens: int, rows: int, engines: Mapping[Writer, Engine] | None = None
 ) -> None:
-    """Refuses ``rows`` texts of up to ``tokens`` tokens that memory cannot hold.
+    """Refuse texts that memory cannot hold.
+
+    There are ``rows`` of them, of up to ``tokens`` tokens each.
 
     Raises:
         OutOfMemoryError: as :func:`check_memory`.
@@ -193,7 +210,7 @@ def check_room(
 
 
 def output_of(scheduler: Scheduler, row: int, answer: Answer) -> RoutedOutput:
-    """An answer as far as it is written, with what it has cost."""
+    """An answer so far, with what it has cost."""
     shapes, trace = answer.routing.pair.shapes, answer.trace
     kept = trace.kept
     written, discarded = answer.written, answer.discarded

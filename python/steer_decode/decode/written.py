@@ -1,4 +1,7 @@
-"""What has been written of one answer: its text, its steps, and what an engine may see of it."""
+"""What has been written of one answer.
+
+Its text and its steps, and what an engine may see of it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ from .routing import Routing
 
 
 class Written:
-    """The state of one answer, which engines see as a ``core.requests.Row``.
+    """The state of one answer.
+
+    Engines see it as a ``core.requests.Row``.
 
     Args:
         routing: the two models, and where steps and answers end.
@@ -68,9 +73,10 @@ class Written:
         self._pen: Writer | Literal[""] = ""  # who wrote the last token, one taken back included
 
     def uniforms(self, n: int) -> list[float]:
-        """The next ``n`` uniform numbers in [0, 1) of this answer, whoever writes.
+        """The next ``n`` uniform numbers in [0, 1).
 
-        Each token that is appended uses one up; those that were looked at in vain come again.
+        They are the answer's own, whoever writes. Each token that is appended uses one up; those
+        that were looked at in vain come again.
         """
         while len(self._uniforms) < n:
             self._uniforms.append(self._random.random())
@@ -97,7 +103,7 @@ class Written:
         return f"token {len(self._step.token_ids)} of step {self._step.index}"
 
     def begin(self, step: Step) -> None:
-        """Opens ``step``, which may hold tokens already."""
+        """Open ``step``, which may hold tokens already."""
         self._step, self._scan = step, self.boundary.scan(step.token_ids, self._texts)
 
     def over(self, step: Step) -> bool:
@@ -133,7 +139,7 @@ class Written:
         return ""
 
     def take_back(self, step: Step, end: int) -> None:
-        """Moves the transcript back to ``end`` tokens, within ``step``."""
+        """Move the transcript back to ``end`` tokens, within ``step``."""
         step.discarded = True
         self.trace.stop_reason = ""
         for writer in WRITERS:
@@ -141,7 +147,9 @@ class Written:
         self.transcript.truncate(end)
 
     def restart(self) -> None:
-        """Moves the transcript back to the prompt; once, for policies that say so beforehand.
+        """Move the transcript back to the prompt.
+
+        It is done once at most, for policies that say so beforehand.
 
         Raises:
             SteerError: it has been done before, or the policy did not say so.

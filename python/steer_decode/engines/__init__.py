@@ -1,1 +1,4 @@
-"""How a model writes: one folder per engine, behind the contract of ``base``."""
+"""How a model writes: one folder per engine.
+
+All of them keep the contract of ``base``.
+"""

@@ -1,9 +1,9 @@
-"""What the loop wants of a model: five requests about rows, in tokens and numbers.
+"""The contract of an engine: requests about rows.
 
-An engine stands for one model. It is given rows, each the text of one answer and how tokens of it
-are drawn, and keeps for each what its model has read. How much that is stands on the transcript:
-the engine raises its read mark, and what shortens the text lowers it. An engine that has read
-further than its mark rolls back when it next looks.
+What comes up is tokens and numbers. An engine stands for one model. It is given rows, each the text
+of one answer and how tokens of it are drawn, and keeps for each what its model has read. How much
+that is stands on the transcript: the engine raises its read mark, and what shortens the text lowers
+it. An engine that has read further than its mark rolls back when it next looks.
 """
 
 from __future__ import annotations
@@ -29,18 +29,24 @@ class Engine(Protocol):
     """
 
     def open(self, row: int, answer: Row) -> None:
-        """Row ``row`` is ``answer`` from now on, and its usage counts from 0.
+        """Let row ``row`` be ``answer`` from now on.
 
-        What was read of the same transcript before is kept, up to its read mark.
+        Its usage counts from 0. What was read of the same transcript before is kept, up to its read
+        mark.
         """
 
     def close(self, row: int) -> None:
-        """Nobody will ask about ``row`` again; the read mark of its transcript goes to 0."""
+        """Forget ``row``, which nobody will ask about again.
+
+        The read mark of its transcript goes to 0.
+        """
 
     def write(
         self, rows: Sequence[int], looking: Sequence[int] = ()
     ) -> Replies[list[Draw] | Looked]:
-        """Draws tokens for ``rows``, and looks at ``looking``, in as few passes as can be.
+        """Draw tokens for ``rows``, and look at ``looking``.
+
+        In as few passes as can be.
 
         Returns:
             For each of ``rows`` one token or more, at most ``room`` of the row and at most to the
@@ -52,14 +58,20 @@ class Engine(Protocol):
         """The statistics of the next token; writes nothing."""
 
     def read(self, rows: Sequence[int], counts: Sequence[int]) -> Replies[Graded]:
-        """What the model makes of the last ``counts`` tokens of each row."""
+        """Grade the last ``counts`` tokens of each row.
+
+        A grade is what the model makes of tokens that another wrote.
+        """
 
     def ask(self, rows: Sequence[int], question: Question) -> Replies[Graded]:
-        """What the model answers to ``question`` behind each transcript, which it then forgets."""
+        """Answer ``question`` behind each transcript, and forget it."""
 
     def usage(self, row: int) -> Usage:
-        """What the model has read and computed for a row since it was opened."""
+        """What a row has cost since it was opened.
+
+        That is, what the model has read and computed for it.
+        """
 
     @property
     def held_bytes(self) -> int:
-        """Memory that is taken for what has been read, in bytes."""
+        """Bytes taken for what has been read."""

@@ -62,7 +62,7 @@ def _read(pair: Pair, lane: Lane, lengths: list[int]) -> list[Mapping[str, float
     ids, n = lane.transcript().ids, sum(lengths) + 1
     lane.roll_back(0, len(ids) - n)
     lane.shorten(0, n)
-    logits = lane.read([0], [ids[lane.watermark() :]], keep=n)[0, :-1]
+    logits = lane.read([0], [ids[lane.read_mark() :]], keep=n)[0, :-1]
     stats = logit_stats(logits, vocab_size=pair.vocab_size)
     values = {name: signal.read(stats).tolist() for name, signal in SIGNALS.items()}
     ends = list(accumulate(lengths))

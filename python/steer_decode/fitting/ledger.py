@@ -1,7 +1,7 @@
 """What an answer would cost, from its steps' lengths.
 
 No model runs. A ledger keeps the books of one model over one answer as its lane would for an answer
-that is written alone: watermark, forward passes, FLOPs, bytes. It serves where many routers are
+that is written alone: read mark, forward passes, FLOPs, bytes. It serves where many routers are
 compared on steps that were written once.
 """
 

@@ -29,7 +29,7 @@ def fill(lane: Lane) -> None:
     """All but the last token of each text."""
     rows = range(lane.cache.rows)
     with torch.inference_mode():
-        lane.fill(rows, [lane.transcript(row).ids[lane.watermark(row) : -1] for row in rows])
+        lane.fill(rows, [lane.transcript(row).ids[lane.read_mark(row) : -1] for row in rows])
 
 
 def layers(model: PreTrainedModel) -> nn.ModuleList:

@@ -152,5 +152,5 @@ def test_a_question_is_answered_together_as_alone_and_forgotten() -> None:
         found = together[row]
         assert found is not None
         assert found.log_probs == pytest.approx(expected, abs=1e-4)
-        assert lane.watermark(row) == len(transcript)
+        assert lane.read_mark(row) == len(transcript)
         assert lane.usage(row).processed == len(transcript) + len(question.ids)

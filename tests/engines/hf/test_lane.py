@@ -1,4 +1,4 @@
-"""The watermark: whatever is read, handed over or taken back, logits are those from scratch."""
+"""The read mark: whatever is read, handed over or taken back, logits are those from scratch."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _check(lane: Lane, transcript: Transcript, pair) -> None:  # type: ignore[no
     logits = lane.catch_up()[0, : pair.vocab_size].double()
     expected = ref.next_logits(pair, "small", transcript.ids)
     torch.testing.assert_close(logits, expected, atol=2e-4, rtol=1e-4)
-    assert lane.watermark() == len(transcript)
+    assert lane.read_mark() == len(transcript)
     # One token is read again where a roll-back left nothing else to read.
     assert lane.usage().processed - before in (pending, 1 if pending == 0 else pending)
 
@@ -64,7 +64,7 @@ def test_nothing_pending_costs_nothing() -> None:
     assert lane.usage().forwards == 1
 
 
-def test_roll_back_beyond_the_watermark_changes_nothing() -> None:
+def test_roll_back_beyond_the_read_mark_changes_nothing() -> None:
     transcript = Transcript(prompt_ids(1))
     lane = new_lane("llama", transcript)
     first = lane.catch_up()

@@ -65,7 +65,7 @@ def custom_generate(
     token_type_ids: Tensor | None = None,
     **model_kwargs: Any,
 ) -> Tensor | RoutedGenerateOutput:
-    """Answers a batch of prompts; for ``generate`` of transformers to call.
+    """Answer a batch of prompts, as ``generate`` of transformers asks.
 
     The arguments with a default are for the caller of ``generate``.
 

@@ -1,4 +1,4 @@
-"""Processors, stopping criteria and streamers of ``generate``, for rows that go their own ways.
+"""Processors, stopping criteria and streamers of ``generate``, row by row.
 
 ``generate`` of transformers keeps a batch in step: all rows are equally long, pads on the left.
 Here rows grow apart, since a step of one may be taken back, and carry no pads. So a processor is
@@ -106,10 +106,11 @@ def _numbered(allowed: Callable[[int, Tensor], list[int]], batch_id: int) -> Any
 
 
 class ExtremeTemperature(LogitsProcessor):
-    """Scores over a temperature so small or large that float32 would overflow.
+    """Division of scores by a temperature that would overflow float32.
 
-    All are lowered by the largest first, which changes no probability: what is left in the limit is
-    that one alone, or every score that is not masked alike.
+    Such a temperature is very small or very large. All scores are lowered by the largest first,
+    which changes no probability: what is left in the limit is that one alone, or every score that
+    is not masked alike.
     """
 
     def __init__(self, temperature: float) -> None:
@@ -151,12 +152,15 @@ class RowProcessors(LogitsProcessor):
         return processed[:, : scores.shape[1]].to(scores.device)
 
     def recall(self, length: int) -> tuple[Tensor, Tensor]:
-        """Scores [width] before and after, from which the token after ``length`` was drawn."""
+        """Scores [width] that one token was drawn from.
+
+        The raw and the processed ones of the token after a text of ``length`` tokens.
+        """
         return self._kept[length]
 
 
 class RowCriteria:
-    """Stopping criteria as a function of the ids of one row.
+    """Stopping criteria as a function of one row's ids.
 
     Args:
         criteria: of ``generate``.
@@ -175,10 +179,11 @@ class RowCriteria:
 
 
 class StopText(StoppingCriteria):
-    """Ends a row at the token that completes one of ``texts``.
+    """A criterion that ends a row behind one of ``texts``.
 
-    Of a tail of the row, since ``StopStringCriteria`` of transformers wants every letter in the
-    vocabulary, which not all tokenizers have.
+    It ends the row at the token that completes the text. It looks at a tail of the row, since
+    ``StopStringCriteria`` of transformers wants every letter in the vocabulary, which not all
+    tokenizers have.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
@@ -209,10 +214,11 @@ def _overrides(policy: Policy, name: str) -> bool:
 
 
 class TokenStream:
-    """Gives a streamer what stays: a token at once, or with its step where that may be taken back.
+    """Tokens for a streamer: those that stay.
 
-    A policy that says nothing after a step takes none back; nor does any take back a step that the
-    other model wrote in the place of one that was.
+    A token comes at once, or with its step where that may be taken back. A policy that says nothing
+    after a step takes none back; nor does any take back a step that the other model wrote in the
+    place of one that was.
 
     Args:
         streamer: of transformers; it is given the prompt, then one token at a time.

@@ -1,4 +1,7 @@
-"""What ``generate`` of transformers hands to a router, read and checked before any model runs."""
+"""Reading and checks of what ``generate`` of transformers hands over.
+
+All of it is checked before any model runs.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ _PREPARED = {
 
 
 def check_model(pair: Pair, model: PreTrainedModel) -> None:
-    """Refuses any model but the small one of ``pair``.
+    """Refuse any model but the small one of ``pair``.
 
     Where it is wrapped (PEFT, torch.compile), the one inside is what comes here.
     """
@@ -47,7 +50,7 @@ def check_model(pair: Pair, model: PreTrainedModel) -> None:
 
 
 def check_config(model: PreTrainedModel, config: GenerationConfig) -> None:
-    """Refuses what would otherwise be ignored."""
+    """Refuse what would otherwise be ignored."""
     mode = str(getattr(config.get_generation_mode(), "value", config.get_generation_mode()))
     if mode not in ("greedy_search", "sample"):
         raise SteerError(
@@ -71,7 +74,9 @@ def check_config(model: PreTrainedModel, config: GenerationConfig) -> None:
 
 
 def prompt_rows(pair: Pair, input_ids: Tensor, model_kwargs: dict[str, Any]) -> list[list[int]]:
-    """The prompts [B, L] without their pads, and no other input beside them.
+    """The prompts [B, L] without their pads.
+
+    No other input may stand beside them.
 
     Raises:
         SteerError: something of ``model_kwargs`` that cannot be honoured, a prompt that is not in
@@ -130,9 +135,10 @@ def _says_nothing(name: str, value: Any) -> bool:
 
 
 def call_eos_ids(pair: Pair, criteria: StoppingCriteriaList) -> frozenset[int]:
-    """Ids that end an answer: the call's, or the pair's where the call says nothing new.
+    """Ids that end an answer in this call.
 
-    ``generate`` knows the small model's alone; the large one may end an answer with its own.
+    The call's, or the pair's where the call says nothing new. ``generate`` knows the small model's
+    alone; the large one may end an answer with its own.
     """
     ids = {
         int(i) for c in criteria if isinstance(c, EosTokenCriteria) for i in c.eos_token_id.view(-1)

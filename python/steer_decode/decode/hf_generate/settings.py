@@ -1,7 +1,8 @@
-"""Settings of a router under "steer": in the call itself, or in ``generation_config.json``.
+"""Settings of a router under "steer", in call or file.
 
-The two are not trusted alike. ``steer=`` was written by whoever calls ``generate``; the file came
-with a model, and its author is nobody's user. It may set numbers, and names no code and no file.
+They stand in the call of ``generate`` itself, or in ``generation_config.json``. The two are not
+trusted alike. ``steer=`` was written by whoever calls ``generate``; the file came with a model, and
+its author is nobody's user. It may set numbers, and names no code and no file.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ _boundaries: WeakKeyDictionary[Pair, dict[tuple[str, int], StepBoundary]] = Weak
 
 @dataclass(frozen=True)
 class SteerConfig:
-    """What may stand under "steer"; what does not is the router's own.
+    """What may stand under "steer".
+
+    What does not stand there is the router's own.
 
     Attributes:
         router: a policy as on the command line, ``NAME:SETTING=VALUE:...``. One that wants a
@@ -106,7 +109,7 @@ class SteerConfig:
         return config
 
     def apply(self, routing: Routing) -> Routing:
-        """``routing``, or one that differs from it in what is set here.
+        """``routing``, but for what is set here.
 
         Raises:
             SteerError: a policy that is unknown, ill set, or cannot serve the pair.
@@ -138,7 +141,9 @@ class SteerConfig:
 
 
 def recommended_policy(pair: Pair) -> Policy:
-    """The router that the small model's ``generation_config.json`` names, read as data.
+    """The router that the small model's ``generation_config.json`` names.
+
+    The file is read as data.
 
     Raises:
         SteerError: it names none, or one that data may not name.

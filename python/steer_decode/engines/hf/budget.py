@@ -1,9 +1,9 @@
-"""How many tokens of a prompt one pass reads, so that its activations stay small beside the rest.
+"""How many tokens of a prompt one pass reads.
 
-A pass keeps many times more for each of its tokens than the cache does. Weights and the caches of
-all that was written have to fit anyway; what passes need for a moment is held to a small share of
-that. Keys and values that are yet to be written leave room of their own: the first parts of a
-prompt may be long, the last ones are shorter.
+So few that its activations stay small beside the rest. A pass keeps many times more for each of its
+tokens than the cache does. Weights and the caches of all that was written have to fit anyway; what
+passes need for a moment is held to a small share of that. Keys and values that are yet to be
+written leave room of their own: the first parts of a prompt may be long, the last ones are shorter.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ SHARE = 0.02  # of weights and caches that activations may add to them
 
 
 class Budget:
-    """What two models that answer together may hold, in bytes; both on one device.
+    """What two models that answer together may hold.
 
-    Lanes join it with their caches; no cache refers to a lane, so all go with the answer.
+    In bytes; both are on one device. Lanes join it with their caches; no cache refers to a lane, so
+    all go with the answer.
     """
 
     def __init__(self) -> None:
@@ -27,15 +28,15 @@ class Budget:
         self._caches: list[tuple[ModelShape, KVCache]] = []
 
     def join(self, model: object, shape: ModelShape, cache: KVCache) -> None:
-        """Counts the weights of a model, and its cache."""
+        """Count the weights of a model, and its cache."""
         self._weights[id(model)] = shape.held_bytes
         self._caches.append((shape, cache))
 
     def room(self, longest: int) -> float:
-        """Bytes that activations may take while rows of up to ``longest`` tokens are read.
+        """Bytes that activations may take.
 
-        A share of the weights and of the caches of so many tokens, and what these caches do not
-        take yet.
+        That is while rows of up to ``longest`` tokens are read. A share of the weights and of the
+        caches of so many tokens, and what these caches do not take yet.
         """
         full = unwritten = 0
         for shape, cache in self._caches:
@@ -44,6 +45,9 @@ class Budget:
         return SHARE * (sum(self._weights.values()) + full) + unwritten
 
     def tokens(self, shape: ModelShape, cache: KVCache, longest: int) -> int:
-        """Tokens that a pass of one of the models may read, at least a quarter of ``SHORT``."""
+        """Tokens that one pass of a model may read.
+
+        It is at least a quarter of ``SHORT``.
+        """
         each = shape.activation_bytes + shape.cache_bytes(cache.rows)
         return max(SHORT // 4, int(self.room(longest) // each))

@@ -1,17 +1,18 @@
-"""A KV cache that is written in place, with a watermark for each row.
+"""A KV cache written in place, with read marks.
 
-transformers' ``DynamicCache`` concatenates keys and values at every token, a copy of the whole
-context. Here each layer is one preallocated buffer [rows, heads, capacity, head size], and a token
-is written into it by ``kv_append_``: the cost depends on the new tokens only. What a row holds is
-its first ``lengths[row]`` positions, so a roll-back is one assignment, and the next write lands on
-what was forgotten.
+The mark of a row says how much of its text the cache holds. transformers' ``DynamicCache``
+concatenates keys and values at every token, a copy of the whole context. Here each layer is one
+preallocated buffer [rows, heads, capacity, head size], and a token is written into it by
+``kv_append_``: the cost depends on the new tokens only. What a row holds is its first
+``lengths[row]`` positions, so a roll-back is one assignment, and the next write lands on what was
+forgotten.
 
 A forward pass runs over rows that lie side by side in the buffer and reads them as a view, without
 a copy. Which rows run together changes when a model hands over, not at every token; ``arrange``
 then moves a row by exchanging it with one that does not run. That copies three rows' worth of
 context, at the ends of steps, while every token of a step reads the context once.
 
-Layers with a sliding window keep all keys as well: that is what lets a watermark move back for
+Layers with a sliding window keep all keys as well: that is what lets a read mark move back for
 free. They hand out only the window, so the attention costs what the window costs.
 
 Attention that knows where each row ends (``attention.py``) is given whole buffers, marked as ours.
@@ -40,7 +41,7 @@ class KVCache(Cache):
 
     Attributes:
         state: rows, capacity, and the pass under way.
-        lengths: the watermark of each row.
+        lengths: the read mark of each row.
         touched: positions of each row that memory has been taken for; on a CPU those that were
             written, in blocks where rows differ.
         reach: a position beyond those of the pass under way, which stands behind its last token;
@@ -70,7 +71,10 @@ class KVCache(Cache):
 
     @property
     def held_bytes(self) -> int:
-        """Memory that is taken for keys and values, in bytes; on a CPU, what was written of it."""
+        """Bytes taken for keys and values.
+
+        On a CPU, those of what was written.
+        """
         return sum(layer.held_bytes for layer in self.layers)
 
     @property
@@ -79,7 +83,7 @@ class KVCache(Cache):
         return layer.touched
 
     def arrange(self, rows: Sequence[int]) -> list[int]:
-        """Brings ``rows`` side by side; returns them in the order in which they then lie.
+        """Bring ``rows`` side by side, and return their new order.
 
         Rows that run already stay where they are; one that does not run makes room for each that
         lies apart.
@@ -103,9 +107,10 @@ class KVCache(Cache):
         self._place[row_a], self._place[row_b] = b, a
 
     def begin(self, rows: Sequence[int], counts: list[int], device: torch.device) -> Span:
-        """Prepares a forward pass of ``counts`` new tokens for ``rows``, which lie in this order.
+        """Begin a forward pass over new tokens of ``rows``.
 
-        ``commit`` has to follow it. Without, nothing has been read: the watermarks stay.
+        Each has as many as ``counts`` says, and ``rows`` lie in this order. ``commit`` has to
+        follow. Without, nothing has been read: the read marks stay.
         """
         starts = [self.lengths[row] for row in rows]
         count, start, n = counts[0], starts[0], len(rows)
@@ -128,10 +133,11 @@ class KVCache(Cache):
         return self.state.span
 
     def begin_packed(self, rows: Sequence[int], counts: list[int], device: torch.device) -> Span:
-        """As :meth:`begin`, for a pass that has the tokens of all ``rows`` one after another.
+        """Begin a pass whose tokens stand one after another.
 
-        The models of transformers take it for one text. ``kv_append_`` writes every token where it
-        belongs, and attention has to look at ``Span.runs``.
+        As :meth:`begin`, with the tokens of all ``rows`` in one line. The models of transformers
+        take it for one text. ``kv_append_`` writes every token where it belongs, and attention has
+        to look at ``Span.runs``.
         """
         starts = [self.lengths[row] for row in rows]
         width = max(map(add, starts, counts))
@@ -152,7 +158,10 @@ class KVCache(Cache):
         return self.state.span
 
     def positions(self, length: int) -> Tensor:
-        """Positions [n, length] of the new tokens of the pass that has begun; [1, T] if packed."""
+        """Positions [n, length] of the pass's new tokens.
+
+        [1, T] if it is packed. A pass must have begun.
+        """
         span = self.state.span
         if span.runs:
             return span.starts[None]
@@ -181,7 +190,9 @@ class KVCache(Cache):
     def begin_fixed(
         self, rows: Sequence[int], places: Tensor, starts: Tensor, counts: Tensor, width: int
     ) -> Span:
-        """Prepares a pass over tensors of fixed place, whose contents the host need not know.
+        """Begin a pass over tensors of fixed place.
+
+        The host need not know what is in them.
 
         Args:
             rows: those that run; they lie first among ``places``, and idle ones may follow.
@@ -195,19 +206,26 @@ class KVCache(Cache):
         return self.state.span
 
     def first(self, rows: Sequence[int]) -> int:
-        """The place of the first of ``rows``, which lie in this order."""
+        """The place of the first of ``rows``.
+
+        They lie in this order.
+        """
         return self._place[rows[0]]
 
     def reserve(self, width: int) -> int:
-        """Makes room for ``width`` positions; returns them rounded up to one of a few sizes."""
+        """Make room for ``width`` positions.
+
+        Returns them rounded up to one of a few sizes.
+        """
         if width > self.capacity:
             self._grow(width)
         return rounded_up(width, BLOCK, self.capacity)
 
     def make_up(self, row: int, length: int) -> None:
-        """Gives ``row`` ``length`` positions of random keys and values that no pass has written.
+        """Give ``row`` random keys and values of ``length`` positions.
 
-        For trials. They are as large as those that are there; a pass must have written some.
+        This is for trials: no pass has written them. They are as large as those that are there; a
+        pass must have written some.
         """
         self.reserve(length + 1)
         for layer in self.layers:
@@ -215,18 +233,19 @@ class KVCache(Cache):
         self.lengths[row] = length
 
     def commit(self) -> None:
-        """Moves the watermarks over what the forward pass has read."""
+        """Move the read marks over what the pass has read."""
         for row, count in self._reading:
             self.lengths[row] += count
 
     def roll_back(self, row: int, length: int) -> None:
-        """Forgets what ``row`` holds beyond its first ``length`` positions."""
+        """Forget what ``row`` holds beyond its first ``length`` positions."""
         self.lengths[row] = min(self.lengths[row], length)
 
     def widen(self, rows: int) -> None:
-        """Makes room for ``rows`` rows at least; the new ones are empty.
+        """Make room for at least ``rows`` rows.
 
-        There are twice as many each time, so that all copies together cost what the last one does.
+        The new ones are empty. There are twice as many each time, so that all copies together cost
+        what the last one does.
         """
         more = max(rows, 2 * self.rows) - self.rows if self.capacity else rows - self.rows
         self.lengths += [0] * more
@@ -235,7 +254,10 @@ class KVCache(Cache):
         self._resize(self.capacity)
 
     def shrink(self) -> None:
-        """Gives memory back that no row needs: all of it, or what is four times too long."""
+        """Give back memory that no row needs.
+
+        All of it where nothing is read; else what is four times too long.
+        """
         longest = max(self.lengths)
         if longest == 0:
             for layer in self.layers:

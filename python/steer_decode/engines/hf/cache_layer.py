@@ -1,4 +1,7 @@
-"""One layer of a KV cache: the buffers themselves, written in place and read as views."""
+"""One layer of a KV cache: its buffers.
+
+They are written in place and read as views.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,16 @@ TOUCH = 32  # positions of all rows that are made safe at a time
 
 
 class EndOfPass(Exception):
-    """All layers have their keys and values, and nothing else was wanted of the pass."""
+    """The end of a pass that fills the cache alone.
+
+    All layers have their keys and values, and nothing else was wanted.
+    """
 
 
 class KVLayer(CacheLayerMixin):
-    """One layer of a :class:`KVCache`, as the models of transformers call it.
+    """One layer of a :class:`KVCache`.
+
+    The models of transformers call it.
 
     Args:
         state: of the cache that it belongs to, which says where to write.
@@ -62,7 +70,7 @@ class KVLayer(CacheLayerMixin):
         return like.new_zeros(size)
 
     def _touch(self, span: Span) -> None:
-        """Makes what the pass of ``span`` reads beyond :attr:`touched` safe to read.
+        """Make what the pass of ``span`` reads beyond :attr:`touched` safe to read.
 
         Zeros, not what the memory held: a masked position has weight 0, and 0 times NaN is NaN. A
         pass that writes all of it needs none.
@@ -79,7 +87,9 @@ class KVLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Writes the new keys and values [n, H, N, D] and returns views of all that may be read.
+        """Write new keys and values [n, H, N, D].
+
+        Returns views of all that may be read.
 
         Raises:
             EndOfPass: the cache's ``ends_early`` is set, and this was the last layer of the pass. A
@@ -142,7 +152,10 @@ class KVLayer(CacheLayerMixin):
 
     @property
     def held_bytes(self) -> int:
-        """Memory of keys and values, in bytes: all of a device's, what was touched of a host's."""
+        """Bytes of keys and values.
+
+        All of a device's, what was touched of a host's.
+        """
         if not self.is_initialized:
             return 0
         assert self.keys is not None
@@ -151,9 +164,9 @@ class KVLayer(CacheLayerMixin):
         return round(self.touched * per_position)
 
     def resize(self, capacity: int) -> None:
-        """Moves to buffers of ``capacity`` positions for as many rows as the cache has.
+        """Move to buffers of ``capacity`` positions.
 
-        Keys first, so that one copy is extra.
+        They have as many rows as the cache. Keys move first, so that one copy is extra.
         """
         self.touched = min(self.touched, capacity)
         held = self.touched  # what lies beyond is nothing, or zeros
@@ -167,15 +180,15 @@ class KVLayer(CacheLayerMixin):
         self._places = None
 
     def release(self) -> None:
-        """Gives the buffers back."""
+        """Give the buffers back."""
         self.keys = self.values = None  # type: ignore[assignment]
         self.is_initialized, self.touched, self._places = False, 0, None
         self.__dict__.pop("_marked", None)
 
     def make_up(self, place: int, length: int) -> None:
-        """Random keys and values for the first ``length`` positions of a place, as large as others.
+        """Fill ``length`` positions of a place with random numbers.
 
-        See :meth:`KVCache.make_up`.
+        The keys and values are as large as others. See :meth:`KVCache.make_up`.
         """
         generator = torch.Generator().manual_seed(0)
         if not self.is_initialized:  # it has none of its own
@@ -190,7 +203,7 @@ class KVLayer(CacheLayerMixin):
         self.touched = max(self.touched, length)
 
     def exchange(self, a: int, b: int, length: int) -> None:
-        """Swaps the first ``length`` positions of two places."""
+        """Swap the first ``length`` positions of two places."""
         for buffer in (self.keys, self.values):
             if buffer is not None and length:
                 kept = buffer[a, :, :length].clone()
@@ -199,6 +212,9 @@ class KVLayer(CacheLayerMixin):
 
 
 def layer_of(keys: Tensor) -> KVLayer | None:
-    """The layer that handed out ``keys`` whole, for attention that reads ``state.span``."""
+    """The layer that handed out ``keys`` whole, or None.
+
+    For attention that reads ``state.span``.
+    """
     layer: weakref.ref[KVLayer] | None = getattr(keys, "steer_layer", None)
     return None if layer is None else layer()

@@ -1,4 +1,7 @@
-"""What the models of transformers have to do with our cache: its name, and which can use it."""
+"""Which models of transformers can use our cache.
+
+And what those that can call it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from ...errors import SteerError
 from .wrapped import unwrapped
 
 NO_ROLL_BACK = (
-    "which cannot be rolled back to a watermark: use a model with full or sliding-window attention "
+    "which cannot be rolled back to a read mark: use a model with full or sliding-window attention "
     "only"
 )
 
@@ -34,7 +37,10 @@ def keeps_no_cache(model: PreTrainedModel) -> bool:
 
 
 def foreign_state(model: PreTrainedModel) -> str:
-    """What a model keeps of its text beside keys and values, by its config; empty if nothing."""
+    """What a model keeps beside keys and values.
+
+    By its config; empty if it keeps nothing else of its text.
+    """
     config = model.config.get_text_config(decoder=True)
     kinds = set(getattr(config, "layer_types", None) or ())
     foreign = kinds - {"full_attention", "sliding_attention"}
@@ -44,7 +50,9 @@ def foreign_state(model: PreTrainedModel) -> str:
 
 
 def check_cache_support(model: PreTrainedModel, name: str) -> None:
-    """Refuses models whose state cannot be cut back to a watermark.
+    """Refuse models whose state cannot be cut back.
+
+    A roll-back cuts it back to a read mark.
 
     Raises:
         SteerError: the model has linear-attention, recurrent or chunked layers.

@@ -1,4 +1,7 @@
-"""A model of transformers as an engine: the five requests, answered over one lane."""
+"""A model of transformers as an engine.
+
+It answers the requests of ``engines/base.py`` over one lane.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +130,7 @@ class HfEngine:
         return [sound.get(row) for row in rows]
 
     def _meet(self, rows: Iterable[int]) -> None:
-        """Forgets what was read beyond the read marks."""
+        """Forget what was read beyond the read marks."""
         for row in rows:
             mark = self._answers[row].transcript.read[self._writer]
             if self.lane.cache.lengths[row] > mark:
@@ -138,7 +141,7 @@ class HfEngine:
             self._answers[row].transcript.read[self._writer] = self.lane.cache.lengths[row]
 
     def _in_parts(self, rows: Sequence[int], keep: Mapping[int, int]) -> Sequence[int] | SteerError:
-        """Reads at most ``part`` tokens of what is long; returns the rows that may go on.
+        """Read at most ``part`` tokens of what is long; return the rows that may go on.
 
         Of each row, the last ``keep`` tokens that are pending stay so.
         """
@@ -232,7 +235,7 @@ class HfEngine:
     def _guarded(
         self, rows: Sequence[int], run: Callable[..., _T], *arguments: object
     ) -> _T | SteerError:
-        """Runs the model; an error that says which, if memory runs out. Marks are as before."""
+        """Run the model; an error that says which, if memory runs out. Marks are as before."""
         try:
             return run(*arguments)
         except SteerError as error:
@@ -240,7 +243,7 @@ class HfEngine:
         except RuntimeError as error:  # torch.OutOfMemoryError is one
             if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in str(error):
                 raise
-            needed = sum(self.lane.pending(row) + self.lane.watermark(row) for row in rows)
+            needed = sum(self.lane.pending(row) + self.lane.read_mark(row) for row in rows)
             found = OutOfMemoryError(
                 f"the {self._writer} model ran out of memory on {self.lane.model.device} at a "
                 f"context of {needed} tokens over {len(rows)} rows: lower max_new_tokens or the "

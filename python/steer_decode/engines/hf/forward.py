@@ -1,6 +1,7 @@
-"""Forward passes of one model over one KV cache: which attention serves, and what mask it is given.
+"""Forward passes of one model over one KV cache.
 
-The cache has begun a pass and knows its span; here the model is called. Three ways lead through it:
+Here it is said which attention serves, and what mask it is given. The cache has begun a pass and
+knows its span; here the model is called. Three ways lead through it:
 
 - a few new tokens a row on a CPU: `decode_attention`, without a mask (``cpu/attention.py``);
 - the same for rows with different numbers of new tokens: *packed*, one after another as if they
@@ -28,7 +29,9 @@ _MASKED = ("eager", "sdpa")  # attention that takes a 4-D mask
 
 
 class Forward:
-    """The model as a function of token ids and of what its cache holds.
+    """The model as a function of new token ids.
+
+    What its cache holds stands before them.
 
     Args:
         model: a causal language model that passes ``cache_support.check_cache_support``.
@@ -54,7 +57,10 @@ class Forward:
 
     @property
     def direct(self) -> bool:
-        """Whether short passes go to `decode_attention`, as far as is known."""
+        """Whether short passes go to `decode_attention`.
+
+        As far as is known.
+        """
         return self._direct.usable
 
     @direct.setter
@@ -63,21 +69,25 @@ class Forward:
 
     @property
     def takes_masks(self) -> bool:
-        """Whether rows of different length can run in one pass: attention takes a 4-D mask."""
+        """Whether rows of different length run in one pass.
+
+        They do where attention takes a 4-D mask.
+        """
         return self._attention in _MASKED
 
     def packs(self, longest: int, width: int) -> bool:
-        """Whether :meth:`packed` can be tried with at most ``longest`` new tokens a row.
+        """Whether :meth:`packed` can be tried.
 
-        ``width`` is the length of the longest row after it.
+        A row has at most ``longest`` new tokens. ``width`` is the length of the longest row after
+        it.
         """
         return self._direct.packs(longest, width)
 
     def logits(self, ids: Tensor, span: Span, keep: int = 0) -> Tensor:
-        """Logits [n, V] behind the last of ``ids`` [n, N], void if padded.
+        """Logits [n, V] behind the last of ``ids`` [n, N].
 
-        ``span`` is the one that the cache has begun. With ``keep``, the logits [n, keep, V] behind
-        so many of the last.
+        They are void if padded. ``span`` is the one that the cache has begun. With ``keep``, the
+        logits [n, keep, V] behind so many of the last.
         """
         length = ids.shape[1]
         arguments = self._arguments(ids, max(1, keep))
@@ -90,9 +100,10 @@ class Forward:
         return logits[:, -keep:] if keep else logits.select(1, -1)
 
     def fill(self, ids: Tensor, span: Span) -> None:
-        """Reads ``ids`` [n, N] for their keys and values alone; else as :meth:`logits`.
+        """Read ``ids`` [n, N] for their keys and values.
 
-        What comes after the last layer's is not computed: its attention, its products, the head.
+        Else as :meth:`logits`. What comes after the last layer's is not computed: its attention,
+        its products, the head.
         """
         state = self._cache.state
         state.ends_early, state.written = True, 0
@@ -104,9 +115,10 @@ class Forward:
             state.ends_early = False
 
     def packed(self, ids: Tensor, last: Tensor) -> Tensor | None:
-        """Logits [n, V] behind those of ``ids`` [1, T] that are the ``last`` [n] of their row.
+        """Logits [n, V] behind the ends of packed rows.
 
-        None where the model's attention did not come to `decode_attention`: nothing counts as read.
+        ``last`` [n] are the places of these ends in ``ids`` [1, T]. None where the model's
+        attention did not come to `decode_attention`: nothing counts as read.
         """
         logits = self._direct.logits(self._arguments(ids, last))
         return None if logits is None else logits[0]

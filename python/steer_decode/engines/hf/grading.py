@@ -1,8 +1,8 @@
-"""The large model as a judge of what the small one wrote, for several answers in one pass.
+"""The large model as judge of the small one's drafts.
 
-A grade is the logits that the tokens of a draft would have been drawn from; a question is asked
-behind the transcript and forgotten again. Both read ragged rows, so the weights are read once for
-all answers whose drafts wait, not once for each.
+It judges several answers in one pass. A grade is the logits that the tokens of a draft would have
+been drawn from; a question is asked behind the transcript and forgotten again. Both read ragged
+rows, so the weights are read once for all answers whose drafts wait, not once for each.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class _Draft(NamedTuple):
 def grade(
     lane: Lane, rows: Sequence[int], counts: Sequence[int], vocab_size: int
 ) -> dict[int, Graded | None]:
-    """Reads what is pending in ``rows`` as a judge of the last ``counts`` tokens of each.
+    """Grade the last ``counts`` tokens of ``rows``.
 
-    One answer alone takes one pass. Of several, what lies before the drafts (the prompt, say) is
-    read first, so that the head sees drafts only; then the drafts together, as many as fit into the
-    lane's ``part``, since their logits need memory.
+    What is pending before them is read with them. One answer alone takes one pass. Of several, what
+    lies before the drafts (the prompt, say) is read first, so that the head sees drafts only; then
+    the drafts together, as many as fit into the lane's ``part``, since their logits need memory.
 
     Returns:
         Of each row what the model makes of these tokens; None where its logits are not sound.
@@ -107,11 +107,11 @@ def _graded(logits: Tensor, ids: list[int], vocab_size: int) -> Graded | None:
 
 
 def _draft(lane: Lane, row: int, n: int) -> _Draft:
-    """Moves the watermark of ``row`` to where its judge has to begin."""
+    """Move the read mark of ``row`` to where its judge has to begin."""
     ids = lane.transcript(row).ids
     start = len(ids) - n
     lane.roll_back(row, start)
-    before = lane.last.of(row) if lane.watermark(row) == start else None
+    before = lane.last.of(row) if lane.read_mark(row) == start else None
     if before is None:
         lane.roll_back(row, start - 1)
         lane.shorten(row, n + 1)
@@ -119,7 +119,7 @@ def _draft(lane: Lane, row: int, n: int) -> _Draft:
 
 
 def _new(lane: Lane, draft: _Draft) -> list[int]:
-    return draft.ids[lane.watermark(draft.row) :]
+    return draft.ids[lane.read_mark(draft.row) :]
 
 
 def _groups(drafts: Sequence[_Draft], most: int) -> Iterator[list[_Draft]]:
@@ -137,10 +137,11 @@ def _groups(drafts: Sequence[_Draft], most: int) -> Iterator[list[_Draft]]:
 def ask(
     lane: Lane, rows: Sequence[int], question: Question, vocab_size: int
 ) -> dict[int, Graded | None]:
-    """Reads what is pending in ``rows`` and the question behind it, and forgets the question.
+    """Answer ``question`` behind the texts of ``rows``.
 
-    Rows that differ in length run packed, or are read but for its last token first and that one
-    together, so that the head sees one position of each.
+    What is pending in them is read with it, and the question is forgotten. Rows that differ in
+    length run packed, or are read but for its last token first and that one together, so that the
+    head sees one position of each.
 
     Returns:
         Of each row the log-probability of each choice; None where the logits are not sound.
@@ -152,7 +153,7 @@ def ask(
     answers: dict[int, Graded | None] = {}
     choices = list(question.choices)
     for group in [order] if together else [[row] for row in order]:
-        new = [[*lane.transcript(row).ids[lane.watermark(row) :], *question.ids] for row in group]
+        new = [[*lane.transcript(row).ids[lane.read_mark(row) :], *question.ids] for row in group]
         alike = min(map(len, new)) == max(map(len, new))
         logits = None if alike else lane.read_packed(group, new)
         if logits is None:

@@ -1,7 +1,8 @@
-"""Whether a call waits for a number of the device, which no CUDA graph can hold.
+"""Whether a call waits for a number of the device.
 
-Found out by running it: what a model's code does with its tensors cannot be read off its config. A
-mixture of experts may ask which experts were chosen, RoPE may ask how long the text is.
+No CUDA graph can hold such a call. Found out by running it: what a model's code does with its
+tensors cannot be read off its config. A mixture of experts may ask which experts were chosen, RoPE
+may ask how long the text is.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ _COPIES = ("aten::_to_copy", "aten::copy_", "aten::_copy_from")
 
 
 def host_reads(call: Callable[[], object]) -> list[str]:
-    """Runs ``call``; the names of operators whose result the host has to know, in order.
+    """Run ``call`` and name the operators that it waits for.
 
-    An operator is told by what it is and not by how long it waits, so the answer is the same on any
-    device; but for copies from one device to another, which only happen where there are two.
+    The host has to know their results. The names are in order. An operator is told by what it is
+    and not by how long it waits, so the answer is the same on any device; but for copies from one
+    device to another, which only happen where there are two.
     """
     mode = _Watch()
     with mode:

@@ -1,9 +1,10 @@
-"""A lane: one model, its KV cache, and a watermark of how much of each transcript it has read.
+"""A lane: one model, its KV cache, its read marks.
 
-Everything that a model does in routed decoding is one call. ``catch_up`` reads the tokens between
-the watermark and the end of the transcript and returns the logits of the next token: for a prompt
-that is everything, for a decode step one token, for a hand-over what the other model wrote. It does
-so for any number of transcripts at once, whatever their lengths.
+A read mark says how much of a transcript the model has read. Everything that a model does in routed
+decoding is one call. ``catch_up`` reads the tokens between the read mark and the end of the
+transcript and returns the logits of the next token: for a prompt that is everything, for a decode
+step one token, for a hand-over what the other model wrote. It does so for any number of transcripts
+at once, whatever their lengths.
 """
 
 from __future__ import annotations
@@ -22,10 +23,16 @@ from .passes import Passes
 
 
 class Lane(Passes):
-    """A model and its KV cache for a number of transcripts; arguments as :class:`Passes`."""
+    """A model and its KV cache, for several transcripts.
+
+    Arguments as :class:`Passes`.
+    """
 
     def open(self, row: int, transcript: Transcript) -> None:
-        """Row ``row`` reads ``transcript`` from now on; what it has read of the same one stays."""
+        """Let row ``row`` read ``transcript`` from now on.
+
+        What it has read of the same one stays.
+        """
         while row >= len(self._transcripts):
             self._transcripts.append(Transcript([]))
             self._passes.append([])
@@ -38,7 +45,10 @@ class Lane(Passes):
         self._passes[row] = []
 
     def close(self, row: int) -> None:
-        """Forgets what a row has read, and gives memory back that no row needs."""
+        """Forget what a row has read.
+
+        Memory that no row needs is given back.
+        """
         self._transcripts[row] = Transcript([])
         self.cache.lengths[row] = 0
         self.last.forget(row)
@@ -46,12 +56,12 @@ class Lane(Passes):
 
     @property
     def runs_ahead(self) -> bool:
-        """Whether several tokens may be written between two looks of the host."""
+        """Whether tokens may be written between looks of the host."""
         serving = self.serving
         return self.takes_masks and serving.roll_back and serving.scaled is None
 
     def catch_up(self, rows: Sequence[int] = (0,)) -> Tensor:
-        """Reads what is pending in ``rows``.
+        """Read what is pending in ``rows``.
 
         Rows with nothing pending are given what they were given before, without a forward pass.
 
@@ -66,7 +76,7 @@ class Lane(Passes):
             pending = self.pending(row)
             if pending == 0 and self.last.of(row) is None:
                 # Rolled back to just here: the last token is read again for its logits.
-                self.roll_back(row, self.watermark(row) - 1)
+                self.roll_back(row, self.read_mark(row) - 1)
                 pending = 1
             if pending:
                 behind.append(row)
@@ -80,25 +90,25 @@ class Lane(Passes):
         return torch.stack(known)  # type: ignore[arg-type]
 
     def roll_back(self, row: int, length: int) -> None:
-        """Forgets what was read beyond the first ``length`` tokens of a transcript."""
+        """Forget what was read beyond the first ``length`` tokens."""
         if length < 0:
             raise ValueError(f"length must be at least 0, got {length}")
-        if length < self.watermark(row):
+        if length < self.read_mark(row):
             if not self.serving.roll_back:
                 length = 0
             self.cache.roll_back(row, length)
             self.last.roll_back(row, length)
 
     def prefill(self, rows: Sequence[int]) -> list[int]:
-        """Reads all but the last token of what is pending, in chunks of a few sizes.
+        """Read what is pending, but for its last token.
 
-        Returns ``rows`` in the order in which they lie in the cache. Each then has one token
-        pending; or none, if :meth:`known_logits` has what comes after the last.
+        In chunks of a few sizes. Returns ``rows`` in the order in which they lie in the cache. Each
+        then has one token pending; or none, if :meth:`known_logits` has what comes after the last.
         """
         rows = self.cache.arrange(rows)
         for row in rows:
             if self.pending(row) == 0 and self.last.of(row) is None:
-                self.roll_back(row, self.watermark(row) - 1)
+                self.roll_back(row, self.read_mark(row) - 1)
             self.shorten(row, 1)
         for behind, run in groupby(rows, key=lambda row: self.pending(row) > 1):
             if behind:
@@ -106,13 +116,19 @@ class Lane(Passes):
         return rows
 
     def known_logits(self, row: int = 0) -> Tensor | None:
-        """The logits [V] behind a transcript that has been read to its end, or None."""
+        """The logits [V] behind a transcript, if they are known.
+
+        They are if it was read to its end; else None.
+        """
         return None if self.pending(row) else self.last.of(row)
 
     def count_turns(self, rows: Sequence[int], turns: int) -> None:
-        """Moves the watermarks over ``turns`` tokens that ``forward`` has read one at a time."""
+        """Move the read marks on by ``turns`` tokens.
+
+        ``forward`` has read them one at a time.
+        """
         for row in rows:
-            mark = self.watermark(row)
+            mark = self.read_mark(row)
             self._passes[row] += [
                 Pass(1, mark + i, len(rows), tokens=len(rows)) for i in range(turns)
             ]
@@ -120,7 +136,10 @@ class Lane(Passes):
             self.last.forget(row)
 
     def read_part(self, row: int, most: int, keep: int = 1) -> int:
-        """Reads at most ``most`` pending tokens, but for the last ``keep``; returns how many."""
+        """Read at most ``most`` pending tokens, and count them.
+
+        The last ``keep`` of them stay pending.
+        """
         part = min(most, self.pending(row) - keep, self._most())
         if part > 0:
             self.cache.reserve(len(self._transcripts[row]))
@@ -128,9 +147,10 @@ class Lane(Passes):
         return max(0, part)
 
     def shorten(self, row: int, least: int) -> None:
-        """Reads what is long in parts, but for ``least`` tokens or more: activations need memory.
+        """Read what is long in parts, since activations need memory.
 
-        A pass keeps those of all its tokens, many times their keys and values.
+        At least the last ``least`` tokens stay pending. A pass keeps those of all its tokens, many
+        times their keys and values.
         """
         if self.pending(row) <= max(least, min(SHORT, self.part)):
             return
@@ -147,7 +167,7 @@ class Lane(Passes):
         return min(self.part, self._budget.tokens(self._shape, self.cache, longest))
 
     def _read(self, rows: Sequence[int]) -> None:
-        """Brings the watermark of every row to the end of its transcript."""
+        """Bring the read mark of every row to the end of its transcript."""
         rows = self.cache.arrange(rows)
         pending = [self.pending(row) for row in rows]
         alike = min(pending) == max(pending)
@@ -158,7 +178,7 @@ class Lane(Passes):
                 self.last.keep(rows, logits)
                 return
         if not self.takes_masks:
-            alike = alike and len({self.watermark(row) for row in rows}) == 1
+            alike = alike and len({self.read_mark(row) for row in rows}) == 1
             groups = [rows] if alike else [[row] for row in rows]
         elif alike:
             groups = [rows]

@@ -1,7 +1,8 @@
-"""The logits behind what a lane has read of each row, as long as a look or a roll-back needs them.
+"""The logits behind what a lane has read.
 
-They come from passes over several rows. A row keeps the pass's logits and its place in them: to cut
-them apart would cost a copy at every token.
+They are kept for each row as long as a look or a roll-back needs them. They come from passes over
+several rows. A row keeps the pass's logits and its place in them: to cut them apart would cost a
+copy at every token.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch import Tensor
 
 
 class LastLogits:
-    """Of each of a lane's rows, the logits of the token that would come next.
+    """The logits of the next token of each row.
 
     Args:
         rows: how many.
@@ -29,19 +30,25 @@ class LastLogits:
         self._held += [{} for _ in range(rows - len(self._held))]
 
     def of(self, row: int) -> Tensor | None:
-        """The logits [V] behind what has been read of a row, or None if they are gone."""
+        """The logits [V] behind what a row has read.
+
+        None if they are gone.
+        """
         last = self._last[row]
         return None if last is None else last[0][last[1]]
 
     def keep(self, rows: Sequence[int], logits: Tensor) -> None:
-        """Takes ``logits`` [n, V] as those behind what has just been read of ``rows``."""
+        """Keep ``logits`` [n, V] as the last of ``rows``.
+
+        They stand behind what has just been read of these rows.
+        """
         for i, row in enumerate(rows):
             self._last[row] = logits, i
 
     def hold(self, row: int, logits: dict[int, Tensor]) -> None:
-        """Keeps ``logits`` [1, V] for a roll-back to the lengths that they stand behind.
+        """Keep ``logits`` [1, V] for roll-backs of ``row``.
 
-        Until the row is read on.
+        A key is the length that its logits stand behind. They are kept until the row is read on.
         """
         self._held[row] = logits
 

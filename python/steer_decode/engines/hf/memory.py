@@ -28,7 +28,9 @@ def cache_needs(
     rows: int = 1,
     held: Mapping[Writer, int] | None = None,
 ) -> dict[Writer, int]:
-    """Bytes of the keys and values that each model still needs room for.
+    """Bytes of keys and values still to be allocated.
+
+    By model.
 
     Args:
         shapes: sizes of the models.
@@ -47,7 +49,7 @@ def check_memory(
     rows: int = 1,
     held: Mapping[Writer, int] | None = None,
 ) -> None:
-    """Refuses answers whose keys and values cannot fit.
+    """Refuse answers whose keys and values cannot fit.
 
     Args:
         shapes, tokens, rows, held: as in :func:`cache_needs`.

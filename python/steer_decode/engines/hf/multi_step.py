@@ -1,10 +1,11 @@
-"""Several tokens between two looks of the host: forward, sampling and bookkeeping on the device.
+"""Several tokens between two looks of the host.
 
-A GPU writes a token in less time than the host needs to read one and to launch the next forward
-pass. Here the host prepares a few turns, and each turn stays on the device: a forward pass over
-buffers of fixed size and place, ``sample_logits``, the signal, and ``step_update_``, which notices
-the end of a step and takes no token beyond it. After the last turn the host reads what was written,
-once. Keys and values of tokens beyond the end are forgotten by moving the watermark back.
+Forward, sampling and bookkeeping are on the device. A GPU writes a token in less time than the host
+needs to read one and to launch the next forward pass. Here the host prepares a few turns, and each
+turn stays on the device: a forward pass over buffers of fixed size and place, ``sample_logits``,
+the signal, and ``step_update_``, which notices the end of a step and takes no token beyond it.
+After the last turn the host reads what was written, once. Keys and values of tokens beyond the end
+are forgotten by moving the read mark back.
 
 On CUDA a turn is captured as a graph, one for each number of rows and width of the cache, both
 rounded up so that few are needed. Elsewhere, and with models whose code reads on the host (which no
@@ -32,7 +33,7 @@ from .span import rounded_up
 
 
 class TurnsWritten(NamedTuple):
-    """What the turns have written for one row: tokens that it may take, and whether they are sound.
+    """What the turns have written for one row.
 
     Fields:
         draws: at least one, unless the row is not valid.
@@ -66,7 +67,9 @@ class MultiStep:
         self._graphs: dict[tuple[int, ...], torch.cuda.CUDAGraph] = {}
 
     def write(self, rows: Sequence[int], answers: Mapping[int, Row]) -> dict[int, TurnsWritten]:
-        """Writes up to ``turns`` tokens of the open step of each row; at least one.
+        """Write up to ``turns`` tokens for each row.
+
+        At least one, and none beyond the open step.
 
         Args:
             rows: of the lane; each asks for a token.
@@ -94,7 +97,7 @@ class MultiStep:
             self._take(buffers, torch.stack(stacked))
             buffers.active.copy_(buffers.running)
         ahead = turns - 1 if all(logits is not None for logits in known) else turns
-        width = lane.cache.reserve(max(lane.watermark(row) for row in rows) + turns)
+        width = lane.cache.reserve(max(lane.read_mark(row) for row in rows) + turns)
         for _ in range(ahead):
             self._turn(rows, buffers, width)
         lane.count_turns(rows, ahead)
@@ -118,7 +121,7 @@ class MultiStep:
     def _capture(
         self, rows: Sequence[int], buffers: _Buffers, width: int
     ) -> torch.cuda.CUDAGraph | None:
-        """Records a turn; None where it reads on the host.
+        """Record a turn; None where it reads on the host.
 
         Trial runs come first, as capture asks; what they change is put back.
         """
@@ -149,7 +152,7 @@ class MultiStep:
         buffers.active.copy_(buffers.running)
 
     def _take(self, buffers: _Buffers, logits: Tensor) -> None:
-        """Draws from ``logits`` [n, V] and lets the active rows take their token."""
+        """Draw from ``logits`` [n, V] and let the active rows take their token."""
         sampling, state = self._sampling, buffers.state
         taken = (state.length - buffers.length)[:, None]
         uniform = buffers.uniform.gather(1, taken)[:, 0]
@@ -204,14 +207,14 @@ class _Buffers:
         lane: Lane,
         known: Sequence[Tensor | None],
     ) -> None:
-        """Sets everything for a new call; rows with known logits take their first token at once."""
+        """Set everything for a new call; rows with known logits take their first token at once."""
         idle = [0] * (self.size - len(rows))
         first = lane.cache.first(rows)
         steps = [c.step_ids for c in answers]
         integers = [
             [c.transcript.ids[-1] for c in answers] + idle,
             list(range(first, first + self.size)),
-            [lane.watermark(row) for row in rows] + idle,
+            [lane.read_mark(row) for row in rows] + idle,
             [1] * len(rows) + idle,
             [int(bool(ids)) for ids in steps] + idle,
             [int(logits is not None) for logits in known] + idle,

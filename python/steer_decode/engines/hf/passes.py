@@ -1,6 +1,7 @@
-"""One forward pass of a model over tokens of some rows: padded, packed, or in a few sizes.
+"""One forward pass over tokens of some rows.
 
-Each begins a pass of the cache, runs the model, moves the watermarks and is counted.
+There are three kinds: padded, packed, and in a few sizes. Each begins a pass of the cache, runs the
+model, moves the read marks and is counted.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ CHUNK = 16  # the least chunk of a prefill whose shapes are rounded up; then twi
 
 
 class Passes:
-    """A model, its KV cache, and what it has read of some transcripts, the rows.
+    """A model, its KV cache, and the texts it reads.
+
+    Each text is a row.
 
     Args:
         model: a causal language model that passes ``cache_support.check_cache_support``.
@@ -38,7 +41,7 @@ class Passes:
         serving: what the model allows, as its probe has found.
 
     Attributes:
-        cache: the keys and values, with a watermark for each row.
+        cache: the keys and values, with a read mark for each row.
         forward: runs the model over them.
         last: the logits behind what has been read of each row.
         serving: what the model allows.
@@ -74,15 +77,18 @@ class Passes:
 
     @property
     def takes_masks(self) -> bool:
-        """Whether rows of different length can run in one pass: attention takes a 4-D mask."""
+        """Whether rows of different length run in one pass.
+
+        They do where attention takes a 4-D mask.
+        """
         return self.forward.takes_masks and self.serving.masks
 
     def transcript(self, row: int = 0) -> Transcript:
         """The text that a row reads."""
         return self._transcripts[row]
 
-    def watermark(self, row: int = 0) -> int:
-        """Tokens of the transcript whose keys and values are in the cache."""
+    def read_mark(self, row: int = 0) -> int:
+        """Tokens of the transcript that the cache holds."""
         return self.cache.lengths[row]
 
     def pending(self, row: int = 0) -> int:
@@ -90,11 +96,11 @@ class Passes:
         return len(self._transcripts[row]) - self.cache.lengths[row]
 
     def usage(self, row: int = 0) -> Usage:
-        """What the model has read and computed for a row so far."""
+        """What the model has read and computed for a row."""
         return Usage.of(self._shape, self._passes[row])
 
     def forget_usage(self, row: int = 0) -> None:
-        """Counts anew from here."""
+        """Count anew from here."""
         self._passes[row].clear()
 
     def read(
@@ -104,7 +110,9 @@ class Passes:
         keep: int = 0,
         heads: Sequence[int] | None = None,
     ) -> Tensor:
-        """One forward pass over tokens of rows that lie side by side, whatever their transcripts.
+        """Read tokens of rows side by side, in one pass.
+
+        Whatever their transcripts.
 
         Args:
             rows: in the order in which they lie, see ``KVCache.arrange``.
@@ -120,7 +128,10 @@ class Passes:
         return logits
 
     def fill(self, rows: Sequence[int], new: list[list[int]]) -> None:
-        """As :meth:`read`, for the keys and values alone: nobody needs the logits."""
+        """Read tokens for their keys and values alone.
+
+        As :meth:`read`, where nobody needs the logits.
+        """
         if _uneven(new) and self.read_packed(rows, new) is not None:
             return
         ids, span = self._begin(rows, new)
@@ -128,7 +139,7 @@ class Passes:
         self._commit(rows, [len(ids) for ids in new])
 
     def _begin(self, rows: Sequence[int], new: Sequence[list[int]]) -> tuple[Tensor, Span]:
-        """Begins a pass over the tokens ``new`` of rows; they are padded where they differ."""
+        """Begin a pass over the tokens ``new`` of rows; they are padded where they differ."""
         counts = [len(ids) for ids in new]
         span = self.cache.begin(rows, counts, self._device)
         if len(rows) == counts[0] == 1:
@@ -139,10 +150,10 @@ class Passes:
         return torch.tensor(padded, device=self._device), span
 
     def read_packed(self, rows: Sequence[int], new: list[list[int]]) -> Tensor | None:
-        """One forward pass over tokens of rows that lie side by side, as many of each as there are.
+        """Read tokens of rows in one pass without padding.
 
-        The tokens stand one after another, so there is no padding, and every matrix product is over
-        just those of ``new``.
+        The rows lie side by side. The tokens of all of them stand one after another, as many as
+        there are, so every matrix product is over just those of ``new``.
 
         Returns:
             Logits [n, V] behind the last token of each row; or None, with nothing read, where the
@@ -163,7 +174,7 @@ class Passes:
     def _commit(
         self, rows: Sequence[int], counts: Sequence[int], heads: Sequence[int] | None = None
     ) -> None:
-        """Moves the watermarks over what a pass has read, and counts it."""
+        """Move the read marks over what a pass has read, and count it."""
         marks = [self.cache.lengths[row] for row in rows]
         self.cache.commit()
         for i, row in enumerate(rows):
@@ -173,9 +184,12 @@ class Passes:
             self.last.forget(row)
 
     def read_chunk(self, rows: Sequence[int]) -> None:
-        """A forward pass whose shapes are rounded up, so that few of them ever occur."""
+        """Read what is pending, in a pass of few shapes.
+
+        Its sizes are rounded up. The last token of each row stays pending.
+        """
         counts = [self.pending(row) - 1 for row in rows]
-        marks = [self.watermark(row) for row in rows]
+        marks = [self.read_mark(row) for row in rows]
         length = rounded_up(max(counts), CHUNK, 2**31)
         new = [
             self._transcripts[row].ids[mark : mark + n] + [0] * (length - n)

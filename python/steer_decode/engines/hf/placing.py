@@ -1,4 +1,4 @@
-"""Which class of transformers loads a model, and where the model stays once it is loaded."""
+"""Which class loads a model, and where it stays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _SOURCE = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "t
 
 
 def model_class(source: str | Path, options: dict[str, Any]) -> Any:
-    """The auto class for a folder or hub id: of causal models, or of image-text models.
+    """The auto class of transformers for a model.
+
+    That of causal models, or of image-text models.
 
     Args:
         source: as ``from_pretrained`` takes it. What cannot be read is left to that to say.
@@ -38,10 +40,11 @@ def model_class(source: str | Path, options: dict[str, Any]) -> Any:
 
 
 def placed(model: PreTrainedModel, device: torch.device | str | None) -> PreTrainedModel:
-    """``model`` on ``device``, unless that is None or its weights have places of their own.
+    """``model`` on ``device``, where it may be moved.
 
-    Those of a model with a device map stay where the map says, on several devices perhaps; those of
-    a quantized one stay where they were quantized.
+    It stays where it is if ``device`` is None or its weights have places of their own. Those of a
+    model with a device map stay where the map says, on several devices perhaps; those of a
+    quantized one stay where they were quantized.
     """
     spread = getattr(model, "hf_device_map", None) or getattr(model, "is_quantized", False)
     if device is None or spread:
@@ -51,5 +54,5 @@ def placed(model: PreTrainedModel, device: torch.device | str | None) -> PreTrai
 
 
 def is_spread(model: torch.nn.Module) -> bool:
-    """Whether the weights of a model lie on more than one device."""
+    """Whether a model's weights lie on several devices."""
     return len({weight.device for weight in model.parameters()}) > 1

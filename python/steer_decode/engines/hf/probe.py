@@ -1,12 +1,12 @@
-"""Whether the engine serves a model exactly, found by what the model does.
+"""Whether the engine serves a model exactly.
 
-Two short texts are read in one pass from scratch, by the model alone, and once more as the engine
-reads: in rows of different length, in parts, with a roll-back between them, and beside a long row.
-The logits must be the same up to rounding. Of the long row only the last token is read, its keys
-are random; what the model makes of it with a mask of its own must be what it makes of it with ours.
-Where anything differs, slower ways are tried (without `decode_attention`, rows one by one, without
-roll-backs), and what is served in none of them is refused. For scaled RoPE, ``probe_rope.py`` tries
-positions at the far end of the context.
+It is found by what the model does. Two short texts are read in one pass from scratch, by the model
+alone, and once more as the engine reads: in rows of different length, in parts, with a roll-back
+between them, and beside a long row. The logits must be the same up to rounding. Of the long row
+only the last token is read, its keys are random; what the model makes of it with a mask of its own
+must be what it makes of it with ours. Where anything differs, slower ways are tried (without
+`decode_attention`, rows one by one, without roll-backs), and what is served in none of them is
+refused. For scaled RoPE, ``probe_rope.py`` tries positions at the far end of the context.
 
 A probe takes four passes over 35 tokens in all where everything is as usual. It is made once for a
 model as it is loaded.
@@ -59,17 +59,26 @@ class Probe:
 
     @property
     def cohort(self) -> bool:
-        """Whether rows of different length run in one pass; else they are answered one by one."""
+        """Whether rows of different length run in one pass.
+
+        Else they are answered one by one.
+        """
         return not self.problems and self.serving.masks
 
     @property
     def roll_back(self) -> bool:
-        """Whether tokens can be taken back without reading the text again."""
+        """Whether tokens can be taken back for free.
+
+        Else the text is read again.
+        """
         return not self.problems and self.serving.roll_back
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is served in another way than usual; sentences without a subject."""
+        """What is served in another way than usual.
+
+        Sentences without a subject.
+        """
         serving, scaled = self.serving, self.serving.scaled
         notes = []
         if not serving.direct:
@@ -90,7 +99,7 @@ _known = weakref.WeakKeyDictionary()
 
 
 def probe(model: PreTrainedModel) -> Probe:
-    """Tries a model, or remembers what was found when it was tried before.
+    """Try a model, or recall what was found.
 
     It is tried again if it has been given another attention, dtype or device since.
 
@@ -249,7 +258,10 @@ def _rounding(model: PreTrainedModel, texts: Tensor, expected: Tensor) -> float:
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
-    """Of two sets of logits [V]: the length of what is between them, in lengths of the second."""
+    """How far two sets of logits [V] are apart.
+
+    The length of what is between them, in lengths of the second's spread around its mean.
+    """
     spread = expected.float() - expected.float().mean()
     off = (found.float() - expected.float()).norm() / spread.norm().clamp_min(1e-30)
     return float(off.nan_to_num(float("inf")))

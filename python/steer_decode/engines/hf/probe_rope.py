@@ -1,8 +1,8 @@
-"""Whether a model's RoPE frequencies depend on the length of the text, found by trying.
+"""Whether RoPE frequencies depend on the length of text.
 
-Positions are free to choose, so no long text is needed: the first tokens of a short one are read
-once more, and one token beside them that stands at the far end of the context. What the model makes
-of the first ones must not change by that.
+It is found by trying. Positions are free to choose, so no long text is needed: the first tokens of
+a short one are read once more, and one token beside them that stands at the far end of the context.
+What the model makes of the first ones must not change by that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from .scaled_lane import forget, growing
 def probe_rope(
     model: PreTrainedModel, shape: ModelShape, text: Tensor, expected: Tensor, tolerance: float
 ) -> tuple[Scaled | None, int | None]:
-    """How the frequencies depend on the length of a text, and the longest text that is served.
+    """How RoPE frequencies depend on the length of text.
+
+    And the longest text that is served.
 
     Args:
         model: which has passed the other trials.

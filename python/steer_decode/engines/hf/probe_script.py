@@ -1,4 +1,7 @@
-"""What a probe has a lane read: two short texts as the loop may, beside a long one."""
+"""What a probe has a lane read.
+
+Two short texts as the loop may, beside a long one.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ SHARE = 0.02
 def script(
     lane: Lane, transcripts: list[Transcript], texts: list[list[int]], far: int
 ) -> Iterator[tuple[Tensor, tuple[int, int] | Tensor]]:
-    """Reads two texts as the loop may, beside a third that is long and made up.
+    """Read two texts as the loop may, beside another.
 
     Yields logits, and what they must be: those behind so many tokens of one of the texts, or the
     model's own. Other tokens are read behind the beginning of the second text and taken back. The
@@ -55,7 +58,10 @@ def script(
 
 
 def two_texts(model: PreTrainedModel, shape: ModelShape) -> Tensor | None:
-    """Two texts [2, n] of ordinary tokens; None where the context is too short for them."""
+    """Two texts [2, n] of ordinary tokens.
+
+    None where the context is too short for them.
+    """
     config = model.config.get_text_config(decoder=True)
     windows = [w for w in shape.windows if w is not None and w <= SMALL_WINDOW]
     n = max([TOKENS, *(w + TOKENS for w in windows)])
@@ -74,7 +80,10 @@ def two_texts(model: PreTrainedModel, shape: ModelShape) -> Tensor | None:
 
 
 def far(model: PreTrainedModel, shape: ModelShape) -> int:
-    """How long a text may be whose keys are made up: longer than the windows, in little memory."""
+    """The length of a text whose keys are made up.
+
+    It is longer than the windows, and takes little memory.
+    """
     config = model.config.get_text_config(decoder=True)
     windows = [window for window in shape.windows if window is not None]
     room = max(MADE_UP_BYTES, int(SHARE * shape.held_bytes))

@@ -1,7 +1,8 @@
-"""Rotary positions: how long a text they hold, and where their frequencies change with its length.
+"""Rotary positions: their reach, and what scales them.
 
-Two kinds of scaling have frequencies that depend on the longest position of a pass, so on other
-rows beside it and on how a text is cut into passes:
+A config says how long a text they hold, and where their frequencies change with its length. Two
+kinds of scaling have frequencies that depend on the longest position of a pass, so on other rows
+beside it and on how a text is cut into passes:
 
 - *longrope* (Phi-3, Phi-4-mini) has one set up to the length of pretraining and one beyond;
 - *dynamic* NTK has, beyond that length, frequencies of its own for every length.
@@ -36,14 +37,19 @@ class Scaled:
     anew: bool = False
 
     def frequencies(self, length: int) -> int:
-        """Names the frequencies of a pass whose text is ``length`` long; 0 are the original."""
+        """The number of a pass's frequencies; 0 are the original.
+
+        The text of the pass is ``length`` long.
+        """
         if length <= self.boundary:
             return 0
         return length if self.grows else 1
 
 
 def rope_sections(config: Any) -> list[Mapping[str, Any]]:
-    """The parameters of rotary positions, one mapping for each kind of layer that has its own.
+    """The parameters of rotary positions.
+
+    One mapping for each kind of layer that has its own.
 
     Args:
         config: of a text model. transformers 5 keeps them in ``rope_parameters``, 4 in
@@ -62,12 +68,13 @@ def rope_kind(section: Mapping[str, Any]) -> str:
 
 
 def context_length(config: Any) -> int | None:
-    """Longest text that the positions of a model hold, scaling included; None if nothing says.
+    """Longest text that the positions of a model hold.
 
-    Linear, dynamic and YaRN scaling multiply ``original_max_position_embeddings``, or what the
-    config calls ``max_position_embeddings`` where that is not given (as transformers computes the
-    frequencies). A config that already names the product keeps it. Where some layers only are
-    scaled (Gemma 3), and for all other kinds, ``max_position_embeddings`` is the length.
+    Scaling is included; None if nothing says. Linear, dynamic and YaRN scaling multiply
+    ``original_max_position_embeddings``, or what the config calls ``max_position_embeddings`` where
+    that is not given (as transformers computes the frequencies). A config that already names the
+    product keeps it. Where some layers only are scaled (Gemma 3), and for all other kinds,
+    ``max_position_embeddings`` is the length.
     """
     length: int | None = getattr(config, "max_position_embeddings", None) or None
     sections = rope_sections(config)
@@ -85,7 +92,10 @@ def _stretched(section: Mapping[str, Any], length: int) -> int:
 
 
 def boundaries(config: Any) -> list[int]:
-    """Lengths at which the frequencies may change, the longest first; none if nothing is scaled."""
+    """Lengths at which the frequencies may change.
+
+    The longest first; none if nothing is scaled.
+    """
     sections = [s for s in rope_sections(config) if rope_kind(s) != "default"]
     if not sections:
         return []

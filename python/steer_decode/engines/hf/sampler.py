@@ -1,4 +1,7 @@
-"""Draws the next token of each row from its logits, and reads the statistics in the same pass."""
+"""The next token of each row, drawn from its logits.
+
+The statistics are read in the same pass.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ _draw = torch.ops.steer_kernels.sample_logits_packed.default
 
 
 class Sampler:
-    """Draws for rows, each with its own settings and uniform numbers.
+    """A sampler for rows with settings of their own.
+
+    Each brings its uniform numbers, too.
 
     Args:
         vocab_size: columns of the logits that are tokens.
@@ -30,10 +35,10 @@ class Sampler:
         self._unused = torch.empty(0, dtype=torch.float32, device="cpu")
 
     def draw(self, logits: Tensor, rows: Sequence[Row]) -> Tensor:
-        """A token for each row of ``logits`` [n, V] and its statistics, in float64.
+        """Draw a token for each row of ``logits`` [n, V].
 
-        See ``steer_kernels.sample_logits_packed``, one call of which serves all rows with the same
-        settings.
+        Returned with its statistics, in float64. See ``steer_kernels.sample_logits_packed``, one
+        call of which serves all rows with the same settings.
         """
         sampling = rows[0].sampling
         if all(row.sampling == sampling for row in rows):
@@ -52,7 +57,9 @@ class Sampler:
         return _draw(logits, uniform, *_options(sampling), _RANKS, self._vocab_size)
 
     def draw_processed(self, logits: Tensor, row: Row) -> int:
-        """A token from what the caller's processors make of raw logits [1, V].
+        """Draw a token from processed logits.
+
+        They are what the caller's processors make of raw logits [1, V].
 
         Raises:
             BrokenModelError: they leave no token to choose.

@@ -1,4 +1,4 @@
-"""A lane of a model whose RoPE frequencies depend on the length of the text.
+"""A lane whose RoPE frequencies depend on the text's length.
 
 The models of transformers take the frequencies of a pass from its longest position. So rows whose
 text is beyond the boundary run by themselves, and a pass over tokens that lie before the end of
@@ -37,7 +37,10 @@ class ScaledLane(Lane):
 
     @property
     def takes_masks(self) -> bool:
-        """Whether rows of different length can run in one pass: none is beyond the boundary."""
+        """Whether rows of different length run in one pass.
+
+        They do while none is beyond the boundary.
+        """
         longest = max(map(len, self._transcripts))
         return super().takes_masks and longest + self._scaled.grows <= self._scaled.boundary
 
@@ -48,7 +51,10 @@ class ScaledLane(Lane):
         keep: int = 0,
         heads: Sequence[int] | None = None,
     ) -> Tensor:
-        """As :meth:`Lane.read`; rows that need frequencies of their own run one by one."""
+        """Read tokens of rows, as :meth:`Lane.read`.
+
+        Rows that need frequencies of their own run one by one.
+        """
         if self._plain(rows, new):
             return super().read(rows, new, keep, heads)
         if len(rows) > 1:
@@ -56,7 +62,7 @@ class ScaledLane(Lane):
             return torch.cat([self.read([row], [ids]) for row, ids in zip(rows, new, strict=True)])
         row, ids, logits = rows[0], new[0], []
         wanted = max(1, keep)  # of the last tokens
-        start, end = self.watermark(row), self.watermark(row) + len(ids)
+        start, end = self.read_mark(row), self.read_mark(row) + len(ids)
         for stop in self._stops(row, start, end, wanted):
             piece = ids[start + len(ids) - end : stop + len(ids) - end]
             behind = min(len(piece), max(0, wanted - (end - stop)))
@@ -72,12 +78,15 @@ class ScaledLane(Lane):
         return found if keep else found[:, -1]
 
     def fill(self, rows: Sequence[int], new: list[list[int]]) -> None:
-        """As :meth:`Lane.fill`; rows that need frequencies of their own run one by one."""
+        """Read tokens for keys and values, as :meth:`Lane.fill`.
+
+        Rows that need frequencies of their own run one by one.
+        """
         if self._plain(rows, new):
             super().fill(rows, new)
             return
         for row, ids in zip(rows, new, strict=True):
-            start = self.watermark(row)
+            start = self.read_mark(row)
             end = start + len(ids)
             text = max(end, len(self._transcripts[row]))
             for stop in self._stops(row, start, end, 0):
@@ -85,7 +94,10 @@ class ScaledLane(Lane):
                 start = stop
 
     def read_packed(self, rows: Sequence[int], new: list[list[int]]) -> Tensor | None:
-        """As :meth:`Lane.read_packed`; None where a row needs frequencies of its own."""
+        """Read tokens without padding, as :meth:`Lane.read_packed`.
+
+        None where a row needs frequencies of its own.
+        """
         return super().read_packed(rows, new) if self._plain(rows, new) else None
 
     def open(self, row: int, transcript: Transcript) -> None:
@@ -103,7 +115,7 @@ class ScaledLane(Lane):
         """Whether all keys of these rows have the original frequencies, and so have the new."""
         scaled = self._scaled
         for row, ids in zip(rows, new, strict=True):
-            longest = max(len(self._transcripts[row]), self.watermark(row) + len(ids))
+            longest = max(len(self._transcripts[row]), self.read_mark(row) + len(ids))
             # At the boundary itself, dynamic scaling does not forget a longer text.
             if self._held[row] or longest + scaled.grows > scaled.boundary:
                 return False
@@ -132,15 +144,15 @@ class ScaledLane(Lane):
         return text if self._scaled.anew else self._transcripts[row].prompt_length
 
     def _turn_to(self, row: int, text: int) -> None:
-        """Reads what is in the cache again if its keys have other frequencies than they should."""
+        """Read what is in the cache again if its keys have other frequencies than they should."""
         wanted = self._scaled.frequencies(self._decides(row, text))
-        mark = self.watermark(row)
+        mark = self.read_mark(row)
         if mark and self._held[row] != wanted:
             self.roll_back(row, 0)
             self._held[row] = wanted
             ids = self._transcripts[row].ids[:mark]
             for stop in self._stops(row, 0, mark, 0):
-                start = self.watermark(row)
+                start = self.read_mark(row)
                 for at in range(start, stop, self.part):
                     self._fill_row(row, ids[at : min(at + self.part, stop)], text)
         self._held[row] = wanted
@@ -148,7 +160,7 @@ class ScaledLane(Lane):
     def _fill_row(self, row: int, ids: list[int], text: int) -> None:
         """One pass over tokens of a row whose text is ``text`` long, for keys and values alone."""
         self._turn_to(row, text)
-        end = self.watermark(row) + len(ids)
+        end = self.read_mark(row) + len(ids)
         decides = self._decides(row, text)
         if self._scaled.frequencies(end) != self._scaled.frequencies(decides) and end < decides:
             self._afresh(self._fill_below, row, ids, decides - 1)
@@ -183,19 +195,25 @@ def lane_of(
     budget: Budget | None = None,
     serving: Serving = USUAL,
 ) -> Lane:
-    """A lane of the kind that ``serving`` asks for, whose rows are yet to be opened."""
+    """A lane of the kind that ``serving`` asks for.
+
+    Its rows are yet to be opened.
+    """
     kind = Lane if serving.scaled is None else ScaledLane
     texts = [Transcript([]) for _ in range(rows)]
     return kind(model, shape, texts, limit, budget, serving)
 
 
 def growing(model: nn.Module) -> list[nn.Module]:
-    """The modules of a model whose frequencies grow with the longest text that they have seen."""
+    """Modules whose frequencies grow with the longest text seen."""
     return [m for m in model.modules() if "dynamic" in str(getattr(m, "rope_type", ""))]
 
 
 def forget(modules: Sequence[nn.Module]) -> None:
-    """Calls them with a short text, which makes them go back to the original frequencies."""
+    """Make modules forget the longest text seen.
+
+    A call with a short text makes them go back to the original frequencies.
+    """
     for module in modules:
         kinds = module.rope_type if isinstance(module.rope_type, dict) else [None]
         like = next(module.buffers())

@@ -1,4 +1,7 @@
-"""How a model is served: which of the engine's ways it takes, as its probe has found."""
+"""How a model is served, as its probe has found.
+
+That is, which of the engine's ways it takes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What one forward pass writes to the cache and reads from it, and the mask of uneven rows."""
+"""What one forward pass writes, reads and masks.
+
+It writes to the cache and reads from it; a mask is for uneven rows.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ BLOCK = 128  # positions that a cache grows by, or a multiple of it
 
 
 class Run(NamedTuple):
-    """Neighbouring rows of a packed pass that have equally many new tokens.
+    """Neighbouring rows of a packed pass, with equal counts.
+
+    They have equally many new tokens.
 
     Fields:
         rows: which of the rows that the pass runs over.
@@ -55,7 +60,9 @@ class Span(NamedTuple):
 
 
 class CacheState:
-    """What a cache and its layers both know; the layers know nothing else of the cache.
+    """What a cache and its layers both know.
+
+    The layers know nothing else of the cache.
 
     Attributes:
         rows: texts that there is room for.
@@ -77,7 +84,10 @@ class CacheState:
 
 
 def runs_of(marks: list[int], counts: Sequence[int], positions: Tensor) -> Iterator[Run]:
-    """Neighbours with equal ``counts``; ``positions`` [T] are those of all their tokens."""
+    """Runs of neighbours with equal ``counts``.
+
+    ``positions`` [T] are those of all their tokens.
+    """
     row = token = 0
     for count, same in groupby(counts):
         n = len(list(same))
@@ -87,7 +97,10 @@ def runs_of(marks: list[int], counts: Sequence[int], positions: Tensor) -> Itera
 
 
 def rounded_up(value: int, least: int, most: int) -> int:
-    """The first of ``least``, twice that, and so on, that holds ``value``; at most ``most``."""
+    """``value``, rounded up to one of a few sizes.
+
+    The sizes are ``least``, twice that, and so on; none is above ``most``.
+    """
     size = least
     while size < value:
         size *= 2
@@ -95,7 +108,7 @@ def rounded_up(value: int, least: int, most: int) -> int:
 
 
 def ragged_mask(span: Span, new: int, window: int | None, additive: torch.dtype | None) -> Tensor:
-    """Which positions each new token of each row may attend to.
+    """Positions that new tokens of each row may attend to.
 
     Args:
         span: of the pass. Row b has tokens at ``starts[b]``, ``starts[b] + 1`` and so on.

@@ -1,4 +1,7 @@
-"""The model of transformers inside what PEFT, torch.compile and their like wrap around it."""
+"""The model inside a wrapper.
+
+PEFT, torch.compile and their like wrap something around a model of transformers.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ from typing import Any
 
 
 def unwrapped(model: Any) -> Any:
-    """The innermost model: a wrapper's ``generate`` ends up in its ``generate``.
+    """The innermost model of a wrapper.
 
-    torch.compile keeps it as ``_orig_mod``, parallel wrappers as ``module``, and PEFT hands it out
-    by ``get_base_model``. A model without a wrapper is returned as it is.
+    A wrapper's ``generate`` ends up in its ``generate``. torch.compile keeps it as
+    ``_orig_mod``, parallel wrappers as ``module``, and PEFT hands it out by ``get_base_model``. A
+    model without a wrapper is returned as it is.
     """
     while (inner := _inside(model)) is not None and inner is not model:
         model = inner

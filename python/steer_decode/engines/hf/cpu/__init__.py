@@ -1,7 +1,7 @@
-"""Faster layers on a CPU, for the time of a pass: the one door to them.
+"""Faster layers on a CPU, behind one door.
 
-A reader may skip this folder. ``STEER_DECODE_CPU=off`` turns all of it off; tokens are the same, up
-to the rounding of the products.
+A model has them for the time of a pass. A reader may skip this folder. ``STEER_DECODE_CPU=off``
+turns all of it off; tokens are the same, up to the rounding of the products.
 """
 
 from __future__ import annotations

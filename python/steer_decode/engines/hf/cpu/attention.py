@@ -1,11 +1,12 @@
-"""Attention on a CPU: of decode steps by `decode_attention`, of parts of prompts without a mask.
+"""Attention on a CPU, which needs no mask.
 
-SDPA reads every key and value once for each query head, and needs a mask wherever rows differ in
-length. ``steer_kernels.decode_attention`` reads them once for each key head, and each row its own
-length only. Passes of a few new tokens over a :class:`KVCache` on the CPU take it; longer ones of
-rows that are alike take ``part_attention``. Stay with transformers: long passes with windows or
-over rows of different length, other devices, models loaded with other attention than "sdpa", and
-what these functions do not know (soft caps, sinks, dropout).
+That of decode steps is `decode_attention`, that of parts of prompts ``part_attention``. SDPA reads
+every key and value once for each query head, and needs a mask wherever rows differ in length.
+``steer_kernels.decode_attention`` reads them once for each key head, and each row its own length
+only. Passes of a few new tokens over a :class:`KVCache` on the CPU take it; longer ones of rows
+that are alike take ``part_attention``. Stay with transformers: long passes with windows or over
+rows of different length, other devices, models loaded with other attention than "sdpa", and what
+these functions do not know (soft caps, sinks, dropout).
 
 transformers looks its attention up by the name in the model's config, at every layer. For the time
 of such a pass the name is ours. Everything else that runs meanwhile, a user's own ``generate`` in
@@ -130,13 +131,18 @@ class _Named:
 
 
 def attention_of(model: PreTrainedModel) -> str:
-    """The attention that a model was loaded with: "sdpa", "eager" and so on."""
+    """The attention that a model was loaded with.
+
+    "sdpa", "eager" and so on.
+    """
     name: str = model.config.get_text_config(decoder=True)._attn_implementation
     return "sdpa" if name == NAME else name
 
 
 class DirectAttention:
-    """Runs the passes of one model over one cache whose attention is `decode_attention`.
+    """Passes of one model whose attention is `decode_attention`.
+
+    They run over one cache.
 
     Args:
         model: what it asks about attention, dtype and device.
@@ -172,15 +178,19 @@ class DirectAttention:
         self._mask = torch.zeros(1, 1, 1, 1, dtype=model.dtype)
 
     def serves(self, span: Span, queries: int) -> bool:
-        """Whether a pass of so many new tokens a row, which the cache has begun, goes this way."""
+        """Whether a pass of this size goes this way.
+
+        The cache has begun it; it has at most ``queries`` new tokens a row.
+        """
         if queries <= MOST_QUERIES or not self.usable:
             return self.usable
         return not span.ragged and self._reads_all(span.width)
 
     def packs(self, queries: int, width: int) -> bool:
-        """Whether a packed pass with at most so many new tokens a row can go this way.
+        """Whether a packed pass of this size may be tried.
 
-        ``width`` is the length of the longest row after it.
+        It has at most ``queries`` new tokens a row. ``width`` is the length of the longest row
+        after it.
         """
         return self.usable and (queries <= MOST_QUERIES or self._reads_all(width))
 
@@ -189,10 +199,11 @@ class DirectAttention:
         return all(window is None or window >= width for window in self._windows)
 
     def logits(self, arguments: dict[str, Any]) -> Tensor | None:
-        """The logits of a pass that needs no mask; the cache has begun it. Void if it ends early.
+        """The logits of a pass that needs no mask.
 
-        None where a layer's attention did not come to us. What was read is then to be read again
-        in another way, which writes the same positions, and no further pass is served.
+        The cache has begun it. They are void if it ends early. Returns None where a layer's
+        attention did not come to us. What was read is then to be read again in another way, which
+        writes the same positions, and no further pass is served.
         """
         state = self._state
         state.direct, state.served, wanted = True, 0, state.layers

@@ -10,7 +10,9 @@ VARIABLE = "STEER_DECODE_CPU"
 
 
 def enabled() -> bool:
-    """Whether models that are loaded now are given our layers: not with STEER_DECODE_CPU=off.
+    """Whether models that are loaded now get our layers.
+
+    They do not with STEER_DECODE_CPU=off.
 
     Raises:
         SteerError: the variable is neither "on" nor "off".

@@ -1,8 +1,9 @@
-"""A model some of whose layers run by functions of ours, for the time of a pass.
+"""A model some of whose layers are ours.
 
-Before and after a pass the model is as its user left it. Everything else that runs meanwhile, a
-user's own ``generate`` in another thread say, gets what it would get without: the functions act in
-the thread of the pass only. Hooks of layers are called as always.
+They run by functions of ours for the time of a pass. Before and after a pass the model is as its
+user left it. Everything else that runs meanwhile, a user's own ``generate`` in another thread say,
+gets what it would get without: the functions act in the thread of the pass only. Hooks of layers
+are called as always.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ _passes: dict[int, int] = {}  # passes under way, by the id of the model
 
 
 class DirectLayers:
-    """A model whose linear layers (``linear.py``) and norms (``norm.py``) are ours in a call.
+    """A model whose linear layers and norms are ours.
+
+    They are so in a call; see ``linear.py`` and ``norm.py``.
 
     Args:
         model: any; the layers that can be are.

@@ -1,8 +1,9 @@
-"""Linear layers on a CPU: by `decode_linear`, which reads at the memory's speed.
+"""Linear layers on a CPU: by `decode_linear`.
 
-torch's matrix product of one to sixteen tokens reaches a half or a third of what the memory gives,
-and of hundreds not quite what the processor does. Layers of other types (quantized, adapted,
-parametrized), or whose ``forward`` somebody has replaced already, stay as they are.
+It reads at the memory's speed. torch's matrix product of one to sixteen tokens reaches a half or a
+third of what the memory gives, and of hundreds not quite what the processor does. Layers of other
+types (quantized, adapted, parametrized), or whose ``forward`` somebody has replaced already, stay
+as they are.
 """
 
 from __future__ import annotations

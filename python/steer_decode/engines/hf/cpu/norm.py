@@ -1,6 +1,7 @@
-"""Norms on a CPU: those of the Llama kind by `rms_norm`, one operator for the six that they are.
+"""Norms on a CPU: by `rms_norm`.
 
-To call six takes longer than to run them: a sixth of a token of the demo's small model.
+One operator takes the place of the six of a norm of the Llama kind. To call six takes longer than
+to run them: a sixth of a token of the demo's small model.
 """
 
 from __future__ import annotations

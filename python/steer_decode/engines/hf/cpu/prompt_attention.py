@@ -1,9 +1,10 @@
-"""Attention of a part of a prompt, on a CPU: to all that was read before, and causally to itself.
+"""Attention of a part of a prompt, on a CPU.
 
-SDPA wants a mask where the queries are the last of the keys, and transformers then copies keys and
-values once for each head of a group. Here the part's square, which needs no mask, and the rectangle
-of what lies before it are two calls of the kernel behind SDPA; each returns with its output the
-logarithm of the sum of its weights, which is what it takes to merge them.
+It goes to all that was read before, and causally to the part itself. SDPA wants a mask where the
+queries are the last of the keys, and transformers then copies keys and values once for each head of
+a group. Here the part's square, which needs no mask, and the rectangle of what lies before it are
+two calls of the kernel behind SDPA; each returns with its output the logarithm of the sum of its
+weights, which is what it takes to merge them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 def part_attention(
     query: Tensor, keys: Tensor, values: Tensor, start: int, scale: float | None = None
 ) -> Tensor:
-    """Attention of N queries at the positions ``start``, ``start + 1`` and so on of their rows.
+    """Attention of queries that follow one another.
+
+    The N queries stand at the positions ``start``, ``start + 1`` and so on of their rows.
 
     Args:
         query: [B, H, N, D] float32, bfloat16 or float16 on the CPU.
