@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 from rich.progress import track
-from steer_decode import FirstTokenEntropy, Pair, Policy, Router, Steer, StepStart
+from steer_decode import FirstTokenEntropy, Pair, Policy, Router, Steer, Step, StepStart
 from steer_decode.demo import pair_paths
 from steer_decode.demo.problems.tasks import DOMAINS, problems
+from steer_decode.policies import Verdict, Word
 from transformers.utils import logging
 
 from steer_kernels import LogitStats, logit_stats
@@ -30,6 +31,11 @@ def stats_from_scratch(pair: Pair, writer: str, ids: list[int], last: int) -> Lo
     with torch.inference_mode():
         logits = model(torch.tensor([ids]), use_cache=False, logits_to_keep=last).logits[0]
     return logit_stats(logits, vocab_size=pair.vocab_size)
+
+
+def word(policy: Policy, step: Step) -> Word:
+    """What the policy says after a step, without its reason."""
+    return Verdict.of(policy.after_step(step)).what
 
 
 def compare(pair: Pair, policy: Policy, prompt: str) -> tuple[int, int, int, int]:
@@ -51,7 +57,7 @@ def compare(pair: Pair, policy: Policy, prompt: str) -> tuple[int, int, int, int
         if step.before is None and step.closed:
             again: Any = dataclasses.replace(step, values=policy.signal.read(stats).tolist())
             decisions += 1
-            flips += policy.after_step(again) != policy.after_step(step)
+            flips += word(policy, again) != word(policy, step)
         if not step.discarded:
             text += step.token_ids
     return decisions, flips, tokens, changed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from steer_decode import (
     Trace,
     parse_policy,
 )
+from steer_decode.policies import Verdict, Word
 from steer_decode.policies.fitted.mixture import TwoGaussians, fit
 from steer_decode.policies.math_tokens import math_tokens
 from support.tiny import make_pair, prompt_text
@@ -26,6 +28,10 @@ from support.tiny import make_pair, prompt_text
 def step(index: int, writer: str, score: float, ended: bool = False) -> Step:
     values = [score - 1, score + 1]
     return Step(index, writer, values=values, token_ids=[5, 6], ended=ended, closed=True)  # type: ignore[arg-type]
+
+
+def words(verdicts: Sequence[Verdict]) -> list[Word]:
+    return [verdict.what for verdict in verdicts]
 
 
 def two_humps(n: int, seed: int = 0) -> list[float]:
@@ -46,15 +52,16 @@ def test_the_posterior_of_the_round_decides() -> None:
         u = (1 - mixture.weight_c) * statistics.NormalDist(mixture.mean_u, mixture.var_u**0.5).pdf(
             x
         )
-        assert s.posterior == pytest.approx(c / (c + u), abs=1e-9)
-        assert verdict == ("small" if c / (c + u) >= 0.6 else "large")
-    assert {"small", "large"} == set(verdicts)
+        assert verdict.posterior == pytest.approx(c / (c + u), abs=1e-9)
+        assert verdict.what == ("small" if c / (c + u) >= 0.6 else "large")
+        assert s.posterior is None, "the loop writes it"
+    assert {"small", "large"} == set(words(verdicts))
 
 
 def test_either_writer_has_a_mixture_of_its_own() -> None:
     small, large = two_humps(30), [x + 100 for x in two_humps(30, 1)]
     steps = [step(2, "small", x) for x in small] + [step(2, "large", x) for x in large]
-    verdicts = SteerCohort().start().after_round(steps)
+    verdicts = words(SteerCohort().start().after_round(steps))
     # Judged together, every step of the large model would look confident.
     assert set(verdicts[:30]) == set(verdicts[30:]) == {"small", "large"}
 
@@ -62,11 +69,11 @@ def test_either_writer_has_a_mixture_of_its_own() -> None:
 def test_only_an_unconfident_first_step_is_written_again() -> None:
     policy = SteerCohort().start()
     first = policy.after_round([step(0, "small", x) for x in two_humps(30)])
-    assert set(first) == {"redo", "small"}
+    assert set(words(first)) == {"redo", "small"}
     again = policy.after_round([step(0, "large", x) for x in two_humps(30)])
-    assert set(again) == {"large", "small"}
+    assert set(words(again)) == {"large", "small"}
     later = policy.after_round([step(1, "small", x) for x in two_humps(30)])
-    assert set(later) == {"large", "small"}
+    assert set(words(later)) == {"large", "small"}
 
 
 def test_answers_that_have_ended_are_not_fitted() -> None:
@@ -74,22 +81,22 @@ def test_answers_that_have_ended_are_not_fitted() -> None:
     ended = [step(0, "small", 1e6, ended=True) for _ in range(20)]
     running = [step(0, "small", x) for x in scores]
     policy = SteerCohort().start()
-    policy.after_round(running + ended)
+    verdicts = policy.after_round(running + ended)
     mixture = fit(scores)
     assert mixture is not None
-    assert running[0].posterior == pytest.approx(mixture.posterior(scores[0]))
+    assert verdicts[0].posterior == pytest.approx(mixture.posterior(scores[0]))
 
 
 def test_a_degenerate_round_uses_the_last_good_fit_of_its_writer() -> None:
     policy = SteerCohort().start()
-    assert policy.after_round([step(1, "small", 15.0)] * 12) == ["large"] * 12  # none yet
+    none_yet = policy.after_round([step(1, "small", 15.0)] * 12)
+    assert words(none_yet) == ["large"] * 12
     policy.after_round([step(2, "small", x) for x in two_humps(30)])
-    assert policy.after_round([step(3, "small", 20.0), step(3, "small", 10.0)]) == [
-        "small", "large",
-    ]  # fmt: skip
-    assert policy.after_round([step(3, "large", 20.0)]) == ["large"]  # not of the other writer
+    both = policy.after_round([step(3, "small", 20.0), step(3, "small", 10.0)])
+    assert words(both) == ["small", "large"]
+    assert policy.after_step(step(3, "large", 20.0)).what == "large"  # not of the other writer
     # A new run knows nothing of the last one.
-    assert policy.start().after_round([step(3, "small", 20.0)]) == ["large"]
+    assert words(policy.start().after_round([step(3, "small", 20.0)])) == ["large"]
 
 
 def test_giving_up_is_off_and_leaves_the_rest_to_the_small_model() -> None:
@@ -136,8 +143,8 @@ def test_a_step_without_a_token_that_counts_goes_to_the_large_model() -> None:
         .start()
         .after_round([bare] + [step(2, "small", x) for x in two_humps(30)])
     )
-    assert verdicts[0] == "large"
-    assert "small" in verdicts
+    assert verdicts[0].what == "large"
+    assert "small" in words(verdicts)
 
 
 def test_the_monotone_posterior_trusts_the_surest() -> None:
@@ -155,11 +162,11 @@ def test_the_monotone_posterior_trusts_the_surest() -> None:
 def test_percentile_routes_its_share(signal: str) -> None:
     policy = Percentile(0.3, signal)
     scores = two_humps(30)
-    verdicts = policy.after_round([step(4, "small", x) for x in scores])
+    verdicts = words(policy.after_round([step(4, "small", x) for x in scores]))
     routed = sorted(x for x, v in zip(scores, verdicts, strict=True) if v == "large")
     ranked = sorted(scores, reverse=signal == "entropy")
     assert routed == sorted(ranked[:9])
-    assert policy.after_round([step(1, "small", 3.0)] * 10).count("large") == 3
+    assert words(policy.after_round([step(1, "small", 3.0)] * 10)).count("large") == 3
 
 
 @pytest.mark.parametrize("name", ["steer-cohort:gamma=0.5:tokens=math:monotone=true", "percentile"])

@@ -108,27 +108,28 @@ def steer_with(mixtures: dict[int, TwoGaussians], gamma: float = 0.6) -> Steer:
 def test_steer_routes_by_the_posterior_of_the_bin() -> None:
     low, high = TwoGaussians(0.5, 0, 1, 4, 1), TwoGaussians(0.5, 10, 1, 14, 1)
     policy = steer_with({0: low, -1: high})
-    assert policy.after_step(step(0, "small", 5)) == "small"
-    assert policy.after_step(step(0, "small", 0)) == "redo"
+    assert policy.after_step(step(0, "small", 5)).what == "small"
+    assert policy.after_step(step(0, "small", 0)).what == "redo"
     later = step(7, "small", 5)  # no fit of bin 4: the one over all steps judges
-    assert policy.after_step(later) == "large"
-    assert later.posterior == pytest.approx(high.posterior(5))
+    verdict = policy.after_step(later)
+    assert verdict.what == "large"
+    assert verdict.posterior == pytest.approx(high.posterior(5))
 
 
 def test_steer_without_a_fit_asks_the_large_model() -> None:
     policy = steer_with({-1: TwoGaussians(0.5, 0, 1, 4, 1)})
-    assert policy.after_step(step(2, "large", 99)) == "large"
+    assert policy.after_step(step(2, "large", 99)).what == "large"
 
 
 def test_only_a_first_step_of_the_small_model_is_taken_back() -> None:
     policy = Steer(threshold=5.0, large_threshold=8.0)
-    assert policy.after_step(step(0, "small", 4.9)) == "redo"
-    assert policy.after_step(step(0, "large", 7.9)) == "large"
-    assert policy.after_step(step(1, "small", 4.9)) == "large"
-    assert policy.after_step(step(1, "small", 5.1)) == "small"
+    assert policy.after_step(step(0, "small", 4.9)).what == "redo"
+    assert policy.after_step(step(0, "large", 7.9)).what == "large"
+    assert policy.after_step(step(1, "small", 4.9)).what == "large"
+    assert policy.after_step(step(1, "small", 5.1)).what == "small"
     entropy = Steer(threshold=0.5, signal="entropy")
-    assert entropy.after_step(step(1, "small", 0.4)) == "small"
-    assert entropy.after_step(step(1, "small", 0.6)) == "large"
+    assert entropy.after_step(step(1, "small", 0.4)).what == "small"
+    assert entropy.after_step(step(1, "small", 0.6)).what == "large"
 
 
 def test_calibration_round_trip_and_refusals(tmp_path: Path) -> None:

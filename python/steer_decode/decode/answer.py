@@ -16,7 +16,7 @@ from ..core.events import Event, HandOver, StepClosed
 from ..core.requests import Draw, Look, Looked, Request, Write
 from ..core.trace import Step
 from ..core.transcript import Writer, other
-from ..policies import REDO, RESTART, Mend, StepStart
+from ..policies import REDO, RESTART, Mend, StepStart, Verdict
 from .guard import consult
 from .revise import again, grade, held_back, kept_of, mend
 from .written import Written
@@ -25,7 +25,7 @@ from .written import Written
 class Judge(NamedTuple):
     """A step that has closed, for the policy to judge.
 
-    Told: the policy's word, which says who writes the next step, or this one again.
+    Told: a verdict, which says who writes the next step, or this one again.
     """
 
     step: Step
@@ -68,7 +68,10 @@ class Answer(Written):
             if step.closed and step.writer == "small":
                 yield from grade(self, step)
             step.milliseconds = 1e3 * (time.perf_counter() - begin)
-            word: Any = (yield Judge(step)) if step.closed else step.writer
+            verdict: Verdict = (yield Judge(step)) if step.closed else Verdict(step.writer)
+            word: Any = verdict.what
+            if verdict.posterior is not None:
+                step.posterior = verdict.posterior
             mends = isinstance(word, Mend)
             if redo and (word == REDO or mends):
                 raise again(self.policy, index)
@@ -103,9 +106,7 @@ class Answer(Written):
         start = StepStart(
             step.index, step.writer, self._seed, looked and looked.stats, self.trace, step.before
         )
-        step.writer = consult(
-            self.policy, f"before step {step.index}", lambda: self.policy.before_step(start)
-        )
+        step.writer = consult(self.policy, start)
         if step.writer == "small":
             step.prefilled = foreign
             return looked and looked.draw

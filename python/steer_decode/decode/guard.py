@@ -9,57 +9,88 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ..core.requests import Draw, Graded, Look, Looked, Question, Read, Row, Write
-from ..core.trace import Step
+from ..core.trace import Step, Trace
 from ..core.transcript import WRITERS, Writer
 from ..errors import SteerError
-from ..policies import REDO, RESTART, Mend, Policy
+from ..policies import REDO, RESTART, Mend, Policy, StepStart, Verdict
+from ..util.checks import fraction
 
 _T = TypeVar("_T")
+_AFTER = (*WRITERS, REDO, RESTART)
 
 
-def consult(policy: Policy, where: str, ask: Callable[[], _T]) -> _T:
-    """Ask a policy, and name a mistake with its step.
+def consult(policy: Policy, start: StepStart) -> Writer:
+    """Ask a policy who writes a step.
 
     Raises:
         SteerError: it raised something, or answered with another word than it may.
     """
+    where = f"before step {start.index}"
+    word = _asked(policy, where, lambda: policy.before_step(start))
+    if not isinstance(word, str) or word not in WRITERS:
+        raise _wrong(policy, where, word, WRITERS)
+    return word
+
+
+def judged(policy: Policy, step: Step, trace: Trace) -> Verdict:
+    """Ask a policy about a step; errors as :func:`consult`."""
+    where = f"after step {step.index}"
+    return _checked(policy, where, _asked(policy, where, lambda: policy.judge(step, trace)))
+
+
+def consult_round(policy: Policy, steps: Sequence[Step]) -> list[Verdict] | list[SteerError]:
+    """Ask a policy for a verdict on each of ``steps``.
+
+    They have one index. If the policy fails, each gets its error in place of a verdict.
+    """
+    where = f"after step {steps[0].index}"
     try:
-        answer = ask()
+        answers = _asked(policy, where, lambda: list(policy.after_round(steps)))
+        if len(answers) == len(steps):
+            return [_checked(policy, where, answer) for answer in answers]
+        raise SteerError(
+            f"policy {policy.name!r} answered {len(answers)} times for {len(steps)} "
+            f"steps {where}: it must answer once for each"
+        )
+    except SteerError as error:
+        return [error] * len(steps)
+
+
+def _asked(policy: Policy, where: str, ask: Callable[[], _T]) -> _T:
+    """The policy's answer, unchecked; what it raises is worded."""
+    try:
+        return ask()
     except SteerError:
         raise
     except Exception as error:
         raise SteerError(
             f"policy {policy.name!r} failed {where}: {type(error).__name__}: {error}"
         ) from error
-    after = where.startswith("after")
-    answers = (*WRITERS, REDO, RESTART) if after else WRITERS
-    for word in answer if policy.in_rounds and isinstance(answer, list) else [answer]:
-        mends = after and isinstance(word, Mend) and isinstance(word.at, int)
-        if not mends and word not in answers:
-            *most, last = [*map(repr, answers), *(["Mend(i)"] if after else [])]
-            raise SteerError(
-                f"policy {policy.name!r} answered {word!r} {where}: "
-                f"it must answer {', '.join(most)} or {last}"
-            )
-    return answer
 
 
-def consult_round(policy: Policy, steps: Sequence[Step]) -> list[Any]:
-    """Ask a policy for a word on each of ``steps``.
-
-    They have one index. If the policy fails, each gets its error in place of a word.
-    """
-    index = steps[0].index
+def _checked(policy: Policy, where: str, answer: Any) -> Verdict:
+    """A policy's answer after a step, as a verdict."""
+    verdict = Verdict.of(answer)
+    word: Any = verdict.what
+    mends = isinstance(word, Mend) and isinstance(word.at, int)
+    if not mends and not (isinstance(word, str) and word in _AFTER):
+        raise _wrong(policy, where, answer, _AFTER, "Mend(i)")
+    if verdict.posterior is None:
+        return verdict
     try:
-        words = consult(policy, f"after step {index}", lambda: list(policy.after_round(steps)))
-        if len(words) == len(steps):
-            return words
-        raise SteerError(
-            f"policy {policy.name!r} answered {len(words)} times for {len(steps)} "
-            f"steps after step {index}: it must answer once for each"
-        )
+        return Verdict(word, fraction("posterior", verdict.posterior))
     except SteerError as error:
-        return [error] * len(steps)
+        raise SteerError(f"policy {policy.name!r} answered {answer!r} {where}: {error}") from None
+
+
+def _wrong(
+    policy: Policy, where: str, answer: object, words: Sequence[str], *more: str
+) -> SteerError:
+    *most, last = [*map(repr, words), *more]
+    return SteerError(
+        f"policy {policy.name!r} answered {answer!r} {where}: "
+        f"it must answer {', '.join(most)} or {last}"
+    )
 
 
 def sound(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from ..core.events import Event, Failed
@@ -18,7 +17,7 @@ from ..core.transcript import Writer
 from ..engines.base import Engine, Replies
 from ..errors import SteerError
 from .answer import Answer, Judge, Making
-from .guard import consult, consult_round, sound
+from .guard import consult_round, judged, sound
 
 PATIENCE = 8  # turns that a draft waits for others to be read together
 _WAITS = (Write, Look, Read, Question, Judge)
@@ -174,9 +173,9 @@ class Scheduler:
             if all(i in closed for i in of):
                 index = min(closed[i].index for i in of)
                 rows = [i for i in of if closed[i].index == index]
-                words = consult_round(policy, [closed[i] for i in rows])
-                for row, word in zip(rows, words, strict=True):
-                    yield from self._take(row, word)
+                verdicts = consult_round(policy, [closed[i] for i in rows])
+                for row, verdict in zip(rows, verdicts, strict=True):
+                    yield from self._take(row, verdict)
 
     def _take(self, row: int, reply: object) -> Iterator[tuple[int, Event]]:
         """Advance an answer by a reply, or end it by an error."""
@@ -195,9 +194,7 @@ class Scheduler:
             try:
                 item = held.making.send(reply)
                 if isinstance(item, Judge) and not policy.in_rounds:
-                    where = f"after step {item.step.index}"
-                    judge = partial(policy.judge, item.step, held.answer.trace)
-                    reply = consult(policy, where, judge)
+                    reply = judged(policy, item.step, held.answer.trace)
                     continue
             except StopIteration:
                 return

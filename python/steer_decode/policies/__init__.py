@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SteerError
-from .base import REDO, RESTART, Mend, Policy, Question, Redo, Restart, StepStart, Verdict
+from .base import REDO, RESTART, Mend, Policy, Question, Redo, Restart, StepStart, Verdict, Word
 from .both_sides import BothSides
 from .controls import AlwaysLarge, AlwaysSmall, RandomShare
 from .ecotab import EcoTab
@@ -69,6 +69,7 @@ __all__ = [
     "SteerCohort",
     "StepStart",
     "Verdict",
+    "Word",
     "parse_policy",
     "policy_class",
 ]

@@ -37,7 +37,28 @@ class Mend(NamedTuple):
     rest: bool = False
 
 
-Verdict = Writer | Redo | Mend | Restart
+Word = Writer | Redo | Mend | Restart
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a policy says of a step, with its reason.
+
+    A policy may answer the bare word where it has no reason to give.
+
+    Attributes:
+        what: who writes the next step, or what becomes of this one.
+        posterior: probability in [0, 1] that the step is a confident one; None where the policy
+            fits no mixture. The loop writes it into the step.
+    """
+
+    what: Word
+    posterior: float | None = None
+
+    @classmethod
+    def of(cls, answer: Word | Verdict) -> Verdict:
+        """``answer``, a bare word as a verdict without a reason."""
+        return answer if isinstance(answer, Verdict) else cls(answer)
 
 
 @dataclass(frozen=True)
@@ -51,7 +72,7 @@ class StepStart:
         stats: statistics of the small model's next-token logits, one row; None unless the policy
             looks ahead.
         trace: of this answer so far: its prompt, and all steps before this one.
-        value: the policy's signal of ``stats``; None likewise.
+        value: the policy's signal of ``stats``, which the loop has read; None likewise.
     """
 
     index: int
@@ -60,6 +81,15 @@ class StepStart:
     stats: LogitStats | None
     trace: Trace | None = None
     value: float | None = None
+
+    def read(self, signal: Signal) -> float | None:
+        """The policy's ``signal`` of the look; None without a look.
+
+        That is ``value``, or read off ``stats`` where a start was made by hand without it.
+        """
+        if self.value is not None or self.stats is None:
+            return self.value
+        return float(signal.read(self.stats)[0])
 
 
 class Policy:
@@ -83,7 +113,7 @@ class Policy:
         takes_calibration: it has a setting ``calibration``, which ``steer calibrate`` makes.
         calibration: the one that it goes by.
         shipped: the file of its fitted numbers that comes with the package, for the demo pair.
-        has_posterior: it writes into each step how likely that is a confident one.
+        has_posterior: its verdicts say how likely each step is a confident one.
         fitted: what tells the fitted numbers that it goes by from others; empty without any.
     """
 
@@ -126,16 +156,17 @@ class Policy:
         """Who writes the step that is about to begin."""
         return start.writer
 
-    def after_step(self, step: Step) -> Writer | Redo | Mend:
+    def after_step(self, step: Step) -> Writer | Redo | Mend | Verdict:
         """Who writes the next step, or this one again.
 
         ``"redo"`` takes it back, and the other model writes it. A step that was written again
         cannot be taken back a second time. ``Mend(i)`` takes back what stands from token i on: the
-        other model writes that token, this one the rest.
+        other model writes that token, this one the rest. A :class:`Verdict` is such a word with
+        its reason.
         """
         return step.writer
 
-    def judge(self, step: Step, trace: Trace) -> Verdict:
+    def judge(self, step: Step, trace: Trace) -> Word | Verdict:
         """As :meth:`after_step`, with the whole answer in view.
 
         ``step`` is its last. They may also answer "restart": everything is taken back, once, and
@@ -143,7 +174,7 @@ class Policy:
         """
         return self.after_step(step)
 
-    def after_round(self, steps: Sequence[Step]) -> Sequence[Writer | Redo | Mend]:
+    def after_round(self, steps: Sequence[Step]) -> Sequence[Writer | Redo | Mend | Verdict]:
         """Judge the steps that a cohort has just closed.
 
         They have one index; there is one verdict for each. Those of answers that have ended are

@@ -183,11 +183,11 @@ class BothSides(Policy):
             self.sides.check(pair, self._source)
 
     def before_step(self, start: StepStart) -> Writer:
-        if start.stats is None:
+        value = start.read(self.signal)
+        if value is None:
             return "small"
         bar = self.thresholds.lost + (self.thresholds.hold if start.writer == "large" else 0.0)
-        value = self.signal.confidence(float(self.signal.read(start.stats)[0]))
-        return "small" if value >= bar else "large"
+        return "small" if self.signal.confidence(value) >= bar else "large"
 
     def confidence(self, step: Step) -> float:
         """How sure the small model is of a draft.

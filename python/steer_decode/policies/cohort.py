@@ -12,13 +12,13 @@ from ..core.signals import Signal, get_signal
 from ..core.trace import Step
 from ..core.transcript import WRITERS, Writer
 from ..util.checks import one_of
-from .base import REDO, Policy, Redo
+from .base import REDO, Policy, Verdict, Word
 
 
 class CohortPolicy(Policy):
     """A policy that judges each round, apart for either writer.
 
-    A subclass says which steps are confident.
+    A subclass says which steps are confident, by :func:`verdict`.
     """
 
     in_rounds = True
@@ -27,29 +27,33 @@ class CohortPolicy(Policy):
         self.signal = get_signal(signal)
         self.tokens = one_of("tokens", tokens, ("all", "math"))
 
-    def after_round(self, steps: Sequence[Step]) -> Sequence[Writer | Redo]:
-        confident = [False] * len(steps)
+    def after_round(self, steps: Sequence[Step]) -> Sequence[Verdict]:
+        verdicts = [verdict(step, False) for step in steps]
         for writer in WRITERS:
             mine = [
                 i for i, s in enumerate(steps) if s.writer == writer and not math.isnan(s.score)
             ]
-            judged = self.confident(writer, [steps[i] for i in mine]) if mine else []
-            for i, sure in zip(mine, judged, strict=True):
-                confident[i] = sure
-        return [_verdict(step, sure) for step, sure in zip(steps, confident, strict=True)]
+            judged = self.judged(writer, [steps[i] for i in mine]) if mine else []
+            for i, found in zip(mine, judged, strict=True):
+                verdicts[i] = found
+        return verdicts
 
-    def after_step(self, step: Step) -> Writer | Redo:
+    def after_step(self, step: Step) -> Verdict:
         return self.after_round([step])[0]
 
-    def confident(self, writer: Writer, steps: Sequence[Step]) -> list[bool]:
-        """Which of ``steps`` are confident.
+    def judged(self, writer: Writer, steps: Sequence[Step]) -> list[Verdict]:
+        """A verdict on each of ``steps``.
 
         All were written by ``writer``, and have a score.
         """
         raise NotImplementedError
 
 
-def _verdict(step: Step, confident: bool) -> Writer | Redo:
-    if confident:
-        return "small"
-    return REDO if step.index == 0 and step.writer == "small" else "large"
+def verdict(step: Step, confident: bool, posterior: float | None = None) -> Verdict:
+    """STEER's rule after a step.
+
+    The small model goes on after a confident one, else the large model; an unconfident step 0 of
+    the small model is taken back.
+    """
+    unsure: Word = REDO if step.index == 0 and step.writer == "small" else "large"
+    return Verdict("small" if confident else unsure, posterior)

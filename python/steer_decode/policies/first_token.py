@@ -36,8 +36,8 @@ class FirstTokenEntropy(Policy):
         self.signal = get_signal(signal)
 
     def before_step(self, start: StepStart) -> Writer:
-        assert start.stats is not None
-        value = float(self.signal.read(start.stats)[0])
+        value = start.read(self.signal)
+        assert value is not None
         sure = self.signal.confidence(value) >= self.signal.confidence(self.threshold)
         return "small" if sure else "large"
 

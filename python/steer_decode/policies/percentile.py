@@ -12,7 +12,8 @@ from ..core.signals import Signal
 from ..core.trace import Step
 from ..core.transcript import Writer
 from ..util.checks import fraction
-from .cohort import CohortPolicy
+from .base import Verdict
+from .cohort import CohortPolicy, verdict
 
 
 class Percentile(CohortPolicy):
@@ -34,12 +35,12 @@ class Percentile(CohortPolicy):
         super().__init__(signal, tokens)
         self.share = fraction("share", share)
 
-    def confident(self, writer: Writer, steps: Sequence[Step]) -> list[bool]:
+    def judged(self, writer: Writer, steps: Sequence[Step]) -> list[Verdict]:
         scores = [self.signal.confidence(step.score) for step in steps]
         # Ties go by order, so that the share is met to within one step.
         ranked = sorted(range(len(steps)), key=lambda i: scores[i])
         routed = set(ranked[: round(self.share * len(steps))])
-        return [i not in routed for i in range(len(steps))]
+        return [verdict(step, i not in routed) for i, step in enumerate(steps)]
 
     def __str__(self) -> str:
         return f"{self.name}:share={self.share:g}:signal={self.signal.name}"

@@ -15,11 +15,11 @@ from typing import ClassVar
 
 from ..core.signals import Signal, get_signal
 from ..core.trace import Step
-from ..core.transcript import Writer
 from ..errors import SteerError
 from ..models.pair import Pair
 from ..util import checks
-from .base import REDO, Policy, Redo
+from .base import Policy, Verdict
+from .cohort import verdict
 from .fitted.calibration import Calibration
 
 GAMMA = 0.6
@@ -75,20 +75,19 @@ class Steer(Policy):
         if self.calibration is not None:
             self.calibration.check(pair, self._source)
 
-    def after_step(self, step: Step) -> Writer | Redo:
-        if self._confident(step):
-            return "small"
-        return REDO if step.index == 0 and step.writer == "small" else "large"
+    def after_step(self, step: Step) -> Verdict:
+        return verdict(step, *self._confident(step))
 
-    def _confident(self, step: Step) -> bool:
+    def _confident(self, step: Step) -> tuple[bool, float | None]:
+        """Whether a step is confident, and with a calibration how likely."""
         confidence = self.signal.confidence(step.score)
         if self.calibration is not None:
-            step.posterior = self.calibration.posterior(step.writer, step.index, confidence)
+            posterior = self.calibration.posterior(step.writer, step.index, confidence)
             # Without a fit nothing vouches for the step.
-            return step.posterior is not None and step.posterior >= self.gamma
+            return posterior is not None and posterior >= self.gamma, posterior
         limit = self.threshold if step.writer == "small" else self.large_threshold
         assert limit is not None
-        return confidence >= self.signal.confidence(limit)
+        return confidence >= self.signal.confidence(limit), None
 
     def __str__(self) -> str:
         if self.calibration is not None:

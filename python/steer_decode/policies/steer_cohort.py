@@ -22,8 +22,8 @@ from ..core.trace import Step, Trace
 from ..core.transcript import Writer
 from ..errors import SteerError
 from ..util.checks import fraction
-from .base import StepStart
-from .cohort import CohortPolicy
+from .base import StepStart, Verdict
+from .cohort import CohortPolicy, verdict
 from .fitted import mixture
 from .fitted.mixture import TwoGaussians
 
@@ -76,7 +76,7 @@ class SteerCohort(CohortPolicy):
         judged = [s.posterior for s in trace.steps if s.writer == "large"]
         return any(p is not None and 1 - p >= self.give_up for p in judged)
 
-    def confident(self, writer: Writer, steps: Sequence[Step]) -> list[bool]:
+    def judged(self, writer: Writer, steps: Sequence[Step]) -> list[Verdict]:
         scores = [self.signal.confidence(step.score) for step in steps]
         unfinished = [x for x, step in zip(scores, steps, strict=True) if not step.ended]
         fitted = mixture.fit(unfinished)
@@ -84,10 +84,9 @@ class SteerCohort(CohortPolicy):
             self._last_good[writer] = fitted
         best = self._last_good.get(writer)
         if best is None:
-            return [False] * len(steps)
-        for step, score in zip(steps, scores, strict=True):
-            step.posterior = best.posterior(score, self.monotone)
-        return [step.posterior >= self.gamma for step in steps]  # type: ignore[operator]
+            return [verdict(step, False) for step in steps]
+        posteriors = [best.posterior(score, self.monotone) for score in scores]
+        return [verdict(s, p >= self.gamma, p) for s, p in zip(steps, posteriors, strict=True)]
 
     def __str__(self) -> str:
         more = "".join(
