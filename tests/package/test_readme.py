@@ -30,6 +30,19 @@ def test_its_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert names["stats"].topk_ids.shape == (8, 8)
 
 
+def test_the_pool_of_the_loop_s_page_runs() -> None:
+    """The example of docs/loop.md, whose answers are those of a router alone."""
+    page = (ROOT / "docs/loop.md").read_text(encoding="utf-8")
+    (block,) = python_blocks(page[page.index("## Rows that come and go") :])
+    names: dict[str, Any] = {}
+    prompts = re.findall(r'"(Compute .*?)"', block)
+    exec(compile(block, "docs/loop.md", "exec"), names)
+    assert names["pool"].held_bytes == 0
+    texts = [names["answers"][key].output.text for key in range(len(prompts))]
+    assert texts == [out.text for out in names["router"].generate(prompts, max_new_tokens=200)]
+    assert len(texts) == 3
+
+
 def test_the_words_of_the_mission_stand_beside_our_names() -> None:
     where = README[README.index("## Where things are") :].lower()
     for theirs, ours in [
