@@ -10,7 +10,7 @@ VARIABLE = "STEER_DECODE_CPU"
 
 
 def enabled() -> bool:
-    """Whether models that are loaded now get our layers.
+    """Whether engines that are opened now use our layers.
 
     They do not with STEER_DECODE_CPU=off.
 
