@@ -15,7 +15,8 @@ context, at the ends of steps, while every token of a step reads the context onc
 Layers with a sliding window keep all keys as well: that is what lets a read mark move back for
 free. They hand out only the window, so the attention costs what the window costs.
 
-Attention that knows where each row ends (``cpu/attention.py``) is given whole buffers, marked as ours.
+Attention that knows where each row ends (``cpu/attention.py``) is given whole buffers, marked as
+ours.
 """
 
 from __future__ import annotations
