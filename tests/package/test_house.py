@@ -1,4 +1,4 @@
-"""Who may import whom, how long a file may be, and that a class has its name alone."""
+"""Who may import whom and through which door, how long a file may be, and whose a name is."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ ARROWS = {
     "demo": "",
     "util": "",
 }  # and all of them may import util and errors
+
+# Folders that are used through their ``__init__`` alone.
+DOORS = ("engines.hf.cpu",)
 
 # What stands in the way of the rules today. An entry that is no longer needed fails the test.
 KNOWN: set[str] = set()
@@ -86,6 +89,10 @@ def found(house: Path) -> set[str]:
         if box in ARROWS:
             below = {box, *ARROWS[box].split(), "util", "errors"}
             wrong |= {f"{name} -> {t}" for t in graph[name] if t.partition(".")[0] not in below}
+        for door in DOORS:
+            if name != door and not name.startswith(f"{door}."):
+                behind = {t for t in graph[name] if t.startswith(f"{door}.")}
+                wrong |= {f"{name} -> {t}, past the door {door}" for t in behind}
         if len(text.splitlines()) > LONGEST:
             wrong.add(f"{name} is longer than {LONGEST} lines")
     return wrong
@@ -120,11 +127,21 @@ def test_every_folder_has_its_place() -> None:
             {"cli/a.py": "class A: ...\nclass _B: ...", "cli/c.py": "class A: ...\nclass _B: ..."},
             {"cli.c has a second class A, beside cli.a"},
         ),
+        (
+            {
+                "engines/hf/a.py": "from .cpu import b\nfrom .cpu.c import x",
+                "engines/hf/cpu/__init__.py": "from .b import b as b",
+                "engines/hf/cpu/b.py": "from .c import x",
+                "engines/hf/cpu/c.py": "",
+            },
+            {f"engines.hf.a -> engines.hf.cpu.{n}, past the door engines.hf.cpu" for n in "bc"},
+        ),
+        ({"engines/hf/a.py": "from .cpu import patched", "engines/hf/cpu/__init__.py": ""}, set()),
         ({"cli/a.py": "\n" * 301}, {"cli.a is longer than 300 lines"}),
     ],
 )
 def test_the_fence_sees(tmp_path: Path, files: dict[str, str], wrong: set[str]) -> None:
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     assert found(tmp_path) == wrong

@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -27,6 +28,12 @@ INTERPRETER_ROWS, INTERPRETER_ELEMENTS = 7, 10_000  # about a second of Triton's
 Run = Callable[..., LogitStats]
 
 needs_extension = pytest.mark.skipif(extension is None, reason="the C++ extension is not loaded")
+HAS_CPU_LAYERS = extension is not None and os.environ.get("STEER_DECODE_CPU", "on") == "on"
+needs_cpu_layers = pytest.mark.skipif(
+    not HAS_CPU_LAYERS,
+    reason="it is about the layers of engines/hf/cpu, which STEER_DECODE_CPU=off turns off "
+    "(or the C++ extension is not loaded)",
+)
 
 
 def backends() -> list:

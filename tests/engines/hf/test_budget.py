@@ -11,6 +11,7 @@ from steer_decode.engines.hf.budget import PART, SHARE, SHORT, Budget
 from steer_decode.engines.hf.cache import KVCache
 from steer_decode.engines.hf.lane import Lane
 from steer_decode.models.pair import Pair
+from support.backends import needs_cpu_layers
 from support.lanes import lanes_of
 from support.tiny import FAMILIES, make_model, make_pair, prompt_ids
 from torch.profiler import ProfilerActivity, profile
@@ -40,6 +41,7 @@ def bare_lane(model: torch.nn.Module, tokens: int) -> Lane:
     return lane
 
 
+@needs_cpu_layers  # whose activations are reckoned; those of transformers hold up to 4 % more
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f not in ("gemma3_text", "mistral")])
 def test_activations_are_no_more_than_reckoned(family: str, dtype: torch.dtype) -> None:
@@ -48,6 +50,7 @@ def test_activations_are_no_more_than_reckoned(family: str, dtype: torch.dtype) 
     assert peak_of(lane) <= 1.02 * 200 * ModelShape.of(model).activation_bytes
 
 
+@needs_cpu_layers
 def test_of_llama_they_are_reckoned_exactly() -> None:
     pair = Pair.from_pretrained(*pair_paths(), device="cpu", dtype=torch.float32)
     for model in (pair.small, pair.large):

@@ -10,6 +10,7 @@ from steer_decode import AlwaysSmall, Router, SteerError
 from steer_decode.engines.hf.probe import probe
 from steer_decode.engines.hf.rope import Scaled
 from support import families
+from support.backends import HAS_CPU_LAYERS
 from support.tiny import FAMILIES, make_model, prompt_ids
 from torch import nn
 
@@ -31,7 +32,7 @@ def test_a_model_is_tried_once_and_again_with_another_attention() -> None:
     model.register_forward_hook(lambda *_: passes.append(1))
     first = probe(model)
     tried = len(passes)
-    assert tried == 4
+    assert tried == (4 if HAS_CPU_LAYERS else 5)  # packed rows are one pass
     assert probe(model) is first
     assert len(passes) == tried
     model.set_attn_implementation("eager")
@@ -63,7 +64,8 @@ def test_families_that_run_row_by_row_or_with_masks_of_their_own(make: Any) -> N
     found = probe(pair.small)
     assert found.problems == ()
     assert found.cohort == (make is families.doge)
-    assert found.serving.direct == (make is not families.doge)
+    if HAS_CPU_LAYERS:
+        assert found.serving.direct == (make is not families.doge)
 
 
 def answers(pair: Any, texts: list[list[int]], tokens: int = TOKENS) -> list[list[int]]:

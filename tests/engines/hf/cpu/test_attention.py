@@ -8,17 +8,17 @@ import pytest
 import torch
 from steer_decode.core.shape import ModelShape
 from steer_decode.core.transcript import Transcript
-from steer_decode.engines.hf.cpu import attention
+from steer_decode.engines.hf.cpu import attention, layers
 from steer_decode.engines.hf.cpu.attention import NAME, attention_of
 from steer_decode.engines.hf.lane import Lane
 from support import reference_loop as ref
-from support.backends import needs_extension
+from support.backends import needs_cpu_layers
 from support.tiny import FAMILIES, make_model, make_pair, prompt_ids
 from torch import Tensor
 from transformers import PreTrainedModel
 
 ALL = (*FAMILIES, "olmo3")
-pytestmark = needs_extension
+pytestmark = needs_cpu_layers
 
 
 def read(model: PreTrainedModel, lengths: tuple[int, ...] = (9, 30)) -> tuple[Lane, Tensor]:
@@ -203,7 +203,7 @@ def test_others_notice_nothing_while_the_name_is_ours() -> None:
         found.append(model(ids, attention_mask=padding).logits)
 
     generate()
-    with attention._Named(model.config):
+    with attention.named(model.config):
         assert model.config._attn_implementation == NAME
         assert attention_of(model) == "sdpa"
         other = threading.Thread(target=generate)
@@ -215,11 +215,11 @@ def test_others_notice_nothing_while_the_name_is_ours() -> None:
 
 def test_the_name_stays_until_the_last_pass_has_ended() -> None:
     model = make_model("llama", 0)
-    first, second = attention._Named(model.config), attention._Named(model.config)
+    first, second = attention.named(model.config), attention.named(model.config)
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
     assert model.config._attn_implementation == NAME
     second.__exit__(None, None, None)
     assert model.config._attn_implementation == "sdpa"
-    assert not attention._passes
+    assert not layers._under_way

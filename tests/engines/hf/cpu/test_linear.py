@@ -6,6 +6,7 @@ import copy
 import pickle
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -17,14 +18,14 @@ from steer_decode.engines.hf.cpu import linear
 from steer_decode.engines.hf.lane import Lane
 from steer_decode.policies import FirstTokenEntropy
 from support import reference_loop as ref
-from support.backends import needs_extension
+from support.backends import needs_cpu_layers
 from support.tiny import FAMILIES, make_model, make_pair, prompt_ids, prompt_text
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 ALL = (*FAMILIES, "olmo3")
-pytestmark = needs_extension
+pytestmark = needs_cpu_layers
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +142,7 @@ def test_a_pass_that_fails_leaves_nothing_behind(products: list) -> None:
         lane_of(model).catch_up()
     handle.remove()
     assert not any("forward" in vars(module) for module in model.modules())
-    assert not direct_layers._passes
+    assert not direct_layers._under_way
     assert not linear.here.in_pass
 
 
@@ -195,6 +196,32 @@ def test_passes_of_two_threads_over_one_model(products: list) -> None:
     thread.join()
     assert torch.equal(results[0], expected)
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_a_layer_that_is_replaced_between_passes_keeps_what_it_was_given(products: list) -> None:
+    model = make_model("llama", 0)
+    lane = lane_of(model)
+    lane.catch_up()
+    _replaced(model)
+    replacement = vars(linears(model)[0])["forward"]
+    products.clear()
+    lane.transcript().append(7, "small")
+    lane.catch_up()
+    assert len(products) == len(linears(model)) - 1
+    assert vars(linears(model)[0])["forward"] is replacement
+
+
+def test_passes_that_put_different_things_into_a_model_leave_nothing_behind() -> None:
+    model, there = nn.Linear(1, 1), set()
+    one, two = (
+        direct_layers.Swapped(model, partial(there.add, name), partial(there.discard, name))
+        for name in ("one", "two")
+    )
+    with two:
+        with one, one:
+            assert there == {"one", "two"}
+        assert there == {"one", "two"}, "the last pass takes out what was put in"
+    assert not there
 
 
 class Adapted(nn.Linear):

@@ -8,14 +8,14 @@ from steer_decode.core.shape import ModelShape
 from steer_decode.core.transcript import Transcript
 from steer_decode.engines.hf.cpu import linear, norm
 from steer_decode.engines.hf.lane import Lane
-from support.backends import needs_extension
+from support.backends import needs_cpu_layers
 from support.tiny import FAMILIES, make_model, prompt_ids
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 ALL = (*FAMILIES, "olmo3")
 LIKE_LLAMA = ("llama", "qwen2", "qwen3", "mistral", "phi3")
-pytestmark = needs_extension
+pytestmark = needs_cpu_layers
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ turns all of it off; tokens are the same, up to the rounding of the products.
 from __future__ import annotations
 
 from .attention import DirectAttention, attention_of
+from .enabled import enabled
 from .layers import DirectLayers as patched
 
-__all__ = ["DirectAttention", "attention_of", "patched"]
+__all__ = ["DirectAttention", "attention_of", "enabled", "patched"]

@@ -16,8 +16,8 @@ has marked only.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ from ..cache import KVCache
 from ..cache_layer import EndOfPass, layer_of
 from ..span import Span
 from .enabled import enabled
+from .layers import Swapped
 from .prompt_attention import part_attention
 
 NAME = "steer_decode"
@@ -95,8 +96,6 @@ ALL_ATTENTION_FUNCTIONS.register(NAME, _attend)
 ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
 _HELD = "_attn_implementation_internal"  # where a config of transformers keeps the name
-_lock = threading.Lock()
-_passes: dict[int, int] = {}  # passes under way, by the id of the config whose name they changed
 
 
 def _set_name(config: Any, name: str) -> None:
@@ -110,24 +109,9 @@ def _set_name(config: Any, name: str) -> None:
         object.__setattr__(config, _HELD, name)
 
 
-class _Named:
-    """Our name in the config until the last of the passes that need it has ended."""
-
-    def __init__(self, config: Any) -> None:
-        self._config = config
-        self._key = id(config)
-
-    def __enter__(self) -> None:
-        with _lock:
-            _passes[self._key] = _passes.get(self._key, 0) + 1
-            _set_name(self._config, NAME)
-
-    def __exit__(self, *_: object) -> None:
-        with _lock:
-            _passes[self._key] -= 1
-            if not _passes[self._key]:
-                del _passes[self._key]
-                _set_name(self._config, "sdpa")
+def named(config: Any) -> Swapped:
+    """Our name in a config, while passes need it."""
+    return Swapped(config, partial(_set_name, config, NAME), partial(_set_name, config, "sdpa"))
 
 
 def attention_of(model: PreTrainedModel) -> str:
@@ -163,7 +147,7 @@ class DirectAttention:
     ) -> None:
         self._call = call
         self._state = cache.state
-        self._named = _Named(model.config.get_text_config(decoder=True))
+        self._named = named(model.config.get_text_config(decoder=True))
         self.usable = (
             usable
             and enabled()
