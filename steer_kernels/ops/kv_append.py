@@ -9,6 +9,7 @@ import warnings
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from steer_kernels import reference
 from steer_kernels._extension import cuda_extension
@@ -75,7 +76,7 @@ def kv_append_(
     try:
         if torch.is_grad_enabled() and (k_cache.requires_grad or v_cache.requires_grad):
             raise RuntimeError
-        if has_tangent(k_cache, v_cache, k, v):
+        if forward_ad._current_level >= 0 and has_tangent(k_cache, v_cache, k, v):
             raise RuntimeError
         _op(k_cache, v_cache, k, v, rows, starts, counts)
     except (AttributeError, RuntimeError, TypeError, ValueError):

@@ -48,7 +48,12 @@ class Scripted:
         return row
 
     def run(self) -> dict[int, SteerError]:
-        return {row: e.error for row, e in self.scheduler.run() if isinstance(e, Failed)}
+        failed = {}
+        while self.scheduler.busy:
+            for row, event in self.scheduler.turn():
+                if isinstance(event, Failed):
+                    failed[row] = event.error
+        return failed
 
     def ids(self, row: int) -> list[int]:
         return [token for step in self.answers[row].trace.kept for token in step.token_ids]

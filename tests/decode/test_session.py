@@ -227,7 +227,7 @@ def test_ctrl_c_within_a_pass(after: int, late: bool, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patch:
         for engine in talk.session._engines.values():
             lane = engine.lane
-            patch.setattr(lane, "_read_pending", breaks(after, late)(lane._read_pending))
+            patch.setattr(lane, "read", breaks(after, late)(lane.read))
         with pytest.raises(KeyboardInterrupt):
             turn.finish()
     talk.end(turn)

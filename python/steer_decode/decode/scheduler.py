@@ -21,6 +21,7 @@ from .guard import consult_round, judged, sound
 
 PATIENCE = 8  # turns that a draft waits for others to be read together
 _WAITS = (Write, Look, Read, Question, Judge)
+_Request = tuple[Sequence[int], Callable[..., Replies[Any]], tuple[object, ...]]
 
 
 class _Row:
@@ -91,11 +92,6 @@ class Scheduler:
         """Whether an answer is yet to end."""
         return bool(self._new) or any(r.request is not None for r in self._rows.values())
 
-    def run(self) -> Iterator[tuple[int, Event]]:
-        """Yield (row, event) until every answer has ended."""
-        while self.busy:
-            yield from self.turn()
-
     def turn(self) -> Iterator[tuple[int, Event]]:
         """Run one turn of both models.
 
@@ -104,26 +100,24 @@ class Scheduler:
         """
         while self._new:
             yield from self._advance(self._new.pop(0), None)
-        yield from self._write("small")
-        yield from self._read_drafts()
-        yield from self._write("large")
+        yield from self._serve("small", *self._to_write("small"))
+        for rows, ask, args in self._drafts_to_read():
+            yield from self._serve("large", rows, ask, args)
+        yield from self._serve("large", *self._to_write("large"))
         yield from self._judge_rounds()
 
     def _asking(self, *kinds: type) -> dict[int, Any]:
         return {i: r.request for i, r in self._rows.items() if isinstance(r.request, kinds)}
 
-    def _write(self, writer: Writer) -> Iterator[tuple[int, Event]]:
-        """Writes and looks of one model, in one call."""
+    def _to_write(self, writer: Writer) -> _Request:
+        """The writes and looks of one model."""
         asking = self._asking(Write, Look) if writer == "small" else self._asking(Write)
         rows = [i for i, r in asking.items() if isinstance(r, Write) and r.writer == writer]
         looking = [i for i, r in asking.items() if isinstance(r, Look)]
-        if rows or looking:
-            yield from self._reply(
-                writer, [*rows, *looking], self.engines[writer].write, rows, looking
-            )
+        return [*rows, *looking], self.engines[writer].write, (rows, looking)
 
-    def _read_drafts(self) -> Iterator[tuple[int, Event]]:
-        """The large model reads the drafts that wait, all in a pass.
+    def _drafts_to_read(self) -> Iterator[_Request]:
+        """The drafts of which the large model is to read all in a pass.
 
         They wait while more answers are being written, since a pass over many costs little more
         than one over few; but no draft for ever.
@@ -137,15 +131,21 @@ class Scheduler:
         engine = self.engines["large"]
         reads = {i: r.tokens for i, r in drafts.items() if isinstance(r, Read)}
         if reads:
-            yield from self._reply("large", list(reads), engine.read, [*reads], [*reads.values()])
+            yield [*reads], engine.read, ([*reads], [*reads.values()])
         for question in dict.fromkeys(r for r in drafts.values() if isinstance(r, Question)):
             rows = [i for i, r in drafts.items() if r == question]
-            yield from self._reply("large", rows, engine.ask, rows, question)
+            yield rows, engine.ask, (rows, question)
 
-    def _reply(
-        self, writer: Writer, rows: Sequence[int], ask: Callable[..., Replies[Any]], *args: object
+    def _serve(
+        self,
+        writer: Writer,
+        rows: Sequence[int],
+        ask: Callable[..., Replies[Any]],
+        args: tuple[object, ...],
     ) -> Iterator[tuple[int, Event]]:
         """Ask an engine about ``rows``, and advance them by what it replies."""
+        if not rows:
+            return
         answers = [self._rows[row].answer for row in rows]
         marks = [answer.transcript.read[writer] for answer in answers]
         begin = time.perf_counter()
@@ -160,7 +160,7 @@ class Scheduler:
             if reply is not None or not moved:
                 reply = sound(reply, held.request, answers[i], writer, row, marks[i])
             if reply is not None:
-                yield from self._take(row, reply)
+                yield from self._advance(row, reply)
 
     def _judge_rounds(self) -> Iterator[tuple[int, Event]]:
         """Where every answer of a policy waits at the end of a step: judges those furthest behind.
@@ -173,19 +173,15 @@ class Scheduler:
             if all(i in closed for i in of):
                 index = min(closed[i].index for i in of)
                 rows = [i for i in of if closed[i].index == index]
-                verdicts = consult_round(policy, [closed[i] for i in rows])
-                for row, verdict in zip(rows, verdicts, strict=True):
-                    yield from self._take(row, verdict)
-
-    def _take(self, row: int, reply: object) -> Iterator[tuple[int, Event]]:
-        """Advance an answer by a reply, or end it by an error."""
-        if isinstance(reply, SteerError):
-            yield self._fail(row, reply)
-        else:
-            yield from self._advance(row, reply)
+                words = consult_round(policy, [closed[i] for i in rows])
+                for row, word in zip(rows, words, strict=True):
+                    yield from self._advance(row, word)
 
     def _advance(self, row: int, reply: object) -> Iterator[tuple[int, Event]]:
-        """Run one answer to its next request, or to its end."""
+        """Run one answer to its next request, or to its end; an error is its end."""
+        if isinstance(reply, SteerError):
+            yield self._fail(row, reply)
+            return
         held = self._rows[row]
         held.request, held.waited = None, 0
         policy = held.answer.policy

@@ -68,20 +68,20 @@ class Cohort:
         self._scheduler = Scheduler(engines)
         for answer in self._answers:
             self._scheduler.add(answer)
-        self._events = self._run()
+        self.events = self._run()
 
     def __iter__(self) -> Iterator[tuple[int, Event]]:
         return self
 
     def __next__(self) -> tuple[int, Event]:
-        return next(self._events)
+        return next(self.events)
 
     def close(self) -> None:
         """End the answers where they are.
 
         The caches stay consistent with the transcripts.
         """
-        self._events.close()
+        self.events.close()
         for row in range(len(self._answers)):
             self._scheduler.cancel(row)
 
@@ -98,12 +98,13 @@ class Cohort:
         return output_of(self._scheduler, row, self._answers[row])
 
     def _run(self) -> Generator[tuple[int, Event], None, None]:
-        for row, event in self._scheduler.run():
-            if isinstance(event, Failed):
-                raise event.error
-            yield row, event
-            if has_ended(self._answers[row], event):
-                yield row, Done(self.output(row))
+        while self._scheduler.busy:
+            for row, event in self._scheduler.turn():
+                if isinstance(event, Failed):
+                    raise event.error
+                yield row, event
+                if has_ended(self._answers[row], event):
+                    yield row, Done(self.output(row))
 
 
 class RoutedStream:
@@ -127,13 +128,14 @@ class RoutedStream:
         self._cohort = Cohort(
             routing, [transcript], max_new_tokens, sampling, [seed], each, engines
         )
+        self._events = self._cohort.events
         self.trace = self._cohort.trace(0)
 
     def __iter__(self) -> Iterator[Event]:
         return self
 
     def __next__(self) -> Event:
-        return next(self._cohort)[1]
+        return next(self._events)[1]
 
     def finish(self) -> RoutedOutput:
         """Run to the end and return the answer."""

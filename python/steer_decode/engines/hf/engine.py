@@ -6,7 +6,6 @@ It answers the requests of ``engines/base.py`` over one lane.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -27,7 +26,6 @@ from .sampler import Sampler
 
 _TOKEN, _VALID = int(Packed.TOKEN), int(Packed.VALID)
 _KINDS = 8  # of rows that write several tokens a call, each with buffers and graphs of its own
-_T = TypeVar("_T")
 
 
 class HfEngine:
@@ -83,15 +81,22 @@ class HfEngine:
         every = [*rows, *looking]
         self._meet(every)
         replies: dict[int, list[Draw] | Looked | SteerError] = {}
-        ready = self._in_parts(every, dict.fromkeys(every, 1))
-        if isinstance(ready, SteerError):
-            return [ready] * len(every)
+        ready: Sequence[int] = every
         ahead: list[int] = []
-        if self._ahead > 1:
-            ahead = [row for row in ready if row not in looking and self._runs_ahead(row)]
-            ready = [row for row in ready if row not in ahead]
-        if ready:
-            replies.update(self._one_each(ready, looking))
+        try:
+            if self._part is not None:
+                ready = self._in_parts(every, dict.fromkeys(every, 1))
+            if self._ahead > 1:
+                ahead = [row for row in ready if row not in looking and self._runs_ahead(row)]
+                ready = [row for row in ready if row not in ahead]
+            if ready:
+                answers = [self._answers[row] for row in ready]
+                with self._inference:
+                    logits = self.lane.catch_up(ready)
+                    packed = self._sampler.draw(logits, answers)
+                replies.update(self._told(ready, looking, answers, logits, packed))
+        except (SteerError, RuntimeError) as error:
+            replies.update(dict.fromkeys(ready, self._worded(error, ready)))
         for several in self._alike(ahead):
             replies.update(self._several_each(several))
         self._mark(every)
@@ -117,15 +122,12 @@ class HfEngine:
         judge: Callable[[Sequence[int]], dict[int, Graded | None]],
     ) -> Replies[Graded]:
         self._meet(rows)
-        ready = self._in_parts(rows, keep)
-        found: dict[int, Graded | None] | SteerError = {}
-        if isinstance(ready, SteerError):
-            found = ready
-        elif ready:
-            found = self._guarded(rows, judge, ready)
+        try:
+            ready = self._in_parts(rows, keep)
+            found = judge(ready) if ready else {}
+        except (SteerError, RuntimeError) as error:
+            return [self._worded(error, rows)] * len(rows)
         self._mark(rows)
-        if isinstance(found, SteerError):
-            return [found] * len(rows)
         sound = {row: self._broken(row) if one is None else one for row, one in found.items()}
         return [sound.get(row) for row in rows]
 
@@ -140,17 +142,14 @@ class HfEngine:
         for row in rows:
             self._answers[row].transcript.read[self._writer] = self.lane.cache.lengths[row]
 
-    def _in_parts(self, rows: Sequence[int], keep: Mapping[int, int]) -> Sequence[int] | SteerError:
+    def _in_parts(self, rows: Sequence[int], keep: Mapping[int, int]) -> Sequence[int]:
         """Read at most ``part`` tokens of what is long; return the rows that may go on.
 
         Of each row, the last ``keep`` tokens that are pending stay so.
         """
         if self._part is None or sum(map(self.lane.pending, rows)) <= self._part:
             return rows
-        return self._guarded(rows, self._read_part, rows, keep, self._part)
-
-    def _read_part(self, rows: Sequence[int], keep: Mapping[int, int], room: int) -> list[int]:
-        ready = []
+        room, ready = self._part, []
         # Half for the one that waits longest, so that none waits for ever; then what is short.
         first, *others = rows
         with self._inference:
@@ -163,15 +162,22 @@ class HfEngine:
                     ready.append(row)
         return [row for row in rows if row in ready]
 
-    def _one_each(
-        self, rows: Sequence[int], looking: Sequence[int]
+    def _told(
+        self,
+        rows: Sequence[int],
+        looking: Sequence[int],
+        answers: Sequence[Row],
+        logits: Tensor,
+        packed: Tensor,
     ) -> dict[int, list[Draw] | Looked | SteerError]:
-        """A token for each row, or a look at it."""
-        answers = [self._answers[row] for row in rows]
-        found = self._guarded(rows, self._drawn, rows, answers)
-        if isinstance(found, SteerError):
-            return dict.fromkeys(rows, found)
-        logits, packed = found
+        """What each row is told: a token, or a look at it.
+
+        Args:
+            rows, answers: in the order of the tensors.
+            looking: rows that only look.
+            logits: raw [n, V].
+            packed: a token of each and the statistics of its logits, see ``sample_logits_packed``.
+        """
         numbers: list[list[float]] = packed.tolist()
         values = _values(packed, numbers, answers)
         replies: dict[int, list[Draw] | Looked | SteerError] = {}
@@ -190,12 +196,6 @@ class HfEngine:
             else:
                 replies[row] = [Draw(int(numbers[i][_TOKEN]), value)]
         return replies
-
-    def _drawn(self, rows: Sequence[int], answers: Sequence[Row]) -> tuple[Tensor, Tensor]:
-        """Raw logits of ``rows``; a token of each and the statistics of its logits, packed."""
-        with self._inference:
-            logits = self.lane.catch_up(rows)
-            return logits, self._sampler.draw(logits, answers)
 
     def _processed(self, logits: Tensor, answer: Row, value: float) -> list[Draw] | SteerError:
         try:
@@ -222,9 +222,10 @@ class HfEngine:
             if len(self._kinds) >= _KINDS:
                 self._kinds.pop(next(iter(self._kinds)))
             self._kinds[key] = MultiStep(self.lane, some, self._vocab_size, self._ahead)
-        written = self._guarded(rows, self._kinds[key].write, rows, self._answers)
-        if isinstance(written, SteerError):
-            return dict.fromkeys(rows, written)
+        try:
+            written = self._kinds[key].write(rows, self._answers)
+        except (SteerError, RuntimeError) as error:
+            return dict.fromkeys(rows, self._worded(error, rows))
         replies: dict[int, list[Draw] | Looked | SteerError] = {}
         for row, (drawn, valid) in written.items():
             replies[row] = drawn if drawn or valid else self._broken(row)
@@ -232,25 +233,20 @@ class HfEngine:
             self.lane.roll_back(row, len(self._answers[row].transcript) + len(drawn))
         return replies
 
-    def _guarded(
-        self, rows: Sequence[int], run: Callable[..., _T], *arguments: object
-    ) -> _T | SteerError:
-        """Run the model; an error that says which, if memory runs out. Marks are as before."""
-        try:
-            return run(*arguments)
-        except SteerError as error:
+    def _worded(self, error: Exception, rows: Sequence[int]) -> SteerError:
+        """``error`` in words, if memory has run out; else raises it. Read marks are as before."""
+        if isinstance(error, SteerError):
             return error
-        except RuntimeError as error:  # torch.OutOfMemoryError is one
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in str(error):
-                raise
-            needed = sum(self.lane.pending(row) + self.lane.read_mark(row) for row in rows)
-            found = OutOfMemoryError(
-                f"the {self._writer} model ran out of memory on {self.lane.model.device} at a "
-                f"context of {needed} tokens over {len(rows)} rows: lower max_new_tokens or the "
-                "number of prompts, or load the models in bfloat16"
-            )
-            found.__cause__ = error
-            return found
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in str(error):
+            raise error
+        needed = sum(self.lane.pending(row) + self.lane.read_mark(row) for row in rows)
+        found = OutOfMemoryError(
+            f"the {self._writer} model ran out of memory on {self.lane.model.device} at a "
+            f"context of {needed} tokens over {len(rows)} rows: lower max_new_tokens or the "
+            "number of prompts, or load the models in bfloat16"
+        )
+        found.__cause__ = error
+        return found
 
     def _broken(self, row: int) -> BrokenModelError:
         return BrokenModelError(
@@ -265,6 +261,8 @@ def _values(
 ) -> Sequence[float | SteerError]:
     """The signal of each answer; an error where it is a user's own and fails."""
     signal = answers[0].signal
+    if len(answers) == 1 and signal.column is not None:
+        return [numbers[0][signal.column]]
     if all(answer.signal is signal for answer in answers):
         try:
             return read_signal(signal, packed, numbers, lambda i: answers[i].place)

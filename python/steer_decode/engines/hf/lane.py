@@ -83,7 +83,9 @@ class Lane(Passes):
                 if pending > SHORT:
                     self.shorten(row, 1)
         if len(rows) == 1 and behind:
-            return self._read_pending(rows)
+            logits = self.read(rows, [self._unread(row) for row in rows])
+            self.last.keep(rows, logits)
+            return logits
         if behind:
             self._read(behind)
         known = [self.known_logits(row) for row in rows]
@@ -191,11 +193,4 @@ class Lane(Passes):
                     self.fill(some, [self._unread(row)[:-1] for row in some])
             groups = [rows]
         for group in groups:
-            self._read_pending(group)
-
-    def _read_pending(self, rows: Sequence[int]) -> Tensor:
-        """One forward pass over what is pending in neighbouring rows; logits [n, V] behind it."""
-        new = [self._unread(row) for row in rows]
-        logits = self.read(rows, new)
-        self.last.keep(rows, logits)
-        return logits
+            self.last.keep(group, self.read(group, [self._unread(row) for row in group]))
