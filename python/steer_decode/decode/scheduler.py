@@ -173,9 +173,9 @@ class Scheduler:
             if all(i in closed for i in of):
                 index = min(closed[i].index for i in of)
                 rows = [i for i in of if closed[i].index == index]
-                words = consult_round(policy, [closed[i] for i in rows])
-                for row, word in zip(rows, words, strict=True):
-                    yield from self._advance(row, word)
+                verdicts = consult_round(policy, [closed[i] for i in rows])
+                for row, verdict in zip(rows, verdicts, strict=True):
+                    yield from self._advance(row, verdict)
 
     def _advance(self, row: int, reply: object) -> Iterator[tuple[int, Event]]:
         """Run one answer to its next request, or to its end; an error is its end."""
