@@ -26,8 +26,6 @@ CONSTRAINTS ?=
 WORKERS := -q -n 2 --dist worksteal
 PYTEST := $(BIN)/python -m pytest $(WORKERS)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(CONSTRAINTS:%=-c %)
-# Modules are compiled once, whatever the environment says, and not by every process of the tests.
-export PYTHONDONTWRITEBYTECODE :=
 SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(shell find csrc -type f)
 
 .PHONY: demo test test-slow test-plain test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check docs check gpu-check clean

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the wheel, installs it into an empty virtual environment, and uses it there from outside
 # the source tree. PYTHON: the interpreter that builds (it needs torch, setuptools and ninja).
-# CONSTRAINTS, TORCH_INDEX: as in the Makefile.
+# CONSTRAINTS, TORCH_INDEX: as in the Makefile. WHEELS: a folder that is to keep the wheel, for the
+# test of what is in it, which otherwise builds another.
 set -euo pipefail
 python=${PYTHON:-python3}
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -11,6 +12,7 @@ trap 'rm -rf "$work"' EXIT
 "$python" -m pip --disable-pip-version-check wheel -q --no-deps --no-build-isolation -w "$work" "$root"
 wheel=$(echo "$work"/*.whl)
 echo "built $(basename "$wheel"), $(du -k "$wheel" | cut -f1) kB"
+[ -z "${WHEELS:-}" ] || { mkdir -p "$WHEELS" && cp "$wheel" "$WHEELS"; }
 case $wheel in *cp310-abi3*) ;; *) echo "not a cp310-abi3 wheel" >&2; exit 1 ;; esac
 
 "$python" -m venv "$work/venv"

@@ -132,10 +132,16 @@ def test_ties_across_the_end_of_the_list(cuts: tuple) -> None:
 
 
 @pytest.mark.parametrize(
-    "cuts", [(1.0, 0, 0.9, 0.0), (0.7, 90, 0.8, 0.0), (3.0, 200, 1.0, 0.1)], ids=str
+    ("cuts", "decided"),
+    [
+        ((1.0, 0, 0.9, 0.0), True),
+        ((0.7, 90, 0.8, 0.0), False),  # longer than a list can be
+        ((3.0, 200, 1.0, 0.1), True),  # but min_p keeps one alone
+    ],
+    ids=str,
 )
 def test_second_launch_on_odd_rows_and_special_values(
-    monkeypatch: pytest.MonkeyPatch, cuts: tuple
+    monkeypatch: pytest.MonkeyPatch, cuts: tuple, decided: bool
 ) -> None:
     """Negative, zero and infinite logits, a padded head, odd strides; a decided row between."""
     seen = launches(monkeypatch)
@@ -156,7 +162,7 @@ def test_second_launch_on_odd_rows_and_special_values(
     torch.testing.assert_close(out[7], truth[7], atol=2e-6, rtol=2e-6)
     (tokens,) = seen
     assert tokens[0] == -1
-    assert tokens[1] == 7
+    assert tokens[1] == (7 if decided else -1)
 
 
 # ---- compiled code ---------------------------------------------------------------------------

@@ -210,7 +210,7 @@ class TestCalibrations:
 @pytest.mark.parametrize("kind", ["corea", "ecotab", "policy-guided", "roro"])
 def test_a_router_that_is_trained_on_is_one_that_was_not_cut_off(kind: str, tmp_path: Path) -> None:
     pair = Pair.from_pretrained(*pair_paths())
-    drawn = [p for name in DOMAINS for p in problems(name, 40, split="calibration")]
+    drawn = [p for name in DOMAINS for p in problems(name, 24, split="calibration")]
     tasks = [CheckedPrompt(p.prompt, lambda text, p=p: grade(p, text)) for p in drawn]
 
     def made(stop: int, kept: Partial | None) -> Any:
@@ -226,7 +226,7 @@ def test_a_router_that_is_trained_on_is_one_that_was_not_cut_off(kind: str, tmp_
     expected = made(0, None)
     kept = Partial(tmp_path / "r", SETTINGS)
     with pytest.raises(KeyboardInterrupt):
-        made(3 if kind in ("policy-guided", "roro") else 60, kept)
+        made(3 if kind in ("policy-guided", "roro") else 40, kept)
     found = kept.records
     kept.close()
     kept = Partial(tmp_path / "r", SETTINGS)
