@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .core.events import (
         Done as Done,
+        Failed as Failed,
         HandOver as HandOver,
         RoutedOutput as RoutedOutput,
         StepClosed as StepClosed,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     )
     from .core.signals import SIGNALS as SIGNALS, Signal as Signal, get_signal as get_signal
     from .core.trace import Step as Step, Trace as Trace
+    from .decode.pool import Pool as Pool, PoolFull as PoolFull
     from .decode.router import Router as Router
     from .decode.session import Session as Session
     from .decode.stream import Cohort as Cohort, RoutedStream as RoutedStream
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
 _HOME = {
     "policies.fitted.calibration": ["Calibration"],
     "errors": ["BrokenModelError", "OutOfMemoryError", "SteerError"],
-    "core.events": ["Done", "HandOver", "RoutedOutput", "StepClosed", "TextDelta"],
+    "core.events": ["Done", "Failed", "HandOver", "RoutedOutput", "StepClosed", "TextDelta"],
     "models.pair": ["Pair"],
     "policies": [
         "POLICIES",
@@ -79,6 +81,7 @@ _HOME = {
         "StepStart",
         "parse_policy",
     ],
+    "decode.pool": ["Pool", "PoolFull"],
     "decode.router": ["Router"],
     "decode.stream": ["Cohort", "RoutedStream"],
     "decode.session": ["Session"],

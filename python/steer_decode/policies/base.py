@@ -68,7 +68,7 @@ class StepStart:
     Attributes:
         index: of the step, from 0.
         writer: who writes it unless the policy says otherwise; "small" at the first.
-        seed: of this conversation, for policies that draw.
+        seed: of this answer, for policies that draw.
         stats: statistics of the small model's next-token logits, one row; None unless the policy
             looks ahead.
         trace: of this answer so far: its prompt, and all steps before this one.

@@ -10,23 +10,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from steer_kernels import LogitStats
+
 from ..core.trace import Step
+from ..errors import SteerError
 from .base import StepStart
 
 
+def _stats(start: StepStart) -> LogitStats:
+    if start.stats is None:
+        raise SteerError(
+            "router 'learned' reads statistics of the small model's logits, which its engine does "
+            "not give: use another router, or models of transformers"
+        )
+    return start.stats
+
+
 def _entropy(start: StepStart) -> float:
-    assert start.stats is not None
-    return float(start.stats.entropy[0])
+    return float(_stats(start).entropy[0])
 
 
 def _margin(start: StepStart) -> float:
-    assert start.stats is not None
-    return float(start.stats.margin[0])
+    return float(_stats(start).margin[0])
 
 
 def _log_prob(start: StepStart) -> float:
-    assert start.stats is not None
-    return math.log(max(float(start.stats.max_prob[0]), 1e-6))
+    return math.log(max(float(_stats(start).max_prob[0]), 1e-6))
 
 
 def _so_far(start: StepStart) -> Sequence[Step]:

@@ -19,7 +19,7 @@ from .rope import boundaries
 TOKENS = 8  # of a text
 SMALL_WINDOW = 64  # sliding windows up to here are crossed by the texts
 FAR = 1024  # tokens of the text that is made up, or a window's more
-MADE_UP_BYTES = 2**25  # that its cache may take, or SHARE of the weights
+MADE_UP_BYTES = 2**23  # that its cache may take, or SHARE of the weights
 SHARE = 0.02
 
 

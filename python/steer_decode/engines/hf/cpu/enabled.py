@@ -19,5 +19,5 @@ def enabled() -> bool:
     """
     value = os.environ.get(VARIABLE, "on")
     if value not in ("on", "off"):
-        raise SteerError(f"{VARIABLE} must be on or off, got {value!r}")
+        raise SteerError(f"{VARIABLE} must be on or off, got {value!r}: unset it, or set either")
     return value == "on"
