@@ -124,7 +124,7 @@ def test_grades_of_a_mended_step_are_of_what_follows_the_mend() -> None:
     assert seen
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("temperature", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_answers_do_not_depend_on_company_or_turns(temperature: float) -> None:
     pair = make_pair("qwen2", 0)
     prompts = [prompt_text(i, 3 + i) for i in range(4)]

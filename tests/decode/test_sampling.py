@@ -21,10 +21,15 @@ PAIR = make_pair("llama", 3)
 @pytest.mark.parametrize(
     ("options", "warpers"),
     [
-        ({"temperature": 3.0}, [TemperatureLogitsWarper(3.0)]),
+        # Each cut is tested as such with the kernel; two of them by default with the loop.
+        pytest.param({"temperature": 3.0}, [TemperatureLogitsWarper(3.0)], marks=pytest.mark.slow),
         ({"temperature": 3.0, "top_k": 4}, [TemperatureLogitsWarper(3.0), TopKLogitsWarper(4)]),
         ({"temperature": 2.0, "top_p": 0.8}, [TemperatureLogitsWarper(2.0), TopPLogitsWarper(0.8)]),
-        ({"temperature": 5.0, "min_p": 0.2}, [TemperatureLogitsWarper(5.0), MinPLogitsWarper(0.2)]),
+        pytest.param(
+            {"temperature": 5.0, "min_p": 0.2},
+            [TemperatureLogitsWarper(5.0), MinPLogitsWarper(0.2)],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_frequencies_are_those_of_the_warped_distribution(options: dict, warpers: list) -> None:

@@ -78,7 +78,14 @@ class TestGym:
         assert harder[0].domain == "chain_sum:min_terms=9:max_terms=9"
         assert harder[0].prompt.count(" + ") + harder[0].prompt.count(" - ") == 8
 
-    @pytest.mark.parametrize("spec", ["no_such_set", "chain_sum:nothing=1", "chain_sum:min_terms"])
+    @pytest.mark.parametrize(
+        "spec",
+        [
+            "no_such_set",
+            "chain_sum:min_terms",
+            pytest.param("chain_sum:nothing=1", marks=pytest.mark.slow),
+        ],
+    )
     def test_unknown_names_and_settings(self, spec: str) -> None:
         pytest.importorskip("reasoning_gym")
         with pytest.raises(SteerError, match=f"tasks 'reasoning-gym:{spec}'"):

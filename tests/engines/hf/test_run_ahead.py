@@ -201,7 +201,17 @@ def capturing(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("family", [*ALL, "mixtral"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        *("llama", "gemma3_text", "mixtral"),
+        *(
+            pytest.param(family, marks=pytest.mark.slow)
+            for family in ALL
+            if family not in ("llama", "gemma3_text")
+        ),
+    ],
+)
 def test_a_model_that_reads_on_the_host_runs_uncaptured(
     family: str, capturing: list[list[str]]
 ) -> None:

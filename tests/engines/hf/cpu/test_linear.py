@@ -272,10 +272,8 @@ def test_autocast_is_left_to_torch(products: list) -> None:
     assert not products
 
 
-@pytest.mark.parametrize(
-    "whole",
-    [pytest.param(True, id="model", marks=pytest.mark.slow), pytest.param(False, id="forward")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [True, False], ids=["model", "forward"])
 def test_compiled_models_are_left_to_the_compiler(whole: bool, products: list) -> None:
     torch._dynamo.reset()
     model = make_model("llama", 0)
