@@ -12,6 +12,7 @@ from steer_decode.core.transcript import Transcript
 from steer_decode.engines.hf.cpu import attention
 from steer_decode.engines.hf.lane import Lane
 from support import reference_loop as ref
+from support.backends import needs_cpu_layers
 from support.tiny import FAMILIES, make_model, make_pair, prompt_ids
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -90,6 +91,7 @@ def test_rows_with_different_numbers_of_tokens_are_filled_together(
     assert_as_recomputed(lane, family)
 
 
+@needs_cpu_layers
 def test_attention_that_does_not_come_to_us_is_given_a_mask(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -15,14 +15,14 @@ context, at the ends of steps, while every token of a step reads the context onc
 Layers with a sliding window keep all keys as well: that is what lets a read mark move back for
 free. They hand out only the window, so the attention costs what the window costs.
 
-Attention that knows where each row ends (``cpu/attention.py``) is given whole buffers, marked as
-ours.
+Attention that knows where each row ends is given whole buffers, by a subclass (``cpu/cache.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import add
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -49,9 +49,13 @@ class KVCache(Cache):
             None is none. See ``scaled_lane.py``.
     """
 
+    layer_type: ClassVar[type[KVLayer]] = KVLayer
+    state_type: ClassVar[type[CacheState]] = CacheState
+
     def __init__(self, windows: Sequence[int | None], rows: int = 1, limit: int = 2**31) -> None:
-        self.state = CacheState(rows, len(windows))
-        super().__init__(layers=[KVLayer(self.state, window) for window in windows])
+        self.state = self.state_type(rows, len(windows))
+        layers = [self.layer_type(self.state, window) for window in windows]
+        super().__init__(layers=layers)
         self.limit = limit
         self.lengths = [0] * rows
         self._place = list(range(rows))  # of each row, in the buffers

@@ -5,7 +5,6 @@ They are written in place and read as views.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,14 +50,11 @@ class KVLayer(CacheLayerMixin):
         self.window = window
         self.is_sliding = window is not None
         self.touched = 0
-        self._places: tuple[int, int] | None = None  # that the marked views run over
-        self._marked: tuple[Tensor, Tensor]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
         values = key_states if value_states is None else value_states
         self.keys = self._room(key_states, key_states.shape, self.state.capacity)
         self.values = self._room(values, values.shape, self.state.capacity)
-        self._places = None
         self.is_initialized = True
 
     @torch.inference_mode(False)  # passes with and without a user's hooks write it
@@ -114,22 +110,15 @@ class KVLayer(CacheLayerMixin):
             if state.written == state.layers:
                 state.written = 0
                 raise EndOfPass
-        if state.direct:
-            return self._direct_views(span)
+        return self._views(span)
+
+    def _views(self, span: Span) -> tuple[Tensor, Tensor]:
+        """Keys and values that a pass may read."""
+        assert self.keys is not None
+        assert self.values is not None
         rows = slice(span.first, span.first + span.size)
         read = rows, slice(None), slice(self._skip(), span.width)
         return self.keys[read], self.values[read]
-
-    def _direct_views(self, span: Span) -> tuple[Tensor, Tensor]:
-        """Keys and values of the rows of a pass, all positions; made anew where rows change."""
-        places = span.first, span.first + span.size
-        if places != self._places:
-            assert self.keys is not None
-            assert self.values is not None
-            self._marked = self.keys[slice(*places)], self.values[slice(*places)]
-            self._marked[0].steer_layer = weakref.ref(self)  # type: ignore[attr-defined]
-            self._places = places
-        return self._marked
 
     def _skip(self) -> int:
         """Positions before the window of the oldest new token; a ragged pass masks them instead."""
@@ -177,13 +166,11 @@ class KVLayer(CacheLayerMixin):
                 new[: len(old), :, :held] = old[:, :, :held]
                 new[len(old) :, :, :held] = 0
                 setattr(self, name, new)
-        self._places = None
 
     def release(self) -> None:
         """Give the buffers back."""
         self.keys = self.values = None  # type: ignore[assignment]
-        self.is_initialized, self.touched, self._places = False, 0, None
-        self.__dict__.pop("_marked", None)
+        self.is_initialized, self.touched = False, 0
 
     def make_up(self, place: int, length: int) -> None:
         """Fill ``length`` positions of a place with random numbers.
@@ -209,12 +196,3 @@ class KVLayer(CacheLayerMixin):
                 kept = buffer[a, :, :length].clone()
                 buffer[a, :, :length] = buffer[b, :, :length]
                 buffer[b, :, :length] = kept
-
-
-def layer_of(keys: Tensor) -> KVLayer | None:
-    """The layer that handed out ``keys`` whole, or None.
-
-    For attention that reads ``state.span``.
-    """
-    layer: weakref.ref[KVLayer] | None = getattr(keys, "steer_layer", None)
-    return None if layer is None else layer()

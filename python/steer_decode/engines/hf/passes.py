@@ -18,7 +18,7 @@ from ...core.cost import Pass, Usage
 from ...core.shape import ModelShape
 from ...core.transcript import Transcript
 from .budget import PART, Budget
-from .cache import KVCache
+from .cpu import cache_of
 from .forward import Forward
 from .last_logits import LastLogits
 from .serving import USUAL, Serving
@@ -61,7 +61,7 @@ class Passes:
         self.serving = serving
         self._shape = shape
         self._transcripts = list(transcripts)
-        self.cache = KVCache(shape.windows, len(transcripts), limit)
+        self.cache = cache_of(model, shape.windows, len(transcripts), limit)
         self._device = model.device
         self.part = PART[self._device.type == "cuda"]
         self._budget = budget if self._device.type == "cpu" else None

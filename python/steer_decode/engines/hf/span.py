@@ -69,8 +69,6 @@ class CacheState:
         capacity: positions that the buffers hold now.
         layers: how many there are.
         span: of the forward pass under way, or of the last one.
-        direct: layers hand out whole buffers, of which each row may read up to its own end.
-        served: layers of the pass whose attention has done so.
         ends_early: the pass is broken off once all layers are written.
         written: layers of such a pass that are.
     """
@@ -79,7 +77,6 @@ class CacheState:
         nothing = torch.empty(0, dtype=torch.int64)
         self.rows, self.capacity, self.layers = rows, 0, layers
         self.span = Span(0, 0, 0, 0, False, nothing, nothing, nothing)
-        self.direct, self.served = False, 0
         self.ends_early, self.written = False, 0
 
 

@@ -15,6 +15,7 @@ from support import reference_loop as ref
 from support.backends import needs_cpu_layers
 from support.tiny import FAMILIES, make_model, make_pair, prompt_ids
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import PreTrainedModel
 
 ALL = (*FAMILIES, "olmo3")
@@ -132,6 +133,28 @@ def test_rows_with_different_numbers_of_new_tokens_run_in_one_pass_without_paddi
             torch.testing.assert_close(actual, expected, atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("longest", [0, 20])
+def test_buffers_that_are_left_are_given_back_at_once(longest: int) -> None:
+    """When they grow, shrink or go; the views that attention was handed keep none of them."""
+    lane, _ = read(make_model("llama", 0))
+    layer = lane.cache.layers[0]
+    assert lane.cache.state.served
+
+    def buffers() -> list[StorageWeakRef]:
+        return [StorageWeakRef(b.untyped_storage()) for b in (layer.keys, layer.values)]
+
+    small = buffers()
+    lane.cache.reserve(1000)
+    assert all(buffer.expired() for buffer in small)
+    for text in lane._transcripts:
+        text.append(6, "small")
+    lane.catch_up((0, 1))
+    large = buffers()
+    lane.cache.lengths[:] = [longest] * 2
+    lane.cache.shrink()
+    assert all(buffer.expired() for buffer in large)
+
+
 def test_models_with_other_attention_stay_with_it() -> None:
     model = make_model("llama", 0)
     expected = read(model)[1]
@@ -222,4 +245,4 @@ def test_the_name_stays_until_the_last_pass_has_ended() -> None:
     assert model.config._attn_implementation == NAME
     second.__exit__(None, None, None)
     assert model.config._attn_implementation == "sdpa"
-    assert not layers._under_way
+    assert not layers._passes

@@ -142,7 +142,7 @@ def test_a_pass_that_fails_leaves_nothing_behind(products: list) -> None:
         lane_of(model).catch_up()
     handle.remove()
     assert not any("forward" in vars(module) for module in model.modules())
-    assert not direct_layers._under_way
+    assert not direct_layers._passes
     assert not linear.here.in_pass
 
 

@@ -7,6 +7,7 @@ import torch
 from steer_decode import BothSides, FirstTokenEntropy, Policy, Router, SteerError
 from steer_decode.core.shape import ModelShape
 from steer_decode.core.transcript import Transcript
+from steer_decode.engines.hf.cache import KVCache
 from steer_decode.engines.hf.cpu import enabled, patched
 from steer_decode.engines.hf.lane import Lane
 from support.backends import needs_extension
@@ -39,7 +40,9 @@ def test_no_operator_of_these_layers_runs_when_they_are_off(
     for switch in ("on", "off"):
         monkeypatch.setenv("STEER_DECODE_CPU", switch)
         texts = [Transcript(prompt_ids(seed, 9 + 20 * seed)) for seed in (0, 1)]
-        found[switch], logits = operators(Lane(model, ModelShape.of(model), texts))
+        lane = Lane(model, ModelShape.of(model), texts)
+        assert (type(lane.cache) is KVCache) == (switch == "off")
+        found[switch], logits = operators(lane)
         if switch == "on":
             expected = logits
     assert found["on"] >= OURS | {"kv_append_"}
@@ -77,7 +80,8 @@ def test_another_value_is_named(value: str, monkeypatch: pytest.MonkeyPatch) -> 
     ):
         with pytest.raises(SteerError) as raised:
             call()
-        assert str(raised.value) == f"STEER_DECODE_CPU must be on or off, got {value!r}"
+        wrong = f"STEER_DECODE_CPU must be on or off, got {value!r}: unset it, or set either"
+        assert str(raised.value) == wrong
 
 
 def test_they_are_on_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ turns all of it off; tokens are the same, up to the rounding of the products.
 from __future__ import annotations
 
 from .attention import DirectAttention, attention_of
+from .cache import cache_of
 from .enabled import enabled
 from .layers import DirectLayers as patched
 
-__all__ = ["DirectAttention", "attention_of", "enabled", "patched"]
+__all__ = ["DirectAttention", "attention_of", "cache_of", "enabled", "patched"]

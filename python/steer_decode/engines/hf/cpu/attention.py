@@ -29,9 +29,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from steer_kernels import supported_cpu_isas
 
 from ..cache import KVCache
-from ..cache_layer import EndOfPass, layer_of
+from ..cache_layer import EndOfPass
 from ..span import Span
-from .enabled import enabled
+from .cache import DirectCache, layer_of
 from .layers import Swapped
 from .prompt_attention import part_attention
 
@@ -131,7 +131,7 @@ class DirectAttention:
     Args:
         model: what it asks about attention, dtype and device.
         call: the model, or what calls it.
-        cache: the passes' keys and values.
+        cache: the passes' keys and values; where it is no :class:`DirectCache`, none is served.
         usable: whether it may serve at all.
 
     Attributes:
@@ -146,12 +146,11 @@ class DirectAttention:
         usable: bool = True,
     ) -> None:
         self._call = call
-        self._state = cache.state
+        self._state = cache.state if isinstance(cache, DirectCache) else None
         self._named = named(model.config.get_text_config(decoder=True))
         self.usable = (
             usable
-            and enabled()
-            and model.device.type == "cpu"
+            and self._state is not None
             and model.dtype in _DTYPES
             and attention_of(model) == "sdpa"
             and getattr(model, "_supports_attention_backend", False)
@@ -190,6 +189,7 @@ class DirectAttention:
         writes the same positions, and no further pass is served.
         """
         state = self._state
+        assert state is not None
         state.direct, state.served, wanted = True, 0, state.layers
         try:
             with self._named:

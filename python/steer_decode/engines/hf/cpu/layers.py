@@ -23,17 +23,9 @@ from .enabled import enabled
 from .linear import here
 
 _lock = threading.Lock()
-
-
-class _UnderWay:
-    """Passes that need ours in one owner: how many, and what they have put there."""
-
-    def __init__(self) -> None:
-        self.passes = 0
-        self.put: set[Swapped] = set()
-
-
-_under_way: dict[int, _UnderWay] = {}  # by the id of the owner, which its passes keep alive
+# By the id of an owner, which its passes keep alive: how many there are, and what is ours there.
+_passes: dict[int, int] = {}
+_there: dict[int, list[Swapped]] = {}
 
 
 class Swapped:
@@ -50,28 +42,32 @@ class Swapped:
     """
 
     def __init__(self, owner: object, put: Callable[[], None], restore: Callable[[], None]) -> None:
-        self._owner, self._put, self._restore = owner, put, restore
+        self._owner, self._key = owner, id(owner)
+        self._put, self._restore = put, restore
 
     def __enter__(self) -> None:
-        key = id(self._owner)
+        key = self._key
         with _lock:
-            under_way = _under_way.get(key)
-            if under_way is None:
-                under_way = _under_way[key] = _UnderWay()
-            under_way.passes += 1
-            if self not in under_way.put:
-                under_way.put.add(self)
-                self._put()
+            others = _passes.get(key, 0)
+            _passes[key] = others + 1
+            if not others:
+                _there[key] = [self]
+            elif self in _there[key]:
+                return
+            else:
+                _there[key].append(self)
+            self._put()
 
     def __exit__(self, *_: object) -> None:
-        key = id(self._owner)
+        key = self._key
         with _lock:
-            under_way = _under_way[key]
-            under_way.passes -= 1
-            if not under_way.passes:
-                del _under_way[key]
-                for swapped in under_way.put:
-                    swapped._restore()
+            others = _passes[key] - 1
+            if others:
+                _passes[key] = others
+                return
+            del _passes[key]
+            for swapped in _there.pop(key):
+                swapped._restore()
 
 
 class DirectLayers:
@@ -101,13 +97,14 @@ class DirectLayers:
 
     def _put(self) -> None:
         for attributes, forward in self._layers:
-            # Whoever has replaced a layer's since keeps his own.
-            attributes.setdefault("forward", forward)
+            if "forward" not in attributes:  # whoever has replaced it since keeps his own
+                attributes["forward"] = forward
 
     def _restore(self) -> None:
         for attributes, forward in self._layers:
-            if attributes.get("forward") is forward:
-                del attributes["forward"]
+            held = attributes.pop("forward", forward)
+            if held is not forward:
+                attributes["forward"] = held
 
     def __call__(self, **arguments: Any) -> Any:
         """What the model returns. Gradients and autocast are left to torch."""
