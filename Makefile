@@ -41,8 +41,9 @@ test-slow: $(VENV)/.dev
 	$(PYTEST) -m slow
 
 # A CPU's attention, products and norms are those of transformers: what is written stays the same.
+PLAIN ?= tests/decode tests/engines
 test-plain: $(VENV)/.dev
-	STEER_DECODE_CPU=off $(PYTEST) -m "not slow" tests/decode tests/engines
+	STEER_DECODE_CPU=off $(PYTEST) -m "not slow" $(PLAIN)
 
 # What stands on transformers itself; the loop above it is the same with either.
 test-oldest: $(OLDEST)/.installed
