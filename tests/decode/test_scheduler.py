@@ -242,3 +242,35 @@ def test_the_scheduler_knows_no_tensor() -> None:
 
     for module in (answer, guard, revise, scheduler, written, base):
         assert not {n for n in names(module) if n.partition(".")[0] in ("torch", "transformers")}
+
+
+class CountsNothing(Policy):
+    name = "counts-nothing"
+
+    def counted(self, texts: Any, prompt: str) -> list[bool]:
+        raise KeyError("texts")
+
+
+def test_whatever_a_policy_raises_wherever_ends_its_answer_alone() -> None:
+    many = Scripted()
+    good, bad = many.add(AlwaysSmall(), 1), many.add(CountsNothing(), 2)
+    failed = many.run()
+    assert list(failed) == [bad]
+    assert isinstance(failed[bad], KeyError)
+    assert many.ids(good) == alone(AlwaysSmall(), 1)
+
+
+def test_a_reader_may_go_away_at_any_event() -> None:
+    """Whoever is cancelled and retired in the middle of a turn, the others go on."""
+    for at in range(0, 60, 7):
+        many = Scripted()
+        rows = [many.add(Drafts(), 1), many.add(Drafts(), 1), many.add(RandomShare(0.5), 2)]
+        events, gone = 0, False
+        while many.scheduler.busy:
+            for _ in many.scheduler.turn():
+                events += 1
+                if events == at + 1 and not gone:
+                    many.scheduler.retire(rows[0])
+                    gone = True
+        assert many.ids(rows[1]) == alone(Drafts(), 1)
+        assert many.ids(rows[2]) == alone(RandomShare(0.5), 2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import SteerError
 from .cost import Cost
 from .trace import Step, Trace
 from .transcript import Writer
@@ -78,7 +77,7 @@ class Failed:
     What was written until then stays in its output.
     """
 
-    error: SteerError
+    error: Exception
 
 
 Event = TextDelta | StepClosed | HandOver | Done | Failed

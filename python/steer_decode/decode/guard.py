@@ -106,7 +106,7 @@ def sound(
         mark: the read mark before it was asked.
     """
     why = ""
-    if isinstance(reply, SteerError):
+    if isinstance(reply, Exception):
         return reply
     if answer.transcript.read[writer] < mark:
         why = f"its read mark went back from {mark} to {answer.transcript.read[writer]}"

@@ -83,8 +83,8 @@ class Pool:
 
         Args:
             policy, boundary: the router's by default.
-            prompt, max_new_tokens, temperature, top_p, top_k, min_p, seed, chat,
-                chat_template_kwargs: as in :meth:`Router.stream`.
+            prompt, max_new_tokens, temperature, top_p, top_k, min_p: as in :meth:`Router.stream`.
+            seed, chat, chat_template_kwargs: likewise.
 
         Raises:
             PoolFull: ``max_rows`` answers run.

@@ -15,7 +15,6 @@ from ..core.events import Event, Failed
 from ..core.requests import Look, Question, Read, Request, Write
 from ..core.transcript import Writer
 from ..engines.base import Engine, Replies
-from ..errors import SteerError
 from .answer import Answer, Judge, Making
 from .guard import consult_round, judged, sound
 
@@ -133,7 +132,7 @@ class Scheduler:
         if reads:
             yield [*reads], engine.read, ([*reads], [*reads.values()])
         for question in dict.fromkeys(r for r in drafts.values() if isinstance(r, Question)):
-            rows = [i for i, r in drafts.items() if r == question]
+            rows = [i for i, r in self._asking(Question).items() if r == question]
             yield rows, engine.ask, (rows, question)
 
     def _serve(
@@ -175,11 +174,12 @@ class Scheduler:
                 rows = [i for i in of if closed[i].index == index]
                 verdicts = consult_round(policy, [closed[i] for i in rows])
                 for row, verdict in zip(rows, verdicts, strict=True):
-                    yield from self._advance(row, verdict)
+                    if row in self._asking(Judge):  # else its reader has gone meanwhile
+                        yield from self._advance(row, verdict)
 
     def _advance(self, row: int, reply: object) -> Iterator[tuple[int, Event]]:
         """Run one answer to its next request, or to its end; an error is its end."""
-        if isinstance(reply, SteerError):
+        if isinstance(reply, Exception):
             yield self._fail(row, reply)
             return
         held = self._rows[row]
@@ -194,7 +194,7 @@ class Scheduler:
                     continue
             except StopIteration:
                 return
-            except SteerError as error:
+            except Exception as error:  # of a user's policy or hook, too: it ends this row
                 yield self._fail(row, error)
                 return
             finally:
@@ -205,6 +205,6 @@ class Scheduler:
             reply = None
             yield row, item
 
-    def _fail(self, row: int, error: SteerError) -> tuple[int, Event]:
+    def _fail(self, row: int, error: Exception) -> tuple[int, Event]:
         self.cancel(row, "error")
         return row, Failed(error)

@@ -13,12 +13,11 @@ from typing import Protocol, TypeVar
 
 from ..core.cost import Usage
 from ..core.requests import Draw, Graded, Looked, Question, Row
-from ..errors import SteerError
 
 T = TypeVar("T")
 # For each row its reply; the error of a row that fails, the others having their reply; or None for
 # a row that is to ask again, where long prompts are read in parts: the read mark of one has moved.
-Replies = list[T | SteerError | None]
+Replies = list[T | Exception | None]
 
 
 class Engine(Protocol):

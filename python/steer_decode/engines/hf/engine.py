@@ -80,7 +80,7 @@ class HfEngine:
     ) -> Replies[list[Draw] | Looked]:
         every = [*rows, *looking]
         self._meet(every)
-        replies: dict[int, list[Draw] | Looked | SteerError] = {}
+        replies: dict[int, list[Draw] | Looked | Exception] = {}
         ready: Sequence[int] = every
         ahead: list[int] = []
         try:
@@ -169,7 +169,7 @@ class HfEngine:
         answers: Sequence[Row],
         logits: Tensor,
         packed: Tensor,
-    ) -> dict[int, list[Draw] | Looked | SteerError]:
+    ) -> dict[int, list[Draw] | Looked | Exception]:
         """What each row is told: a token, or a look at it.
 
         Args:
@@ -180,7 +180,7 @@ class HfEngine:
         """
         numbers: list[list[float]] = packed.tolist()
         values = _values(packed, numbers, answers)
-        replies: dict[int, list[Draw] | Looked | SteerError] = {}
+        replies: dict[int, list[Draw] | Looked | Exception] = {}
         for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             value = values[i]
             if not numbers[i][_VALID]:
@@ -197,10 +197,10 @@ class HfEngine:
                 replies[row] = [Draw(int(numbers[i][_TOKEN]), value)]
         return replies
 
-    def _processed(self, logits: Tensor, answer: Row, value: float) -> list[Draw] | SteerError:
+    def _processed(self, logits: Tensor, answer: Row, value: float) -> list[Draw] | Exception:
         try:
             return [Draw(self._sampler.draw_processed(logits, answer), value)]
-        except SteerError as error:
+        except Exception as error:  # a user's own processors: their row fails, and no other
             return error
 
     def _runs_ahead(self, row: int) -> bool:
@@ -214,7 +214,7 @@ class HfEngine:
             groups.setdefault(kind(self._answers[row]), []).append(row)
         return groups.values()
 
-    def _several_each(self, rows: Sequence[int]) -> dict[int, list[Draw] | Looked | SteerError]:
+    def _several_each(self, rows: Sequence[int]) -> dict[int, list[Draw] | Looked | Exception]:
         """Tokens for rows of one kind, up to the ends of their steps."""
         some = self._answers[rows[0]]
         key = kind(some)
@@ -226,7 +226,7 @@ class HfEngine:
             written = self._kinds[key].write(rows, self._answers)
         except (SteerError, RuntimeError) as error:
             return dict.fromkeys(rows, self._worded(error, rows))
-        replies: dict[int, list[Draw] | Looked | SteerError] = {}
+        replies: dict[int, list[Draw] | Looked | Exception] = {}
         for row, (drawn, valid) in written.items():
             replies[row] = drawn if drawn or valid else self._broken(row)
             # What it has read beyond the end of the step is forgotten.
