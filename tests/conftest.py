@@ -70,7 +70,10 @@ def _torch_state() -> Iterator[None]:
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    if HAS_GPU:
+        torch.manual_seed(0)
+    else:  # the other one writes down, for each kind of device, where it was called from
+        torch.default_generator.manual_seed(0)
     yield
     torch.set_num_threads(threads)
 
