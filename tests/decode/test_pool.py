@@ -73,7 +73,7 @@ def test_any_order_of_arrival(places: int, part: int | None, seed: int, ahead: i
         while todo and len(pool) < places and chance.random() < 0.5:
             i = todo.pop()
             of[pool.add(prompt(i), **wanted(i))] = i
-        for key, event in pool.turn():
+        for key, event in pool.iterate():
             assert not isinstance(event, Failed), event
             if isinstance(event, Done):
                 found[of[key]] = event.output.token_ids
@@ -164,7 +164,7 @@ def test_memory_is_checked_when_an_answer_comes_and_given_back_when_it_goes(
 ) -> None:
     pool = Pool(Router(PAIR, AlwaysSmall()), max_rows=4)
     running = pool.add(prompt(0), max_new_tokens=30)
-    list(pool.turn())
+    list(pool.iterate())
     assert pool.held_bytes > 0
     with monkeypatch.context() as patch:
         patch.setattr("steer_decode.engines.hf.memory.available_bytes", lambda device: 1000)
@@ -188,11 +188,11 @@ def test_memory_shrinks_when_a_long_answer_has_gone() -> None:
 def test_a_long_prompt_lets_others_write(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool(Router(PAIR, AlwaysSmall()), max_rows=2, part=16)
     short = pool.add(prompt(0), max_new_tokens=40)
-    list(pool.turn())
+    list(pool.iterate())
     long = pool.add([5 + i % 20 for i in range(400)], max_new_tokens=4)
     written = 0
     while True:
-        events = list(pool.turn())
+        events = list(pool.iterate())
         if any(key == long and isinstance(event, TextDelta) for key, event in events):
             break
         written += sum(key == short and isinstance(event, TextDelta) for key, event in events)

@@ -50,7 +50,7 @@ class Scripted:
     def run(self) -> dict[int, SteerError]:
         failed = {}
         while self.scheduler.busy:
-            for row, event in self.scheduler.turn():
+            for row, event in self.scheduler.iterate():
                 if isinstance(event, Failed):
                     failed[row] = event.error
         return failed
@@ -167,7 +167,7 @@ def test_an_answer_that_is_cancelled_leaves_the_others() -> None:
     many = Scripted()
     first, second = many.add(AlwaysSmall(), 1), many.add(RandomShare(0.5), 2)
     for _ in range(5):
-        list(many.scheduler.turn())
+        list(many.scheduler.iterate())
     many.scheduler.cancel(first)
     assert many.answers[first].trace.stop_reason == "cancelled"
     many.scheduler.retire(first)
@@ -186,7 +186,7 @@ def test_drafts_do_not_wait_for_ever() -> None:
     while many.answers[row].trace.stop_reason == "":
         for seed in (turns, turns + 1000):
             many.add(AlwaysSmall(), seed, room=400)
-        list(many.scheduler.turn())
+        list(many.scheduler.iterate())
         turns += 1
         assert turns < 400
     assert many.ids(row) == alone(Drafts(), 1)
@@ -267,7 +267,7 @@ def test_a_reader_may_go_away_at_any_event() -> None:
         rows = [many.add(Drafts(), 1), many.add(Drafts(), 1), many.add(RandomShare(0.5), 2)]
         events, gone = 0, False
         while many.scheduler.busy:
-            for _ in many.scheduler.turn():
+            for _ in many.scheduler.iterate():
                 events += 1
                 if events == at + 1 and not gone:
                     many.scheduler.retire(rows[0])

@@ -1,6 +1,6 @@
 """Answers that come and go while others run.
 
-It is what a server needs, and any loop with a queue. A prompt joins at the next turn, and its
+It is what a server needs, and any loop with a queue. A prompt joins at the next iteration, and its
 tokens are those that it would have alone. Each brings its own policy, sampling and boundary. One
 that fails, or whose reader goes away, ends alone, and its place is used again. Use a pool from one
 thread.
@@ -27,7 +27,7 @@ from .routing import open_engines
 from .scheduler import Scheduler
 from .stream import check_alone, check_room, has_ended, limits_of, output_of
 
-PART = 512  # tokens of prompts that a model reads in one turn, while others wait for their next one
+PART = 512  # tokens of prompts that a model reads an iteration, while others wait
 
 
 class PoolFull(SteerError):
@@ -37,12 +37,12 @@ class PoolFull(SteerError):
 class Pool:
     """Answers in the making, each free to join and leave.
 
-    One joins or leaves between any two turns.
+    One joins or leaves between any two iterations.
 
     Args:
         router: the pair, and what an answer that says nothing else is given.
         max_rows: answers at a time.
-        part: most tokens of prompts that each model reads in a turn; None reads prompts whole.
+        part: most tokens of prompts that each model reads an iteration; None reads prompts whole.
 
     Raises:
         SteerError: ``max_rows`` or ``part`` is no whole number from 1 on.
@@ -112,13 +112,13 @@ class Pool:
         self._rows[key], self._answers[key] = self._scheduler.add(answer), answer
         return key
 
-    def turn(self) -> Iterator[tuple[int, Event]]:
-        """Run one turn of both models.
+    def iterate(self) -> Iterator[tuple[int, Event]]:
+        """Run each model once.
 
-        Yields (number of the answer, event) for all that the turn brings. The last event of an
+        Yields (number of the answer, event) for all that it brings. The last event of an
         answer is ``Done`` or ``Failed``; then its place is free.
         """
-        for row, event in self._scheduler.turn():
+        for row, event in self._scheduler.iterate():
             key = next(key for key, at in self._rows.items() if at == row)
             answer = self._answers[key]
             yield key, event
@@ -130,12 +130,12 @@ class Pool:
                 yield key, Done(self._release(key))
 
     def run(self) -> Iterator[tuple[int, Event]]:
-        """Run turns until every answer has ended.
+        """Iterate until every answer has ended.
 
         More may be added meanwhile.
         """
         while self._rows:
-            yield from self.turn()
+            yield from self.iterate()
 
     def cancel(self, key: int) -> RoutedOutput:
         """End an answer where it is, and free its place.

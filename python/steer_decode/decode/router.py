@@ -178,10 +178,10 @@ class Router:
     ) -> Cohort:
         """Answer many prompts together, event by event.
 
-        Each has a writer of its own. A model runs once a turn, on the rows that it is to write.
-        When rows leave and join, their places in the cache are exchanged; no cache is copied at a
-        token. A row is answered as it would be alone with the seed ``seed + i``, up to the rounding
-        of larger matrix products.
+        Each has a writer of its own. A model runs once an iteration, on the rows that it is to
+        write. When rows leave and join, their places in the cache are exchanged; no cache is copied
+        at a token. A row is answered as it would be alone with the seed ``seed + i``, up to the
+        rounding of larger matrix products.
 
         Args:
             prompts: texts, lists of messages, or rows of token ids.

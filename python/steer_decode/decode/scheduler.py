@@ -1,8 +1,8 @@
-"""Answers that advance together, a turn at a time.
+"""Answers that advance together, an iteration at a time.
 
-Each model runs once a turn, on the rows that ask for it. The scheduler knows no tensor. Answers
-ask, engines reply, and policies judge; here it is said who is served when, and what becomes of a
-row whose engine, policy or answer fails: it ends, and no other.
+Each model runs once an iteration, on the rows that ask for it. The scheduler knows no tensor.
+Answers ask, engines reply, and policies judge; here it is said who is served when, and what becomes
+of a row whose engine, policy or answer fails: it ends, and no other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..engines.base import Engine, Replies
 from .answer import Answer, Judge, Making
 from .guard import consult_round, judged, sound
 
-PATIENCE = 8  # turns that a draft waits for others to be read together
+PATIENCE = 8  # iterations that a draft waits for others to be read together
 _WAITS = (Write, Look, Read, Question, Judge)
 _Request = tuple[Sequence[int], Callable[..., Replies[Any]], tuple[object, ...]]
 
@@ -30,7 +30,7 @@ class _Row:
         self.answer = answer
         self.making: Making = answer.run()
         self.request: Request | Judge | None = None
-        self.waited = 0  # turns, of a draft
+        self.waited = 0  # iterations, of a draft
         self.seconds = 0.0  # its share of what its passes took, and its own work
 
 
@@ -91,8 +91,8 @@ class Scheduler:
         """Whether an answer is yet to end."""
         return bool(self._new) or any(r.request is not None for r in self._rows.values())
 
-    def turn(self) -> Iterator[tuple[int, Event]]:
-        """Run one turn of both models.
+    def iterate(self) -> Iterator[tuple[int, Event]]:
+        """Run each model once.
 
         The small model writes, then the large one reads and writes, over the rows that ask. In this
         order, so that a row whose step has just closed or was refused joins at once.

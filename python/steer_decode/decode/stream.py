@@ -99,7 +99,7 @@ class Cohort:
 
     def _run(self) -> Generator[tuple[int, Event], None, None]:
         while self._scheduler.busy:
-            for row, event in self._scheduler.turn():
+            for row, event in self._scheduler.iterate():
                 if isinstance(event, Failed):
                     raise event.error
                 yield row, event

@@ -188,7 +188,7 @@ class HfEngine:
             elif isinstance(value, SteerError):
                 replies[row] = value
             elif row in looking:
-                # If it is to write, it takes this token: one turn less, and no call.
+                # If it is to write, it takes this token: one pass less, and no call.
                 draw = None if answer.hooks.processors else Draw(int(numbers[i][_TOKEN]), value)
                 replies[row] = Looked(value, unpack(packed[i : i + 1]).stats, draw)
             elif answer.hooks.processors:

@@ -124,17 +124,17 @@ class Lane(Passes):
         """
         return None if self.pending(row) else self.last.of(row)
 
-    def count_turns(self, rows: Sequence[int], turns: int) -> None:
-        """Move the read marks on by ``turns`` tokens.
+    def count_passes(self, rows: Sequence[int], count: int) -> None:
+        """Move the read marks on by ``count`` tokens.
 
         ``forward`` has read them one at a time.
         """
         for row in rows:
             mark = self.read_mark(row)
             self._passes[row] += [
-                Pass(1, mark + i, len(rows), tokens=len(rows)) for i in range(turns)
+                Pass(1, mark + i, len(rows), tokens=len(rows)) for i in range(count)
             ]
-            self.cache.lengths[row] = mark + turns
+            self.cache.lengths[row] = mark + count
             self.last.forget(row)
 
     def read_part(self, row: int, most: int, keep: int = 1) -> int:

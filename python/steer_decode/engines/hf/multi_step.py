@@ -1,15 +1,15 @@
 """Several tokens between two looks of the host.
 
 Forward, sampling and bookkeeping are on the device. A GPU writes a token in less time than the host
-needs to read one and to launch the next forward pass. Here the host prepares a few turns, and each
-turn stays on the device: a forward pass over buffers of fixed size and place, ``sample_logits``,
+needs to read one and to launch the next forward pass. Here the host prepares a few passes, and each
+stays on the device: a forward pass over buffers of fixed size and place, ``sample_logits``,
 the signal, and ``step_update_``, which notices the end of a step and takes no token beyond it.
-After the last turn the host reads what was written, once. Keys and values of tokens beyond the end
+After the last one the host reads what was written, once. Keys and values of tokens beyond the end
 are forgotten by moving the read mark back.
 
-On CUDA a turn is captured as a graph, one for each number of rows and width of the cache, both
+On CUDA a pass is captured as a graph, one for each number of rows and width of the cache, both
 rounded up so that few are needed. Elsewhere, and with models whose code reads on the host (which no
-graph can hold), the same code runs turn by turn; it writes the same tokens as a loop that looks at
+graph can hold), the same code runs pass by pass; it writes the same tokens as a loop that looks at
 each, and tests compare the two.
 """
 
@@ -32,8 +32,8 @@ from .placing import is_spread
 from .span import rounded_up
 
 
-class TurnsWritten(NamedTuple):
-    """What the turns have written for one row.
+class WrittenAhead(NamedTuple):
+    """What the passes have written for one row.
 
     Fields:
         draws: at least one, unless the row is not valid.
@@ -45,29 +45,29 @@ class TurnsWritten(NamedTuple):
 
 
 class MultiStep:
-    """Turns of one lane, for rows of one kind.
+    """Passes of one lane, for rows of one kind.
 
     Args:
         lane: the model and its cache.
         like: a row of that kind: its sampling, signal, boundary and ends are those of all.
         vocab_size: ids that may be drawn.
-        turns: tokens between two looks of the host.
+        ahead: tokens between two looks of the host.
     """
 
-    def __init__(self, lane: Lane, like: Row, vocab_size: int, turns: int) -> None:
+    def __init__(self, lane: Lane, like: Row, vocab_size: int, ahead: int) -> None:
         self._lane = lane
         self._signal, self._sampling = like.signal, like.sampling
         self._device = lane.model.device
         self._token_class = like.boundary.token_classes(like.ends, vocab_size).to(self._device)
         self._vocab_size = vocab_size
-        self._turns = turns
+        self._ahead = ahead
         # A graph is of one device.
         self._captures = self._device.type == "cuda" and not is_spread(lane.model)
         self._buffers: dict[int, _Buffers] = {}
         self._graphs: dict[tuple[int, ...], torch.cuda.CUDAGraph] = {}
 
-    def write(self, rows: Sequence[int], answers: Mapping[int, Row]) -> dict[int, TurnsWritten]:
-        """Write up to ``turns`` tokens for each row.
+    def write(self, rows: Sequence[int], answers: Mapping[int, Row]) -> dict[int, WrittenAhead]:
+        """Write up to ``ahead`` tokens for each row.
 
         At least one, and none beyond the open step.
 
@@ -78,13 +78,13 @@ class MultiStep:
         with without_gradients(self._lane.model):
             return self._write(rows, answers)
 
-    def _write(self, rows: Sequence[int], answers: Mapping[int, Row]) -> dict[int, TurnsWritten]:
+    def _write(self, rows: Sequence[int], answers: Mapping[int, Row]) -> dict[int, WrittenAhead]:
         lane = self._lane
         rows = lane.prefill(rows)
-        turns = min(self._turns, *(answers[r].room for r in rows))
+        tokens = min(self._ahead, *(answers[r].room for r in rows))
         size = rounded_up(len(rows), 1, lane.cache.rows - lane.cache.first(rows))
         if size not in self._buffers:
-            self._buffers[size] = _Buffers(size, self._turns, self._device)
+            self._buffers[size] = _Buffers(size, self._ahead, self._device)
         buffers = self._buffers[size]
         known = [lane.known_logits(row) for row in rows]
         buffers.fill(rows, [answers[row] for row in rows], lane, known)
@@ -96,14 +96,14 @@ class MultiStep:
             stacked += [void] * (size - len(rows))
             self._take(buffers, torch.stack(stacked))
             buffers.active.copy_(buffers.running)
-        ahead = turns - 1 if all(logits is not None for logits in known) else turns
-        width = lane.cache.reserve(max(lane.read_mark(row) for row in rows) + turns)
-        for _ in range(ahead):
-            self._turn(rows, buffers, width)
-        lane.count_turns(rows, ahead)
+        passes = tokens - 1 if all(logits is not None for logits in known) else tokens
+        width = lane.cache.reserve(max(lane.read_mark(row) for row in rows) + tokens)
+        for _ in range(passes):
+            self._pass(rows, buffers, width)
+        lane.count_passes(rows, passes)
         return dict(zip(rows, buffers.read(len(rows)), strict=True))
 
-    def _turn(self, rows: Sequence[int], buffers: _Buffers, width: int) -> None:
+    def _pass(self, rows: Sequence[int], buffers: _Buffers, width: int) -> None:
         cache = self._lane.cache
         key = (buffers.size, width, cache.first(rows), cache.capacity)
         if self._captures and key not in self._graphs:
@@ -121,7 +121,7 @@ class MultiStep:
     def _capture(
         self, rows: Sequence[int], buffers: _Buffers, width: int
     ) -> torch.cuda.CUDAGraph | None:
-        """Record a turn; None where it reads on the host.
+        """Record a pass; None where it reads on the host.
 
         Trial runs come first, as capture asks; what they change is put back.
         """
@@ -142,7 +142,7 @@ class MultiStep:
         return graph
 
     def _forward(self, rows: Sequence[int], buffers: _Buffers, width: int) -> None:
-        """One turn: reads the last token of every row and takes the next one. No host read."""
+        """One pass: reads the last token of every row and takes the next one. No host read."""
         span = self._lane.cache.begin_fixed(
             rows, buffers.places, buffers.starts, buffers.counts, width
         )
@@ -180,21 +180,21 @@ class MultiStep:
 class _Buffers:
     """Tensors of fixed place for ``size`` rows, some of which may be idle."""
 
-    def __init__(self, size: int, turns: int, device: torch.device) -> None:
+    def __init__(self, size: int, tokens: int, device: torch.device) -> None:
         self.size = size
         self._device = device
-        self.ids = torch.zeros(size, 1, dtype=torch.int64, device=device)  # what a turn reads
+        self.ids = torch.zeros(size, 1, dtype=torch.int64, device=device)  # what a pass reads
         self.places = self.ids[:, 0].clone()
         self.starts = self.places.clone()
         self.counts = self.places.clone()  # 1 for a row that runs, 0 for an idle one
-        self.length = self.places.clone()  # of the state, before the first turn
+        self.length = self.places.clone()  # of the state, before the first pass
         self.active = torch.zeros(size, dtype=torch.bool, device=device)
         self.running = torch.zeros(size, dtype=torch.bool, device=device)
         self.valid = torch.ones(size, dtype=torch.bool, device=device)
-        self.uniform = torch.zeros(size, turns + 1, dtype=torch.float64, device=device)
-        self.scores = torch.zeros(size, turns + 2, dtype=torch.float32, device=device)
+        self.uniform = torch.zeros(size, tokens + 1, dtype=torch.float64, device=device)
+        self.scores = torch.zeros(size, tokens + 2, dtype=torch.float32, device=device)
         # Of the open step only its last token matters; the limits of an answer are the host's.
-        self.state = StepState.of_prompts([[]] * size, turns + 2, device)
+        self.state = StepState.of_prompts([[]] * size, tokens + 2, device)
 
     def tensors(self) -> list[Tensor]:
         mutable = [self.ids, self.starts, self.active, self.valid, self.scores]
@@ -232,8 +232,8 @@ class _Buffers:
         self.running.copy_(counts)
         self.active.copy_(ready if bool(any(k is not None for k in known)) else counts)
         self.valid.fill_(True)
-        turns = self.uniform.shape[1]
-        numbers = [c.uniforms(turns) for c in answers]
+        most = self.uniform.shape[1]
+        numbers = [c.uniforms(most) for c in answers]
         self.uniform[: len(rows)] = torch.tensor(numbers, dtype=torch.float64).to(self._device)
         state = self.state
         state.transcript[:, 0] = last
@@ -244,7 +244,7 @@ class _Buffers:
         state.flag.copy_(flag)
         state.limit.fill_(state.transcript.shape[1])
 
-    def read(self, rows: int) -> list[TurnsWritten]:
+    def read(self, rows: int) -> list[WrittenAhead]:
         """What was written, in one read."""
         width = self.state.transcript.shape[1]
         packed = torch.cat(
@@ -262,5 +262,5 @@ class _Buffers:
             tokens = [int(t) for t in values[int(begin) : int(end)]]
             scores = values[width : width + len(tokens)]
             draws = [Draw(t, s) for t, s in zip(tokens, scores, strict=True)]
-            written.append(TurnsWritten(draws, bool(valid)))
+            written.append(WrittenAhead(draws, bool(valid)))
         return written
