@@ -40,12 +40,17 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def there() -> list[Path]:
+    """What lies in the folder of the benchmarks, but for what Python has compiled."""
+    return sorted(p for p in BENCHMARKS.rglob("*") if "__pycache__" not in p.parts)
+
+
 @pytest.mark.slow
 def test_every_stage_without_a_card_and_without_a_network(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(NO_NETWORK)
     script(tmp_path / "nvidia-smi", "echo NVIDIA H200")
     log, out = tmp_path / "network.log", tmp_path / "out"
-    before = sorted((ROOT / "steer_kernels").glob("*.so")), sorted(BENCHMARKS.rglob("*"))
+    before = sorted((ROOT / "steer_kernels").glob("*.so")), there()
     names = [name for name in NAMES if name != "build" or shutil.which("nvcc")]
     command = [sys.executable, str(BENCHMARKS / "gpu_check.py"), "--rehearse"]
     command += ["--only", ",".join(names), "--out", str(out), "--budget", "1200"]
@@ -74,7 +79,7 @@ def test_every_stage_without_a_card_and_without_a_network(tmp_path: Path) -> Non
         assert "sm_80" not in built
         assert json.loads((out / "build.json").read_text())["built"] == ["_C_cuda.abi3.so"]
     assert "tests collected" in (out / "tests.log").read_text()
-    assert before == (sorted((ROOT / "steer_kernels").glob("*.so")), sorted(BENCHMARKS.rglob("*")))
+    assert before == (sorted((ROOT / "steer_kernels").glob("*.so")), there())
 
 
 @pytest.mark.slow
@@ -95,7 +100,7 @@ def test_parts_that_cannot_be_built_are_refused(parts: str, words: str) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 def test_a_torch_without_cuda_is_refused_before_anything_runs(tmp_path: Path) -> None:
     script(tmp_path / "nvidia-smi", "echo NVIDIA H200")
-    before = sorted(BENCHMARKS.rglob("*"))
+    before = there()
     result = run(
         "make",
         "gpu-check",
@@ -106,4 +111,4 @@ def test_a_torch_without_cuda_is_refused_before_anything_runs(tmp_path: Path) ->
     lines = result.stderr.splitlines()
     assert lines[0].startswith("gpu-check: needs a torch with CUDA, and that of ")
     assert len(lines) == 2  # and make's own
-    assert before == sorted(BENCHMARKS.rglob("*"))
+    assert before == there()
