@@ -58,6 +58,7 @@ def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestCommand:
+    @pytest.mark.slow
     def test_every_measure_is_a_row_of_the_json(self, tmp_path: Path) -> None:
         file = tmp_path / "rows.json"
         only = [name for name in MEASURES if name != "memory"]  # which starts a process

@@ -141,6 +141,7 @@ def a_folder(folder: Path, names: Collection[str], evil: str = EVIL) -> Path:
 WHERE = ["router", "domain", "problem", "error", "step", "signal", "model", "setting", "pair"]
 
 
+@pytest.mark.slow
 def test_report(run: Run, tmp_path: Path) -> None:
     folder = a_folder(tmp_path / "r", WHERE, EVIL + "]]><script>alert(1)</script>$x^$")
     page = tmp_path / "r.html"

@@ -121,6 +121,7 @@ def simulate(trace: Trace, chaos: Chaos) -> dict[Writer, Reader]:
 TINY = make_pair("llama", 0)
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**20), room=st.integers(1, 60))
 def test_the_steps_of_any_trace_add_up_to_its_totals(seed: int, room: int) -> None:
@@ -172,6 +173,7 @@ def kind(verdict: Any) -> str:
     return str(verdict)
 
 
+@pytest.mark.slow
 def test_chaos_does_everything() -> None:
     """The property above would be empty if none of this ever happened."""
     seen = set()

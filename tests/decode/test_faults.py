@@ -140,6 +140,7 @@ def test_a_signal_that_raises_is_named(turns: int) -> None:
         Router(PAIR, policy, ahead=turns).generate(prompt_text(1), max_new_tokens=60)
 
 
+@pytest.mark.slow
 @examples(8, 25)
 def test_a_stream_may_be_given_up_at_any_event(examples: int) -> None:
     @settings(max_examples=examples)

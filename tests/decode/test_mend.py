@@ -203,6 +203,7 @@ def test_a_mend_out_of_reach_is_refused(places: tuple[Any, ...], message: str) -
         Router(make_pair("llama", 0), Insists()).generate(prompt_text(3), max_new_tokens=60)
 
 
+@pytest.mark.slow
 def test_the_limit_may_cut_a_step_at_its_mend() -> None:
     pair = make_pair("llama", 0)
     for room in range(1, 30):
@@ -222,6 +223,7 @@ def test_a_trace_with_mends_is_kept_whole() -> None:
     assert isinstance(back, Trace)
 
 
+@pytest.mark.slow
 def test_a_sampled_mend_is_drawn_from_the_large_model() -> None:
     """Frequencies of the mended token against its distribution, by a G-test with wide bounds."""
     pair: Pair = make_pair("llama", 0)

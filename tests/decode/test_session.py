@@ -82,6 +82,7 @@ def test_each_turn_reads_only_what_is_new(family: str, policy: Any) -> None:
     assert max(turn.reused.values()) >= len(last) - len(turn.output.token_ids) - 15
 
 
+@pytest.mark.slow
 def test_ids_that_were_written_stay_ids() -> None:
     others = 0
     for seed in range(6):

@@ -227,6 +227,7 @@ def test_the_pair_is_small_enough_and_twelve_times_apart() -> None:
     assert small.dtype == large.dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 @needs_weights
 @pytest.mark.parametrize("domain", demo.DOMAINS)
 def test_accuracy_of_a_sample(domain: str) -> None:

@@ -100,6 +100,7 @@ class TestRun:
         tasks = demo_tasks(["math"], 2)
         return Evaluation(pair, routers, tasks, {"max_new_tokens": 48}, seeds=(5, 6))
 
+    @pytest.mark.slow
     def test_workers_do_not_change_the_answers(self, pair: Pair) -> None:
         evaluation = self.evaluation(pair)
         one = {row.key: row for row in run(evaluation, evaluation.groups())}
@@ -110,6 +111,7 @@ class TestRun:
         }
         assert one["large", "math", "0", 5].large_tokens == one["large", "math", "0", 5].tokens
 
+    @pytest.mark.slow
     def test_cohorts_do_not_change_the_answers(self, pair: Pair) -> None:
         evaluation = self.evaluation(pair)
         together = replace(evaluation, cohort=2)

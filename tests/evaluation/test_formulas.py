@@ -32,6 +32,7 @@ def quick():  # type: ignore[no-untyped-def]
     asked.end()
 
 
+@pytest.mark.slow
 def test_a_formula_that_takes_for_ever_is_given_up(quick: Formulas) -> None:
     with pytest.raises(Undecided, match="no verdict within 1 s"):
         quick.same((TOWER, None), ("42", None))

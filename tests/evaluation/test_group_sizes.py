@@ -48,6 +48,7 @@ def test_other_problems_do_not_compare(tmp_path: Path) -> None:
         compare(folders, resamples=100)
 
 
+@pytest.mark.slow
 def test_one_command_runs_all_sizes_and_goes_on(tmp_path: Path) -> None:
     command = ["eval", "--domains", "math", "--n", "12", "--max-new-tokens", "24"]
     command += ["--cohort", "10,all", "--routers", "small,large,steer-cohort"]

@@ -68,6 +68,7 @@ class TestGym:
         (task,) = gym_tasks(spec, 1)
         assert task.check(f"<answer>{task.answer}</answer>")
 
+    @pytest.mark.slow
     def test_problems_are_graded_and_fixed(self) -> None:
         pytest.importorskip("reasoning_gym")
         few, more = gym_tasks("chain_sum", 2), gym_tasks("chain_sum", 3)

@@ -150,6 +150,7 @@ def test_in_a_cohort_all_but_shared_passes_is_exact(pair: Pair, tmp_path: Path) 
         assert abs(replayed - row.flops_processed) <= 2 * pair.shapes["large"].head
 
 
+@pytest.mark.slow
 def test_a_sampled_answer_of_the_large_model_is_that_of_the_next_seed(
     pair: Pair, tmp_path: Path
 ) -> None:
@@ -229,6 +230,7 @@ def test_the_sweep_goes_from_one_model_to_both(one_by_one: Path) -> None:
             assert point.accuracy.low <= point.accuracy.value <= point.accuracy.high
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_model_and_says_what_needs_a_run(
     one_by_one: Path, tmp_path: Path
 ) -> None:
@@ -248,6 +250,7 @@ def test_the_command_needs_no_model_and_says_what_needs_a_run(
     assert (tmp_path / "replay.svg").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_picture_takes_routers_that_were_run(one_by_one: Path, tmp_path: Path) -> None:
     found = sweep(load(one_by_one), resamples=100)
     others = {"somebody": (0.5, dict.fromkeys(COSTS, 1e5))}

@@ -90,6 +90,7 @@ def page(text: str) -> Page:
 
 
 class TestPage:
+    @pytest.mark.slow
     def test_needs_nothing_from_outside(self, text: str, page: Page) -> None:
         for tag, attributes in page.attributes:
             for name in ("src", "href", "xlink:href", "action", "poster", "srcset"):
@@ -162,6 +163,7 @@ class TestPage:
         assert "prefers-color-scheme: dark" in text
         assert "@media print" in text
 
+    @pytest.mark.slow
     def test_the_same_results_make_the_same_page(self, folder: Path, text: str) -> None:
         again = build(load([folder]), title='Mine & "yours" <1>', resamples=200)
         assert again.page == text
@@ -196,6 +198,7 @@ class TestCommand:
     def steer(self, *args: object) -> Any:
         return CliRunner().invoke(app, [str(a) for a in args])
 
+    @pytest.mark.slow
     def test_writes_the_page_and_the_pictures(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -236,6 +239,7 @@ class TestCommand:
         assert result.exit_code == 2
 
 
+@pytest.mark.slow
 def test_from_the_demo_pair_to_the_page(tmp_path: Path) -> None:
     steer = TestCommand().steer
     mine = tmp_path / "mine.jsonl"

@@ -111,6 +111,7 @@ def test_without_both_models_alone_there_is_none(tmp_path: Path) -> None:
     assert measured(results).areas is None
 
 
+@pytest.mark.slow
 def test_the_report_holds_it_as_a_table_pictures_and_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

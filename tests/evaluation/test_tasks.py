@@ -70,6 +70,7 @@ class TestCheckers:
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(load_checker("math-verify"), "so $2$", "2").result()
 
+    @pytest.mark.slow
     def test_a_reference_that_takes_for_ever_is_refused(
         self, tmp_path: Path, monkeypatch: Any
     ) -> None:

@@ -46,6 +46,7 @@ def test_a_cascade_is_fitted_on_the_calibration_split(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_a_network_is_trained_and_evaluated(tmp_path: Path) -> None:
     path = tmp_path / "r.safetensors"
     result = steer(

@@ -32,6 +32,7 @@ def run(out: Path, *options: str, before: tuple[str, ...] = ()) -> list[str]:
     return json.loads(out.read_text())["ran"]
 
 
+@pytest.mark.slow
 def test_every_op_is_called_in_both_widths(tmp_path: Path) -> None:
     expected = [f"{op} {dtype}" for dtype in ("bfloat16", "float32") for op in OPS]
     assert run(tmp_path / "ran.json", "--device", "cpu") == expected

@@ -94,6 +94,7 @@ def test_the_instruction_set_is_followed(isa: str) -> None:
         steer_kernels.set_cpu_isa(None)
 
 
+@pytest.mark.slow
 def test_a_choice_made_before_the_import_holds() -> None:
     code = """
 import steer_kernels

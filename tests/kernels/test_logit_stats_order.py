@@ -166,6 +166,7 @@ def test_any_case(run: Run, case: tuple[Tensor, int, int | None]) -> None:
     check(run(logits, k, vocab_size), logits, k, vocab_size)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases())
 @pytest.mark.parametrize("run", ["triton"], indirect=True)

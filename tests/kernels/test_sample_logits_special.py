@@ -138,6 +138,7 @@ def test_any_case(sample: Sample, shape, layout, masks, cuts, seed) -> None:
     check_any_case(sample, shape, layout, masks, cuts, seed)
 
 
+@pytest.mark.slow
 @settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @any_arguments
 @pytest.mark.parametrize("sample", ["triton"], indirect=True)

@@ -112,6 +112,7 @@ def test_the_list_draws_what_it_covers(
     torch.testing.assert_close(out[7], truth[7], atol=2e-6, rtol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cuts",
     [
@@ -131,6 +132,7 @@ def test_ties_across_the_end_of_the_list(cuts: tuple) -> None:
     torch.testing.assert_close(out[7], truth[7], atol=2e-6, rtol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cuts", "decided"),
     [

@@ -215,6 +215,7 @@ print(json.dumps([list(wheel.get_tag()), [m.py_limited_api for m in given["ext_m
 """
 
 
+@pytest.mark.slow
 def test_a_free_threaded_python_gets_a_wheel_of_its_own() -> None:
     """It has no limited API: setuptools and Python.h refuse a build that asks for it."""
     pytest.importorskip("setuptools.command.bdist_wheel")

@@ -36,6 +36,7 @@ def written(policy) -> list:  # type: ignore[no-untyped-def]
     return [(s.writer, s.token_ids, s.discarded) for o in outputs for s in o.trace.steps]
 
 
+@pytest.mark.slow
 def test_with_every_draft_read_it_is_spec_reason() -> None:
     assert written(BothSides(sure=1.0, keep=-3.0, lost=0.0, fix="step")) == written(
         SpecReason(-3.0)

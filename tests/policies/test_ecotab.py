@@ -162,6 +162,7 @@ def test_separable_labels_have_a_finite_fit() -> None:
     assert fitted(0.0) < 0.1 < 0.9 < fitted(19.0)
 
 
+@pytest.mark.slow
 def test_suffix_replacement_on_a_pair(tmp_path: Path) -> None:
     pair = make_pair("llama", 0)
     with torch.no_grad():

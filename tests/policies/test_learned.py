@@ -112,6 +112,7 @@ def test_a_router_is_trained_saved_and_used(kind: str, tmp_path: Path) -> None:
         assert torch.equal(weight, again.network.state_dict()[name])
 
 
+@pytest.mark.slow
 def test_a_row_of_a_cohort_is_routed_as_alone() -> None:
     router = train(PAIR, TASKS, QUICK)
     together = Router(PAIR, Learned(router)).cohort([t.prompt for t in TASKS], max_new_tokens=30)
@@ -120,6 +121,7 @@ def test_a_row_of_a_cohort_is_routed_as_alone() -> None:
         assert output.token_ids == alone.token_ids
 
 
+@pytest.mark.slow
 def test_training_learns_what_pays() -> None:
     """Right is what the large model has not touched: its probability must fall, and the reverse."""
     probabilities = {}

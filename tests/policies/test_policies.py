@@ -151,6 +151,7 @@ def test_calibration_round_trip_and_refusals(tmp_path: Path) -> None:
         Calibration.load(path)
 
 
+@pytest.mark.slow
 def test_a_target_share_is_reached_with_routing_on() -> None:
     pair = Pair.from_pretrained(*pair_paths())
     prompts = [p.prompt for name in DOMAINS for p in problems(name, 12, split="calibration")]

@@ -53,6 +53,7 @@ def test_a_full_disk_under_what_is_saved(tmp_path: Path, make: Callable[[], Any]
     assert [p.name for p in tmp_path.iterdir()] == ["saved"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_a_report_names_the_page(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
