@@ -16,6 +16,7 @@ from steer_kernels._extension import (
     set_cpu_isa,
     supported_cpu_isas,
 )
+from steer_kernels.ops.accept_drafts import PackedDraft, accept_drafts
 from steer_kernels.ops.decode_attention import decode_attention
 from steer_kernels.ops.decode_linear import decode_linear
 from steer_kernels.ops.kv_append import kv_append_
@@ -34,11 +35,13 @@ from steer_kernels.ops.step_update import (
 __all__ = [
     "LogitStats",
     "Packed",
+    "PackedDraft",
     "RowFlag",
     "SampledLogits",
     "StepState",
     "TokenClass",
     "__version__",
+    "accept_drafts",
     "build_info",
     "cpu_isa",
     "decode_attention",

@@ -69,6 +69,28 @@ def kept(x: Tensor, temperature: float, top_k: int, top_p: float, min_p: float) 
     return torch.empty_like(keep).scatter_(-1, ids, keep)
 
 
+def exponents(x: Tensor, temperature: float, top_k: int, top_p: float, min_p: float) -> Tensor:
+    """Logarithms of a row's weights, not normalised.
+
+    Of float64 rows [B, V]: 0 at the maximum and -inf where cut; those of the raw softmax at a temperature of 0.
+    """
+    m = x.amax(-1, keepdim=True)
+    d = torch.where(x == m, 0.0, (x - m) / (temperature or 1.0))
+    if temperature == 0:
+        return d
+    return d.where(kept(x, temperature, top_k, top_p, min_p), -torch.inf)
+
+
+def found(weight: Tensor, uniform: Tensor) -> Tensor:
+    """The first column whose running sum exceeds a share.
+
+    Of non-negative float64 weights [B, V] and shares [B] of their sum in [0, 1); int64 [B].
+    """
+    through = weight.cumsum(-1)
+    target = uniform[:, None] * through[:, -1:]
+    return (through > target).int().argmax(-1)  # the first; there is one, as uniform < 1
+
+
 def draw(
     logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float, min_p: float
 ) -> tuple[Tensor, Tensor]:
@@ -79,15 +101,8 @@ def draw(
     x = logits.double() + 0.0
     m = x.amax(-1, keepdim=True)
     valid = (m > -torch.inf)[:, 0]
-    greedy = temperature == 0
-    d = torch.where(x == m, 0.0, (x - m) / (1.0 if greedy else temperature))
-    if greedy:
-        token = (x == m).int().argmax(-1)  # the first
-    else:
-        d = d.where(kept(x, temperature, top_k, top_p, min_p), -torch.inf)
-        through = d.exp().cumsum(-1)
-        target = uniform.double()[:, None] * through[:, -1:]
-        token = (through > target).int().argmax(-1)  # the first; there is one, as uniform < 1
+    d = exponents(x, temperature, top_k, top_p, min_p)
+    token = (x == m).int().argmax(-1) if temperature == 0 else found(d.exp(), uniform.double())
     logprob = d.gather(-1, token[:, None])[:, 0] - d.logsumexp(-1)
     return torch.where(valid, token, 0), torch.where(valid, logprob, torch.nan)
 
@@ -111,6 +126,69 @@ def sample_logits(
     stats = logit_stats(logits, k, vocab_size, out_dtype)
     token, logprob = draw(logits[:, :vocab_size], uniform, temperature, top_k, top_p, min_p)
     return (*stats, token, logprob.to(out_dtype))
+
+
+def verify(log_p: Tensor, log_q: Tensor, drafts: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Accept drafts, or draw from what p has above q.
+
+    Args:
+        log_p, log_q: [B, V] float64 log-probabilities, -inf where cut.
+        drafts: [B] int64 in 0..V-1.
+        uniform: [B] float64 in [0, 1).
+
+    Returns:
+        token [B] int64, and whether it is the accepted draft [B] bool.
+    """
+    p, q = (log.gather(-1, drafts[:, None])[:, 0] for log in (log_p, log_q))
+    ratio = torch.where(q > -torch.inf, (p - q).exp().clamp(max=1.0), (p > -torch.inf).double())
+    rest = (log_p.exp() - log_q.exp()).clamp(min=0.0)
+    rest = rest.where(rest.sum(-1, keepdim=True) > 0, log_p.exp())
+    again = ((uniform - ratio) / (1.0 - ratio)).clamp(0.0, 1.0 - 2.0**-53)
+    accepted = uniform < ratio
+    return torch.where(accepted, drafts, found(rest, again)), accepted
+
+
+def accept_drafts(
+    logits: Tensor,
+    drafts: Tensor,
+    uniform: Tensor,
+    draft_logits: Tensor | None = None,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    k: int = 8,
+    vocab_size: int | None = None,
+    out_dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The definition of `steer_kernels.accept_drafts`; see there for the contract.
+
+    Returns:
+        [B, 6 + 2 k + 2] float64, of numbers that are rounded to `out_dtype` where they are no ids.
+    """
+    vocab = logits.shape[1] if vocab_size is None else vocab_size
+    cuts = (temperature, top_k, top_p, min_p)
+    *stats, topk, ids, valid = logit_stats(logits, k, vocab, out_dtype)
+    token, _ = draw(logits[:, :vocab], uniform, *cuts)
+    accepted, drafted, at = token == drafts, drafts >= 0, drafts.clamp(min=0)
+    d = exponents(logits[:, :vocab].double() + 0.0, *cuts)
+    log_p = d - d.logsumexp(-1, keepdim=True)
+    if draft_logits is not None and temperature > 0:
+        y = draft_logits[:, :vocab].double() + 0.0
+        e = exponents(y, *cuts)
+        log_q = e - e.logsumexp(-1, keepdim=True)  # as log_p: equal where the logits are
+        judged, passed = verify(log_p, log_q, at, uniform.double())
+        token, accepted = torch.where(drafted, judged, token), drafted & passed
+        valid = valid & (~drafted | (y.amax(-1) > -torch.inf))
+    logprob, draft_logprob = (
+        log_p.gather(-1, column[:, None])[:, 0].to(out_dtype) for column in (token, at)
+    )
+    floats = [f.double()[:, None] for f in (*stats, logprob)]
+    columns = [token[:, None], valid[:, None], *floats, topk.double(), ids]
+    columns += [draft_logprob.double().where(drafted, torch.nan)[:, None], accepted[:, None]]
+    none = [0.0, 0.0, *[math.nan] * (4 + k), *range(k), math.nan, 0.0]
+    unsound = torch.tensor(none, dtype=torch.float64, device=logits.device)
+    return torch.where(valid[:, None], torch.cat([c.double() for c in columns], 1), unsound)
 
 
 def kv_append_(

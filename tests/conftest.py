@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from support.acceptors import ACCEPTORS, Accept, use_acceptor
 from support.backends import Run, backends, interpreter_fault, use_backend
 from support.preloaded import Launch, forked, started
 from support.samplers import SAMPLERS, Sample, use_sampler
@@ -90,6 +91,13 @@ def sample(request: pytest.FixtureRequest) -> Iterator[Sample]:
     """`sample_logits` for CPU tensors, once on each backend."""
     with use_sampler(request.param) as sampler:
         yield sampler
+
+
+@pytest.fixture(params=ACCEPTORS)
+def accept(request: pytest.FixtureRequest) -> Iterator[Accept]:
+    """`accept_drafts` for CPU tensors, once on each backend."""
+    with use_acceptor(request.param) as acceptor:
+        yield acceptor
 
 
 @pytest.fixture(params=[forked, pytest.param(started, marks=pytest.mark.slow)])

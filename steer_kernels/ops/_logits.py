@@ -37,28 +37,30 @@ def left_to_the_kernel(logits: object, k: object, vocab_size: object) -> bool:
     )
 
 
-def check(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> None:
+def check(logits: Tensor, k: int = 8, vocab_size: int | None = None, name: str = "logits") -> None:
     """Refuse what `logit_stats` does not take.
+
+    `name` is that of the argument which holds the logits.
 
     Raises:
         TypeError, ValueError: with a sentence.
     """
     if not isinstance(logits, Tensor):
-        raise TypeError(f"logits must be a torch.Tensor, got {type(logits).__name__}")
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(logits).__name__}")
     if logits.layout != torch.strided:
-        raise ValueError(f"logits must be a dense tensor, got layout {logits.layout}")
+        raise ValueError(f"{name} must be a dense tensor, got layout {logits.layout}")
     if logits.ndim != 2:
-        raise ValueError(f"logits must have shape [B, V], got {list(logits.shape)}")
+        raise ValueError(f"{name} must have shape [B, V], got {list(logits.shape)}")
     if logits.dtype not in _DTYPES:
-        raise TypeError(f"logits must be float32, bfloat16 or float16, got {logits.dtype}")
+        raise TypeError(f"{name} must be float32, bfloat16 or float16, got {logits.dtype}")
     if logits.device.type not in _DEVICES:
-        raise ValueError(f"logits must be on the CPU or a CUDA device, got {logits.device}")
+        raise ValueError(f"{name} must be on the CPU or a CUDA device, got {logits.device}")
     columns = logits.shape[1]
     if columns < 1:
-        raise ValueError(f"logits must have at least one column, got shape {list(logits.shape)}")
+        raise ValueError(f"{name} must have at least one column, got shape {list(logits.shape)}")
     if columns > 1 and logits.stride(1) != 1:
         raise ValueError(
-            "logits must be contiguous in the last dimension, got strides "
+            f"{name} must be contiguous in the last dimension, got strides "
             f"{list(logits.stride())}; call .contiguous() first"
         )
     if vocab_size is None:

@@ -27,7 +27,8 @@ def register(
 ) -> torch._ops.OpOverload:
     """Register an operator of the namespace steer_kernels.
 
-    The extension has the schemas and the CPU kernels; where it is not loaded, both come from here.
+    The extension has the schemas and the CPU kernels; where it is not loaded, or was built before
+    the operator was written, both come from here.
     There is no autograd kernel: no operator has a derivative.
 
     Args:
@@ -45,7 +46,7 @@ def register(
     """
     SCHEMAS[name] = schema
     full = f"steer_kernels::{name}"
-    if extension is None:
+    if extension is None or not _in_extension(name):
         torch.library.define(full, schema)
         torch.library.impl(full, "cpu", cpu)
     if cuda is not None:
@@ -54,6 +55,14 @@ def register(
     if written:
         count_writes(name, written)
     return getattr(torch.ops.steer_kernels, name).default
+
+
+def _in_extension(name: str) -> bool:
+    """Whether the extension that is loaded has the operator.
+
+    One that was built in the source tree stays as it was when the tree moves on.
+    """
+    return hasattr(torch.ops.steer_kernels, name)
 
 
 def checked(check: Callable[..., None], compute: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ import torch
 from support.backends import needs_extension
 
 import steer_kernels
+from steer_kernels.ops import _register
 from steer_kernels.ops._register import SCHEMAS
 from steer_kernels.ops._sampling import Cuts, takes_cuts
 
@@ -16,7 +17,7 @@ IN_PLACE = {"kv_append_": 2, "step_update_": 6}
 def test_every_operator_is_registered_by_the_helper() -> None:
     public = {name for name in steer_kernels.__all__ if name in dir(torch.ops.steer_kernels)}
     assert public == set(SCHEMAS)
-    assert len(SCHEMAS) == 8
+    assert len(SCHEMAS) == 9
 
 
 @needs_extension
@@ -61,3 +62,13 @@ def test_cuts_travel_as_one_value(given: tuple, keywords: dict, expected: tuple)
 def test_cuts_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Cuts(1.0, 0, 1.0, 0.0).top_k = 5  # type: ignore[misc]
+
+
+@needs_extension
+def test_an_extension_from_before_the_operator_leaves_it_to_the_reference() -> None:
+    """The source tree moves on, and what was built in it does not."""
+    op = _register.register(
+        "of_tomorrow", "(Tensor x) -> Tensor", cpu=torch.neg, fake=torch.empty_like
+    )
+    del SCHEMAS["of_tomorrow"]
+    assert torch.equal(op(torch.ones(2)), -torch.ones(2))

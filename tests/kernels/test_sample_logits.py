@@ -9,7 +9,15 @@ from __future__ import annotations
 import pytest
 import torch
 from support.backends import DTYPES, NAN, assert_same_bits, needs_extension, random_logits
-from support.samplers import CUTS, PLAIN, Sample, middles, probabilities, triton_sample
+from support.samplers import (
+    CUTS,
+    PLAIN,
+    Sample,
+    assert_follows,
+    middles,
+    probabilities,
+    triton_sample,
+)
 
 import steer_kernels
 from steer_kernels import logit_stats, sample_logits
@@ -82,17 +90,4 @@ def test_chi_square_with_tail_buckets(sample: Sample, cuts: tuple) -> None:
     generator = torch.Generator().manual_seed(1)
     uniform = torch.rand(draws, generator=generator, dtype=torch.float64)
     tokens = sample(row.expand(draws, -1), uniform, *cuts).token
-    expected, order = (p * draws).sort(descending=True)
-    counts = tokens.bincount(minlength=200).double()[order]
-    bucket = torch.where(expected >= 25, torch.arange(200), 0)
-    large = int((expected >= 25).sum())
-    bucket[large:] = large + (expected[large:].cumsum(-1) / 25).long()
-    zeros = torch.zeros(int(bucket.max()) + 1, dtype=torch.float64)
-    want = zeros.scatter_add(0, bucket, expected)
-    got = zeros.scatter_add(0, bucket, counts)
-    assert got[want < 1e-9].sum() == 0
-    want, got = want[want > 5], got[want > 5]
-    statistic, freedom = float(((got - want) ** 2 / want).sum()), len(want) - 1
-    # Wilson and Hilferty: the cube root is close to normal; 5 standard deviations
-    bound = freedom * (1 - 2 / (9 * freedom) + 5 * (2 / (9 * freedom)) ** 0.5) ** 3
-    assert statistic < bound, (statistic, freedom)
+    assert_follows(tokens, p)

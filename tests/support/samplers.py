@@ -81,3 +81,28 @@ def middles(p: Tensor, least: float = 1e-4) -> tuple[Tensor, Tensor]:
     """Tokens with a share of at least `least`, and the uniform in the middle of each share."""
     tokens = (p > least).nonzero()[:, 0]
     return tokens, (p.cumsum(-1) - p / 2)[tokens]
+
+
+def assert_follows(tokens: Tensor, p: Tensor) -> None:
+    """Chi-square test of drawn tokens [N] against their probabilities [V].
+
+    Tokens with fewer than 25 expected share buckets of at least 25. The bound is Wilson and
+    Hilferty's: the cube root is close to normal; 5 standard deviations.
+    """
+    columns = len(p)
+    expected, order = (p * len(tokens)).sort(descending=True)
+    counts = tokens.bincount(minlength=columns).double()[order]
+    assert counts[expected == 0].sum() == 0
+    bucket = torch.where(expected >= 25, torch.arange(columns), 0)
+    large = int((expected >= 25).sum())
+    bucket[large:] = large + (expected[large:].cumsum(-1) / 25).long()
+    zeros = torch.zeros(int(bucket.max()) + 1, dtype=torch.float64)
+    want = zeros.scatter_add(0, bucket, expected)
+    got = zeros.scatter_add(0, bucket, counts)
+    assert got[want < 1e-9].sum() == 0
+    want, got = want[want > 5], got[want > 5]
+    statistic, freedom = float(((got - want) ** 2 / want).sum()), len(want) - 1
+    if freedom == 0:  # one token is all there is
+        return
+    bound = freedom * (1 - 2 / (9 * freedom) + 5 * (2 / (9 * freedom)) ** 0.5) ** 3
+    assert statistic < bound, (statistic, freedom)
