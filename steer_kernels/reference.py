@@ -72,7 +72,8 @@ def kept(x: Tensor, temperature: float, top_k: int, top_p: float, min_p: float) 
 def exponents(x: Tensor, temperature: float, top_k: int, top_p: float, min_p: float) -> Tensor:
     """Logarithms of a row's weights, not normalised.
 
-    Of float64 rows [B, V]: 0 at the maximum and -inf where cut; those of the raw softmax at a temperature of 0.
+    Of float64 rows [B, V]: 0 at the maximum, -inf where cut. At a temperature of 0 they are those
+    of the raw softmax.
     """
     m = x.amax(-1, keepdim=True)
     d = torch.where(x == m, 0.0, (x - m) / (temperature or 1.0))

@@ -52,54 +52,54 @@ def accept_drafts(
 
     What is refused is replaced.
 
-        A row is a place of a text at which a token was drafted; or, with the draft -1, the place behind
-        the last draft, at which a token is drawn as `sample_logits` draws it. p is the distribution of
-        `logits` and q that of `draft_logits`, both after temperature and cuts, which are those of
-        `sample_logits`. Whatever q is, the token of a row whose draft was drawn from q follows p
-        (Leviathan et al., arXiv 2211.17192, theorem 1; Chen et al., arXiv 2302.01318):
+    A row is a place of a text at which a token was drafted; or, with the draft -1, the place behind
+    the last draft, at which a token is drawn as `sample_logits` draws it. p is the distribution of
+    `logits` and q that of `draft_logits`, both after temperature and cuts, which are those of
+    `sample_logits`. Whatever q is, the token of a row whose draft was drawn from q follows p
+    (Leviathan et al., arXiv 2211.17192, theorem 1; Chen et al., arXiv 2302.01318):
 
-            draft_logits given   the draft d is accepted if uniform < a, a = min(1, p(d) / q(d)); else
-                                 the token is drawn from max(0, p - q), normalised, in column order, by
-                                 (uniform - a) / (1 - a), which is uniform again. a is 1 if q(d) is 0
-                                 and p(d) is not, and 0 if both are. Where rounding leaves max(0, p - q)
-                                 no mass, the token is drawn from p.
-            no draft_logits      the token is drawn from p by uniform, and d is accepted if it is that
-                                 token: the same test where d is certain under q, as greedy drafts are.
-            temperature 0        the token is the likeliest one, and d is accepted if it is that token.
-                                 `draft_logits` are not read.
+        draft_logits given   the draft d is accepted if uniform < a, a = min(1, p(d) / q(d)); else
+                             the token is drawn from max(0, p - q), normalised, in column order, by
+                             (uniform - a) / (1 - a), which is uniform again. a is 1 if q(d) is 0
+                             and p(d) is not, and 0 if both are. Where rounding leaves max(0, p - q)
+                             no mass, the token is drawn from p.
+        no draft_logits      the token is drawn from p by uniform, and d is accepted if it is that
+                             token: the same test where d is certain under q, as greedy drafts are.
+        temperature 0        the token is the likeliest one, and d is accepted if it is that token.
+                             `draft_logits` are not read.
 
-        A row is judged by itself: a caller takes the rows of a text up to the first that is refused,
-        and the replacement there. A refused row is redrawn by what `uniform` has beyond a, so float64
-        numbers are worth their bytes where refusals are rare.
+    A row is judged by itself: a caller takes the rows of a text up to the first that is refused,
+    and the replacement there. A refused row is redrawn by what `uniform` has beyond a, so float64
+    numbers are worth their bytes where refusals are rare.
 
-        Args:
-            logits: [B, V] raw logits of the large model, as in `logit_stats`.
-            drafts: [B] int64 on the device of the logits, each a column below `vocab_size`, or -1 where
-                there is no draft.
-            uniform: [B] float32 or float64 on the device of the logits, each in [0, 1).
-            draft_logits: [B, V2] raw logits that the drafts were drawn from, or None. V2 and the dtype
-                may differ from those of `logits`. A row without a draft is not read.
-            temperature, top_k, top_p, min_p: as in `sample_logits`, for both distributions.
-            k: as in `logit_stats`.
-            vocab_size: number of columns that are tokens, at most V and at most V2; V by default.
+    Args:
+        logits: [B, V] raw logits of the large model, as in `logit_stats`.
+        drafts: [B] int64 on the device of the logits, each a column below `vocab_size`, or -1 where
+            there is no draft.
+        uniform: [B] float32 or float64 on the device of the logits, each in [0, 1).
+        draft_logits: [B, V2] raw logits that the drafts were drawn from, or None. V2 and the dtype
+            may differ from those of `logits`. A row without a draft is not read.
+        temperature, top_k, top_p, min_p: as in `sample_logits`, for both distributions.
+        k: as in `logit_stats`.
+        vocab_size: number of columns that are tokens, at most V and at most V2; V by default.
 
-        Returns:
-            [B, 6 + 2 k + 2] float64 on the device of the logits: what `sample_logits_packed` returns,
-            with the token that stands at the place and its log-probability under p, then the columns
-            of `PackedDraft`: the draft's log-probability under p (of the raw softmax at temperature 0;
-            -inf where cut; NaN without a draft), and 1 where it was accepted, else 0. So
-            `unpack(result[:, :-2])` gives the statistics, which are those of the raw `logits`. A row
-            whose logits are not valid, or whose draft logits were needed and are not, has VALID 0,
-            TOKEN 0 and ACCEPTED 0, its other numbers being NaN and its ids 0 to k-1.
+    Returns:
+        [B, 6 + 2 k + 2] float64 on the device of the logits: what `sample_logits_packed` returns,
+        with the token that stands at the place and its log-probability under p, then the columns
+        of `PackedDraft`: the draft's log-probability under p (of the raw softmax at temperature 0;
+        -inf where cut; NaN without a draft), and 1 where it was accepted, else 0. So
+        `unpack(result[:, :-2])` gives the statistics, which are those of the raw `logits`. A row
+        whose logits are not valid, or whose draft logits were needed and are not, has VALID 0,
+        TOKEN 0 and ACCEPTED 0, its other numbers being NaN and its ids 0 to k-1.
 
-        Raises:
-            TypeError: what `sample_logits` raises, and another type or dtype of `drafts` or
-                `draft_logits`.
-            ValueError: what `sample_logits` raises, another shape or device of `drafts` or
-                `draft_logits`, or fewer columns of `draft_logits` than `vocab_size`.
-            RuntimeError: on the CPU, a value of `uniform` outside [0, 1), or of `drafts` that is
-                neither -1 nor a column below `vocab_size`. On a GPU the host does not read the values;
-                there the row is given the token 0, NaN as its log-probabilities, and ACCEPTED 0.
+    Raises:
+        TypeError: what `sample_logits` raises, and another type or dtype of `drafts` or
+            `draft_logits`.
+        ValueError: what `sample_logits` raises, another shape or device of `drafts` or
+            `draft_logits`, or fewer columns of `draft_logits` than `vocab_size`.
+        RuntimeError: on the CPU, a value of `uniform` outside [0, 1), or of `drafts` that is
+            neither -1 nor a column below `vocab_size`. On a GPU the host does not read the values;
+            there the row is given the token 0, NaN as its log-probabilities, and ACCEPTED 0.
     """
     cuts = (temperature, top_k, top_p, min_p)
     if _left_to_the_kernel(logits, drafts, uniform, draft_logits, cuts, k, vocab_size):
