@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from steer_decode import Pair
+from steer_decode.core.drafting import Drafting
 from steer_decode.core.requests import Draw, Graded, Looked, Question
 from steer_decode.engines.base import Engine
 from support.rows import PlainRow
@@ -126,6 +127,40 @@ class EngineContract(ABC):
             best = [self.expected(pair, ids[:i]).token == ids[i] for i in places]
             assert graded.likeliest == best
         self.right(pair, rows[0], *engine.write([0]))
+
+    @pytest.mark.parametrize("known", [0, 9])
+    @pytest.mark.parametrize("right", [0, 2, 3])
+    def test_drafts_stay_up_to_the_first_that_is_wrong(
+        self, pair: Pair, known: int, right: int
+    ) -> None:
+        engine, rows = self.opened(pair, [9, 4])
+        if known:
+            engine.write([0, 1])
+        wanted: list[list[Draw]] = []
+        for row in rows:
+            text, expected = row.transcript, list[Draw]()
+            text.unread(len(text))
+            ids = list(text.ids)
+            for _ in range(4):
+                expected.append(self.expected(pair, ids))
+                ids.append(expected[-1].token)
+            drafts = [draw.token for draw in expected[:3]]
+            drafts[right:] = [(token + 1) % 30 for token in drafts[right:]]
+            row.drafts, row.drafting = [Draw(token, 0.0) for token in drafts], Drafting(3)
+            for token in drafts:
+                text.append(token, "small")
+            wanted.append(expected[: right + 1])
+        for row, found, expected in zip(rows, engine.verify([0, 1]), wanted, strict=True):
+            assert isinstance(found, list), found
+            assert [draw.token for draw in found] == [draw.token for draw in expected]
+            values = [draw.value for draw in expected]
+            assert [draw.value for draw in found] == pytest.approx(values, abs=2e-3)
+            assert row.transcript.read["large"] <= len(row.transcript)
+            row.transcript.truncate(len(row.transcript) - 3)
+            for draw in found:
+                row.transcript.append(draw.token, "large")
+        for row, drawn in zip(rows, engine.write([0, 1]), strict=True):
+            self.right(pair, row, drawn)
 
     def test_a_question_is_answered_and_forgotten(self, pair: Pair) -> None:
         engine, rows = self.opened(pair, [9, 4])

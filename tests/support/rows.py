@@ -6,7 +6,8 @@ import random
 from collections.abc import Sequence
 
 from steer_decode import Pair
-from steer_decode.core.requests import Hooks
+from steer_decode.core.drafting import Drafting
+from steer_decode.core.requests import Draw, Hooks
 from steer_decode.core.sampling import Sampling
 from steer_decode.core.signals import SIGNALS, Signal
 from steer_decode.core.transcript import Transcript
@@ -28,6 +29,9 @@ class PlainRow:
         self.place = "token 0 of step 0"
         self.step_ids: list[int] = []
         self.said_something = False
+        self.drafts: Sequence[Draw] = []
+        self.drafting: Drafting | None = None
+        self.proposes = False
         self._random = random.Random(0)
 
     def uniforms(self, n: int) -> list[float]:

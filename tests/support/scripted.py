@@ -100,6 +100,21 @@ class ScriptedEngine:
             replies.append(Graded(found, likeliest))
         return list(replies)
 
+    def verify(self, rows: Sequence[int]) -> Replies[list[Draw]]:
+        self.calls.append(("verify", [*rows]))
+        replies: list[list[Draw] | None] = []
+        for row in rows:
+            if not self._catch_up(row):
+                replies.append(None)
+                continue
+            ids, draws = self.known[row], list[Draw]()
+            for at in range(len(ids) - len(self.answers[row].drafts), len(ids) + 1):
+                draws.append(Draw(*next_token(self.writer, ids[:at], self.vocab)))
+                if ids[at : at + 1] != [draws[-1].token]:
+                    break
+            replies.append(draws)
+        return list(replies)
+
     def ask(self, rows: Sequence[int], question: Question) -> Replies[Graded]:
         self.calls.append(("ask", [*rows]))
         replies: list[Graded | None] = []

@@ -118,3 +118,14 @@ def prompt_ids(seed: int, length: int = 12) -> list[int]:
 def prompt_text(seed: int, length: int = 12) -> str:
     """The text of :func:`prompt_ids`, which the tokenizer need not split in the same way."""
     return "w0" + "".join(VOCABULARY[i] for i in prompt_ids(seed, length))
+
+
+def make_close_pair(family: str, seed: int, noise: float = 0.1) -> Pair:
+    """Two models that often agree: the large one is the small one with noise on its weights."""
+    small, large = make_model(family, seed), make_model(family, seed)
+    torch.manual_seed(seed + 1)
+    with torch.no_grad():
+        for weight in large.parameters():
+            if weight.dim() > 1:
+                weight.add_(torch.randn_like(weight), alpha=noise * float(weight.std()))
+    return Pair(small, large, make_tokenizer())

@@ -5,12 +5,13 @@ What it is told, and what an engine may see of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from steer_kernels import LogitStats
 
+from .drafting import Drafting
 from .sampling import Sampling
 from .signals import Signal
 from .transcript import Transcript, Writer
@@ -62,17 +63,31 @@ class Question:
     choices: tuple[int, ...]
 
 
-Request = Write | Look | Read | Question
+class Verify(NamedTuple):
+    """The large model's verdict on the row's drafts, the last tokens of the transcript.
+
+    Told: a list of `Draw`, those of the drafts that stay, with its own signal, and one token more
+    of its own.
+    """
+
+
+Request = Write | Look | Read | Question | Verify
 
 
 class Draw(NamedTuple):
     """A token, and the answer's signal at it.
 
     The signal is read off the raw logits that the token was drawn from.
+
+    Fields:
+        token, value: the id, and the signal.
+        logits: of a draft, what it was drawn from, for the engine that verifies it; nobody else
+            looks into it. None from an engine that has none.
     """
 
     token: int
     value: float
+    logits: Any = None
 
 
 class Looked(NamedTuple):
@@ -123,18 +138,26 @@ class Row(Protocol):
     Attributes:
         transcript: the text; the engine reads it and moves its read mark.
         sampling: how tokens are drawn.
-        signal: what is read off raw logits at each token.
         boundary: where a step closes.
         ends: ids that end the answer.
         hooks: processors that look at every token.
+        drafts: tokens at the end of the transcript that the large model has yet to verify.
+        drafting: how they are drafted and which stay; None without drafts.
+        proposes: what is written now is a draft.
     """
 
     transcript: Transcript
     sampling: Sampling
-    signal: Signal
     boundary: StepBoundary
     ends: frozenset[int]
     hooks: Hooks
+    drafts: Sequence[Draw]
+    drafting: Drafting | None
+    proposes: bool
+
+    @property
+    def signal(self) -> Signal:
+        """What is read off raw logits at each token."""
 
     @property
     def place(self) -> str:
@@ -158,7 +181,8 @@ class Row(Protocol):
     def uniforms(self, n: int) -> list[float]:
         """The next ``n`` uniform numbers in [0, 1).
 
-        Each token that is appended uses one up.
+        Each token that is appended uses one up. Drafts have numbers of their own: what verifies a
+        token must not depend on what drew it.
         """
 
 

@@ -37,6 +37,8 @@ class Step:
             steps count them.
         refused: of a draft that was mended, position of the token that did not stay; else None.
         ends: for each token, where its text ends in ``text``.
+        drafts: for each draft that the large model verified in it, how many tokens it had and how
+            many stayed. The tokens that stayed count as the large model's.
     """
 
     index: int
@@ -60,6 +62,7 @@ class Step:
     inherited: int = 0
     refused: int | None = None
     ends: list[int] = field(default_factory=list)
+    drafts: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def writers(self) -> list[Writer]:

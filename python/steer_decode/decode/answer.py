@@ -19,6 +19,7 @@ from ..core.transcript import Writer, other
 from ..policies import REDO, RESTART, Mend, StepStart, Verdict
 from .guard import consult
 from .revise import again, grade, held_back, kept_of, mend
+from .speculate import Verified, speculate
 from .written import Written
 
 
@@ -49,6 +50,7 @@ class Answer(Written):
         index, redo = 0, False
         writer: Writer = "small"
         mended: Step | None = None  # what stays of the draft that was written last
+        self._verified: Verified | None = None
         while not self.trace.stop_reason:
             begin, drawn = time.perf_counter(), None
             step = mended or Step(index, writer)
@@ -76,6 +78,8 @@ class Answer(Written):
             if redo and (word == REDO or mends):
                 raise again(self.policy, index)
             redo, mended = word == REDO or (mends and word.rest), None
+            if redo or mends or word == RESTART:
+                self._verified = None
             if word == RESTART:
                 self.restart()
                 index, writer = 0, "large"
@@ -99,6 +103,7 @@ class Answer(Written):
         looked: Looked | None = None
         pending = foreign = 0
         if self.policy.looks_ahead:
+            self._verified = None  # the small model is about to read
             pending = len(self.transcript) - self.transcript.read["small"]
             foreign = self.transcript.foreign("small")
             looked = yield Look()
@@ -120,6 +125,10 @@ class Answer(Written):
         step.prefilled += self.transcript.foreign(step.writer)
         if drawn is not None:
             yield self.append(step, drawn, step.writer)
+        if step.writer == "large" and self.drafting:
+            self._verified = yield from speculate(self, self.drafting, step, self._verified)
+            return
+        self._verified = None
         request = Write(step.writer)
         while not self.over(step):
             for draw in (yield request):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from ..core.requests import Draw, Graded, Look, Looked, Question, Read, Row, Write
+from ..core.requests import Draw, Graded, Look, Looked, Question, Read, Row, Verify, Write
 from ..core.trace import Step, Trace
 from ..core.transcript import WRITERS, Writer
 from ..errors import SteerError
@@ -116,6 +116,13 @@ def sound(
         if not 0 < len(reply) <= answer.room:
             why = f"it wrote {len(reply)} tokens where 1 to {answer.room} were asked for"
         elif any(draw.value != draw.value for draw in reply if isinstance(draw, Draw)):
+            why = "it gave a score that is NaN"
+    elif isinstance(request, Verify) and isinstance(reply, list):
+        drafts = [draft.token for draft in answer.drafts]
+        stay = [draw.token for draw in reply[:-1]]
+        if not 0 < len(reply) <= len(drafts) + 1 or stay != drafts[: len(stay)]:
+            why = f"of {len(drafts)} drafts it let {len(stay)} stay that are others"
+        elif any(draw.value != draw.value for draw in reply):
             why = "it gave a score that is NaN"
     elif isinstance(request, Look) and isinstance(reply, Looked):
         why = "it gave a score that is NaN" if reply.value != reply.value else ""

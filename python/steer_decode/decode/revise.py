@@ -56,9 +56,9 @@ def mend(answer: Written, step: Step, rest: bool) -> Generator[Any, Any, None]:
     foreign = transcript.foreign(writer)
     step.prefilled += foreign
     yield HandOver(step.index, writer, foreign)
-    answer.single = True
+    answer.most = 1
     (drawn,) = yield Write(writer)
-    answer.single = False
+    answer.most = None
     step.others.append(len(step.token_ids))
     yield answer.append(step, drawn, writer)
     if not answer.over(step):

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..core.events import Event, Failed
-from ..core.requests import Look, Question, Read, Request, Write
+from ..core.requests import Look, Question, Read, Request, Verify, Write
 from ..core.transcript import Writer
 from ..engines.base import Engine, Replies
 from .answer import Answer, Judge, Making
 from .guard import consult_round, judged, sound
 
 PATIENCE = 8  # iterations that a draft waits for others to be read together
-_WAITS = (Write, Look, Read, Question, Judge)
+_WAITS = (Write, Look, Read, Question, Verify, Judge)
 _Request = tuple[Sequence[int], Callable[..., Replies[Any]], tuple[object, ...]]
 
 
@@ -121,13 +121,16 @@ class Scheduler:
         They wait while more answers are being written, since a pass over many costs little more
         than one over few; but no draft for ever.
         """
-        drafts = self._asking(Read, Question)
+        drafts = self._asking(Read, Question, Verify)
         writing = len(self._asking(Write, Look))
         for row in drafts:
             self._rows[row].waited += 1
         if len(drafts) < writing and all(self._rows[i].waited < PATIENCE for i in drafts):
             return
         engine = self.engines["large"]
+        verifying = [*self._asking(Verify)]
+        if verifying:
+            yield verifying, engine.verify, (verifying,)
         reads = {i: r.tokens for i, r in drafts.items() if isinstance(r, Read)}
         if reads:
             yield [*reads], engine.read, ([*reads], [*reads.values()])

@@ -5,20 +5,24 @@ Its text and its steps, and what an engine may see of it.
 
 from __future__ import annotations
 
-import random
-from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
 from typing import Literal
 
 from ..core.boundary import StepScan
 from ..core.detokenizer import Detokenizer
+from ..core.drafting import DraftLength
 from ..core.events import TextDelta
 from ..core.requests import Draw, Hooks
 from ..core.sampling import Sampling
+from ..core.signals import SIGNALS, Signal
 from ..core.token_text import TokenTexts, decode
 from ..core.trace import Step, Trace
 from ..core.transcript import WRITERS, Transcript, Writer
 from ..errors import SteerError
 from ..policies import Policy
+from .numbers import Numbers
 from .routing import Routing
 
 
@@ -39,7 +43,11 @@ class Written:
     Attributes:
         trace: its steps so far.
         written, discarded: tokens by writer, written at all and taken back again.
-        single: the next token is written alone.
+        most: tokens that may be written now; None for as many as there is room for.
+        drafting: how the large model's tokens are drafted; None without drafts. Processors look at
+            every token before it is drawn, so with them there are none.
+        drafts: tokens at the end of the transcript that are yet to be verified.
+        length: of the next draft.
     """
 
     def __init__(
@@ -54,20 +62,24 @@ class Written:
     ) -> None:
         self.routing, self.policy, self.transcript = routing, policy, transcript
         self.sampling, self.hooks, self.limit = sampling, hooks, limit
-        self.signal, self.boundary, self.ends = policy.signal, routing.boundary, routing.ends
+        self.boundary, self.ends = routing.boundary, routing.ends
+        self.drafting = None if hooks.processors else routing.policy.drafting
+        self.drafts: Sequence[Draw] = []
+        self.proposes = False
+        if self.drafting:
+            self.length = DraftLength(self.drafting)
         self._seed = seed
-        self._random = random.Random(seed)
-        self._uniforms: deque[float] = deque()
+        self._numbers, self._draft_numbers = Numbers(seed), Numbers(f"{seed}:drafts")
         self._texts = TokenTexts.of(routing.pair.tokenizer)
         self.detokenizer = Detokenizer(routing.pair.tokenizer)
         ids = list(transcript.ids)
         prompt = decode(routing.pair.tokenizer, ids)
-        self.trace = Trace(str(policy), policy.signal.name, ids, prompt=prompt)
+        self.trace = Trace(routing.policy.label, policy.signal.name, ids, prompt=prompt)
         self.question = policy.question(routing.pair)
         self.written: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
         self.discarded: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
         self.restarted = False
-        self.single = False
+        self.most: int | None = None
         self._scan: StepScan
         self._step: Step
         self._pen: Writer | Literal[""] = ""  # who wrote the last token, one taken back included
@@ -76,21 +88,27 @@ class Written:
         """The next ``n`` uniform numbers in [0, 1).
 
         They are the answer's own, whoever writes. Each token that is appended uses one up; those
-        that were looked at in vain come again.
+        that were looked at in vain come again. Drafts have others.
         """
-        while len(self._uniforms) < n:
-            self._uniforms.append(self._random.random())
-        return list(self._uniforms)[:n]
+        return (self._draft_numbers if self.proposes else self._numbers).peek(n)
+
+    @property
+    def signal(self) -> Signal:
+        """What is read off raw logits: the policy's signal; of drafts, what ends them."""
+        if self.proposes and self.drafting and self.drafting.least:
+            return SIGNALS["max-prob"]
+        return self.policy.signal
 
     @property
     def room(self) -> int:
         """Most tokens that may be written now."""
-        return 1 if self.single else self.limit - len(self.transcript)
+        room = self.limit - len(self.transcript)
+        return room if self.most is None else min(self.most, room)
 
     @property
     def step_ids(self) -> list[int]:
-        """The tokens of the open step."""
-        return self._step.token_ids
+        """The tokens of the open step, drafts included."""
+        return self._open if self.proposes else self._step.token_ids
 
     @property
     def said_something(self) -> bool:
@@ -106,17 +124,42 @@ class Written:
         """Open ``step``, which may hold tokens already."""
         self._step, self._scan = step, self.boundary.scan(step.token_ids, self._texts)
 
+    @contextmanager
+    def proposing(self) -> Iterator[None]:
+        """What is written meanwhile is a draft: the step does not see it."""
+        scan = self._scan
+        self.drafts, self._open = [], list(self._step.token_ids)
+        self._scan, self.proposes = copy(scan), True
+        try:
+            yield
+        finally:
+            self._scan, self.proposes, self.most = scan, False, None
+
+    def propose(self, draft: Draw) -> bool:
+        """Let a draft stand at the end of the transcript, and tell whether another may follow."""
+        assert self.drafting is not None
+        self._draft_numbers.use()
+        self.transcript.append(draft.token, "small")
+        self.drafts = [*self.drafts, draft]
+        self._open.append(draft.token)
+        if draft.token in self.ends:
+            return False
+        if self._scan.push(draft.token):
+            self._open, self._scan = [], self.boundary.scan((), self._texts)
+            return self.drafting.beyond
+        return True
+
     def over(self, step: Step) -> bool:
         """Whether nothing more belongs to ``step``."""
         return step.closed or bool(self.trace.stop_reason)
 
-    def append(self, step: Step, draw: Draw, writer: Writer) -> TextDelta:
-        token, value = draw
-        if self._uniforms:
-            self._uniforms.popleft()
+    def append(self, step: Step, draw: Draw, writer: Writer, drafted: bool = False) -> TextDelta:
+        """Let a token stand in ``step``; one that was ``drafted`` has been counted as written."""
+        token, value = draw.token, draw.value
+        self._numbers.use()
         self._pen = writer
         self.transcript.append(token, writer)
-        self.written[writer] += 1
+        self.written[writer] += not drafted
         step.token_ids.append(token)
         step.values.append(value)
         text = self.detokenizer.push(token)

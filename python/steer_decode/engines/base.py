@@ -62,6 +62,17 @@ class Engine(Protocol):
         A grade is what the model makes of tokens that another wrote.
         """
 
+    def verify(self, rows: Sequence[int]) -> Replies[list[Draw]]:
+        """Say which of each row's drafts stay, in one pass over them.
+
+        A row has drafts at the end of its transcript, and says by which rule they are judged.
+
+        Returns:
+            For each row the drafts that stay, from the first on, and one token more: what is
+            written in place of the first that falls, or behind the last. The transcript is as it
+            was; whoever asked cuts it, and lowers the mark to what stays of what was read.
+        """
+
     def ask(self, rows: Sequence[int], question: Question) -> Replies[Graded]:
         """Answer ``question`` behind each transcript, and forget it."""
 

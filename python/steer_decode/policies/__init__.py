@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from ..core.drafting import Drafting
 from ..errors import SteerError
 from .base import REDO, RESTART, Mend, Policy, Question, Redo, Restart, StepStart, Verdict, Word
 from .both_sides import BothSides
@@ -20,6 +21,7 @@ from .replay import Replay
 from .reward_guided import RewardGuided
 from .settings import Setting, settings_of
 from .spec_reason import SpecReason
+from .speculative import Bild, PromptLookup, Speculative
 from .steer import Steer
 from .steer_cohort import SteerCohort
 
@@ -34,6 +36,9 @@ POLICIES: dict[str, type[Policy]] = {
         FirstTokenEntropy,
         BothSides,
         SpecReason,
+        Speculative,
+        Bild,
+        PromptLookup,
         RewardGuided,
         EcoTab,
         QueryCascade,
@@ -49,6 +54,7 @@ __all__ = [
     "RESTART",
     "AlwaysLarge",
     "AlwaysSmall",
+    "Bild",
     "BothSides",
     "EcoTab",
     "FirstTokenEntropy",
@@ -56,6 +62,7 @@ __all__ = [
     "Mend",
     "Percentile",
     "Policy",
+    "PromptLookup",
     "QueryCascade",
     "Question",
     "RandomShare",
@@ -65,6 +72,7 @@ __all__ = [
     "RewardGuided",
     "RouterSpec",
     "SpecReason",
+    "Speculative",
     "Steer",
     "SteerCohort",
     "StepStart",
@@ -85,11 +93,13 @@ class RouterSpec:
         name: of :data:`POLICIES`, or MODULE:CLASS.
         policy: the class.
         settings: those that were given, by name.
+        draft: tokens of a draft, with which any router's large model may write; None for none.
     """
 
     name: str
     policy: type[Policy]
     settings: Mapping[str, Any]
+    draft: int | Literal["auto"] | None = None
 
     @property
     def known(self) -> dict[str, Setting]:
@@ -99,6 +109,8 @@ class RouterSpec:
     @classmethod
     def read(cls, text: str) -> RouterSpec:
         """``NAME`` or ``NAME:SETTING=VALUE:...``, NAME may be MODULE:CLASS.
+
+        ``draft=K`` goes with every router that has no setting of that name and no drafts.
 
         Raises:
             SteerError: an unknown name or setting, or a value of another type than the setting's.
@@ -110,8 +122,13 @@ class RouterSpec:
         known = cls(name, policy, {}).known
         values: dict[str, str] = {}
         last: Setting | None = None
+        draft: int | Literal["auto"] | None = None
         for part in parts:
             key, equals, value = part.partition("=")
+            if key == "draft" and equals and key not in known and policy.drafting is None:
+                draft = _length(name, value)
+                last = None
+                continue
             if last is not None and last.free and not equals:
                 values[last.name] += f":{part}"  # its text has a colon, as MODULE:FUNCTION
                 continue
@@ -121,7 +138,8 @@ class RouterSpec:
                     f"router {name!r} has no setting {part!r}: {choice} (as KEY=VALUE)"
                 )
             last, values[key] = known[key], value
-        return cls(name, policy, {key: known[key].read(value) for key, value in values.items()})
+        settings = {key: known[key].read(value) for key, value in values.items()}
+        return cls(name, policy, settings, draft)
 
     def make(self, **defaults: Any) -> Policy:
         """Make the router.
@@ -139,13 +157,32 @@ class RouterSpec:
         if missing:
             raise SteerError(f"router {self.name!r} needs {missing[0]}, as in {missing[0]}=VALUE")
         try:
-            return self.policy(**given)
+            made = self.policy(**given)
+            if self.draft is not None:
+                made.drafting = Drafting(self.draft)
+            return made
         except SteerError:
             raise
         except Exception as error:  # whatever a router of somebody's raises
             raise SteerError(
                 f"router {self.name!r} cannot be made: {type(error).__name__}: {error}"
             ) from error
+
+
+def _length(router: str, text: str) -> int | Literal["auto"]:
+    """The value of ``draft=``.
+
+    Raises:
+        SteerError: it is neither "auto" nor a whole number from 1 on.
+    """
+    if text == "auto":
+        return "auto"
+    if not text.isascii() or not text.isdecimal() or not int(text):
+        raise SteerError(
+            f"draft of router {router!r} must be a number of tokens from 1 on, or auto, "
+            f"got {text!r}"
+        )
+    return int(text)
 
 
 def policy_class(name: str) -> type[Policy]:

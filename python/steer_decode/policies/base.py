@@ -11,6 +11,7 @@ from typing import ClassVar, Final, Literal, NamedTuple
 
 from steer_kernels import LogitStats
 
+from ..core.drafting import Drafting
 from ..core.requests import Question
 from ..core.signals import SIGNALS, Signal
 from ..core.trace import Step, Trace
@@ -113,6 +114,9 @@ class Policy:
         takes_calibration: it has a setting ``calibration``, which ``steer calibrate`` makes.
         calibration: the one that it goes by.
         shipped: the file of its fitted numbers that comes with the package, for the demo pair.
+        drafting: how the small model drafts the tokens that the large one is to write; None where
+            the large one writes them one by one. With an exact rule, which is the default, it
+            changes what a step costs and not what it says.
         has_posterior: its verdicts say how likely each step is a confident one.
         fitted: what tells the fitted numbers that it goes by from others; empty without any.
     """
@@ -129,6 +133,7 @@ class Policy:
     in_rounds: bool = False
     restarts: bool = False
     tokens: str = "all"
+    drafting: Drafting | None = None
 
     def check(self, pair: Pair) -> None:
         """Raise :class:`SteerError` where this policy cannot serve ``pair``."""
@@ -191,3 +196,8 @@ class Policy:
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def label(self) -> str:
+        """The router as a text that makes it again, drafts included."""
+        return str(self) if self.drafting is None else f"{self}:draft={self.drafting.k}"

@@ -6,6 +6,7 @@ It answers the requests of ``engines/base.py`` over one lane.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +15,6 @@ from steer_kernels import Packed, unpack
 
 from ...core.cost import Usage
 from ...core.requests import Draw, Graded, Looked, Question, Row, kind
-from ...core.signals import read_signal
 from ...core.transcript import Writer
 from ...errors import BrokenModelError, OutOfMemoryError, SteerError
 from ..base import Replies
@@ -22,9 +22,11 @@ from .gradients import without_gradients
 from .grading import ask, grade
 from .lane import Lane
 from .multi_step import MultiStep
-from .sampler import Sampler
+from .sampler import Sampler, values_of
+from .verifying import Places, verify
 
 _TOKEN, _VALID = int(Packed.TOKEN), int(Packed.VALID)
+_R = TypeVar("_R")
 _KINDS = 8  # of rows that write several tokens a call, each with buffers and graphs of its own
 
 
@@ -109,6 +111,34 @@ class HfEngine:
             rows, keep, lambda some: grade(self.lane, some, [of[r] for r in some], self._vocab_size)
         )
 
+    def verify(self, rows: Sequence[int]) -> Replies[list[Draw]]:
+        keep = {row: len(self._answers[row].drafts) + 1 for row in rows}
+        return self._judged(
+            rows,
+            keep,
+            lambda some: self._stayed(verify(self.lane, some, self._answers, self._vocab_size)),
+        )
+
+    def _stayed(self, found: Mapping[int, Places]) -> dict[int, list[Draw] | Exception | None]:
+        """The drafts of each row that stay, and one token more; None where logits are not sound."""
+        replies: dict[int, list[Draw] | Exception | None] = {}
+        for row, (packed, stays) in found.items():
+            answer = self._answers[row]
+            numbers: list[list[float]] = packed.tolist()
+            stay = [*stays.tolist(), False].index(False)
+            n, broken = stay + 1, not all(one[_VALID] for one in numbers[: stay + 1])
+            values = values_of(packed[:n], numbers[:n], [answer] * n)
+            errors = [value for value in values if isinstance(value, SteerError)]
+            tokens = [*(d.token for d in answer.drafts[:stay]), int(numbers[stay][_TOKEN])]
+            replies[row] = (
+                None
+                if broken
+                else errors[0]
+                if errors
+                else [Draw(t, v) for t, v in zip(tokens, values, strict=True)]  # type: ignore[arg-type]
+            )
+        return replies
+
     def ask(self, rows: Sequence[int], question: Question) -> Replies[Graded]:
         keep = dict.fromkeys(rows, 1)
         return self._judged(
@@ -119,8 +149,8 @@ class HfEngine:
         self,
         rows: Sequence[int],
         keep: Mapping[int, int],
-        judge: Callable[[Sequence[int]], dict[int, Graded | None]],
-    ) -> Replies[Graded]:
+        judge: Callable[[Sequence[int]], Mapping[int, _R | Exception | None]],
+    ) -> Replies[_R]:
         self._meet(rows)
         try:
             ready = self._in_parts(rows, keep)
@@ -179,7 +209,7 @@ class HfEngine:
             packed: a token of each and the statistics of its logits, see ``sample_logits_packed``.
         """
         numbers: list[list[float]] = packed.tolist()
-        values = _values(packed, numbers, answers)
+        values = values_of(packed, numbers, answers)
         replies: dict[int, list[Draw] | Looked | Exception] = {}
         for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             value = values[i]
@@ -193,6 +223,8 @@ class HfEngine:
                 replies[row] = Looked(value, unpack(packed[i : i + 1]).stats, draw)
             elif answer.hooks.processors:
                 replies[row] = self._processed(logits[i : i + 1], answer, value)
+            elif answer.proposes and _keeps_logits(answer):
+                replies[row] = [Draw(int(numbers[i][_TOKEN]), value, logits[i])]
             else:
                 replies[row] = [Draw(int(numbers[i][_TOKEN]), value)]
         return replies
@@ -205,6 +237,8 @@ class HfEngine:
 
     def _runs_ahead(self, row: int) -> bool:
         answer = self._answers[row]
+        if answer.proposes and answer.sampling.temperature:
+            return False  # what drafts were drawn from is kept
         return answer.room > 1 and not answer.hooks.processors
 
     def _alike(self, rows: Sequence[int]) -> Iterable[list[int]]:
@@ -228,6 +262,8 @@ class HfEngine:
             return dict.fromkeys(rows, self._worded(error, rows))
         replies: dict[int, list[Draw] | Looked | Exception] = {}
         for row, (drawn, valid) in written.items():
+            # One whose first token was known has one more than the passes that there were room for.
+            drawn = drawn[: self._answers[row].room]
             replies[row] = drawn if drawn or valid else self._broken(row)
             # What it has read beyond the end of the step is forgotten.
             self.lane.roll_back(row, len(self._answers[row].transcript) + len(drawn))
@@ -256,24 +292,6 @@ class HfEngine:
         )
 
 
-def _values(
-    packed: Tensor, numbers: list[list[float]], answers: Sequence[Row]
-) -> Sequence[float | SteerError]:
-    """The signal of each answer; an error where it is a user's own and fails."""
-    signal = answers[0].signal
-    if len(answers) == 1 and signal.column is not None:
-        return [numbers[0][signal.column]]
-    if all(answer.signal is signal for answer in answers):
-        try:
-            return read_signal(signal, packed, numbers, lambda i: answers[i].place)
-        except SteerError as error:
-            if len(answers) == 1:
-                return [error]
-    values: list[float | SteerError] = []
-    for i, answer in enumerate(answers):
-        one = packed[i : i + 1], numbers[i : i + 1]
-        try:
-            values += read_signal(answer.signal, *one, lambda _, place=answer.place: place)  # type: ignore[misc]
-        except SteerError as error:
-            values.append(error)
-    return values
+def _keeps_logits(answer: Row) -> bool:
+    """Whether it matters what a draft was drawn from."""
+    return bool(answer.sampling.temperature and answer.drafting and answer.drafting.keeps_logits)

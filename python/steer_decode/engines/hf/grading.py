@@ -65,6 +65,29 @@ def grade(
     Returns:
         Of each row what the model makes of these tokens; None where its logits are not sound.
     """
+    graded: dict[int, Graded | None] = {}
+    for row, ids, logits in behind_drafts(lane, rows, counts):
+        n = len(logits) - 1
+        found = _graded(logits[:-1], ids[-n:], vocab_size)
+        if found is not None:
+            # The large model may be asked for what it would have written in such a place.
+            refused = [j for j, agrees in enumerate(found.likeliest) if not agrees]
+            held = logits[refused][:, None].unbind()  # one copy, not views of all of it
+            at = (len(ids) - n + j for j in refused)
+            lane.last.hold(row, dict(zip(at, held, strict=True)))
+        graded[row] = found
+    return graded
+
+
+def behind_drafts(
+    lane: Lane, rows: Sequence[int], counts: Sequence[int]
+) -> Iterator[tuple[int, list[int], Tensor]]:
+    """Read the last ``counts`` tokens of ``rows``, and what is pending before them.
+
+    Yields:
+        For each row, in any order, the ids of its transcript, and raw logits [n + 1, V]: those
+        that its last n tokens would have been drawn from, and those behind the last.
+    """
     drafts = {row: _draft(lane, row, n) for row, n in zip(rows, counts, strict=True)}
     together = len(rows) > 1 and lane.takes_masks
     order = lane.cache.arrange(rows) if together else list(rows)
@@ -73,7 +96,6 @@ def grade(
             if behind:
                 some = list(run)
                 lane.fill(some, [_new(lane, drafts[r])[: -drafts[r].keep] for r in some])
-    graded: dict[int, Graded | None] = {}
     for group in _groups([drafts[r] for r in order], lane.part if together else 0):
         new = [_new(lane, draft) for draft in group]
         longest = max(map(len, new))
@@ -84,17 +106,7 @@ def grade(
             end = len(ids) - longest + keep  # padding lies behind
             own = logits[i, end - draft.keep : end]
             lane.last.keep([draft.row], own[-1:].clone())  # a view would keep all of them
-            drawn_from = torch.cat([*draft.before, own[:-1]])
-            found = _graded(drawn_from, draft.ids[-draft.n :], vocab_size)
-            if found is not None:
-                # The large model may be asked for what it would have written in such a place.
-                start = len(draft.ids) - draft.n
-                refused = [j for j, agrees in enumerate(found.likeliest) if not agrees]
-                held = drawn_from[refused][:, None].unbind()  # one copy, not views of all of it
-                at = (start + j for j in refused)
-                lane.last.hold(draft.row, dict(zip(at, held, strict=True)))
-            graded[draft.row] = found
-    return graded
+            yield draft.row, draft.ids, torch.cat([*draft.before, own]) if draft.before else own
 
 
 def _graded(logits: Tensor, ids: list[int], vocab_size: int) -> Graded | None:

@@ -14,9 +14,10 @@ from steer_kernels import sample_logits
 
 from ...core.requests import Row
 from ...core.sampling import Sampling
-from ...errors import BrokenModelError
+from ...core.signals import read_signal
+from ...errors import BrokenModelError, SteerError
 
-_RANKS = 8  # of the statistics: what signals and routers read
+RANKS = 8  # of the statistics: what signals and routers read
 # The operator itself: its Python wrapper only words errors, half as long again for a small model.
 _draw = torch.ops.steer_kernels.sample_logits_packed.default
 
@@ -54,7 +55,7 @@ class Sampler:
 
     def _together(self, logits: Tensor, rows: Sequence[Row], sampling: Sampling) -> Tensor:
         uniform = self._uniform(rows, logits, sampling)
-        return _draw(logits, uniform, *_options(sampling), _RANKS, self._vocab_size)
+        return _draw(logits, uniform, *options(sampling), RANKS, self._vocab_size)
 
     def draw_processed(self, logits: Tensor, row: Row) -> int:
         """Draw a token from processed logits.
@@ -73,7 +74,7 @@ class Sampler:
                 "at least one score must be a number above -inf"
             )
         uniform = self._uniform([row], logits, row.sampling)
-        return int(sample_logits(scores, uniform, *_options(row.sampling)).token)
+        return int(sample_logits(scores, uniform, *options(row.sampling)).token)
 
     def _uniform(self, rows: Sequence[Row], logits: Tensor, sampling: Sampling) -> Tensor:
         """A number for each row, where the logits are; greedy rows do not look at it."""
@@ -85,5 +86,29 @@ class Sampler:
         return self._unused
 
 
-def _options(sampling: Sampling) -> tuple[float, int, float, float]:
+def options(sampling: Sampling) -> tuple[float, int, float, float]:
+    """``sampling`` in the order of the kernels' arguments."""
     return sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
+
+
+def values_of(
+    packed: Tensor, numbers: list[list[float]], answers: Sequence[Row]
+) -> Sequence[float | SteerError]:
+    """The signal of each answer; an error where it is a user's own and fails."""
+    signal = answers[0].signal
+    if len(answers) == 1 and signal.column is not None:
+        return [numbers[0][signal.column]]
+    if all(answer.signal is signal for answer in answers):
+        try:
+            return read_signal(signal, packed, numbers, lambda i: answers[i].place)
+        except SteerError as error:
+            if len(answers) == 1:
+                return [error]
+    values: list[float | SteerError] = []
+    for i, answer in enumerate(answers):
+        one = packed[i : i + 1], numbers[i : i + 1]
+        try:
+            values += read_signal(answer.signal, *one, lambda _, place=answer.place: place)  # type: ignore[misc]
+        except SteerError as error:
+            values.append(error)
+    return values

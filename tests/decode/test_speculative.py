@@ -1,0 +1,347 @@
+"""Speculation: the large model's own answer, whatever the small one proposes."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+import torch
+from scipy.stats import chi2
+from steer_decode import Pair, Pool, RoutedOutput, Router, SteerError, parse_policy
+from steer_decode.core.drafting import Drafting
+from steer_decode.core.sampling import Sampling
+from steer_decode.engines.hf.verifying import _log_p
+from steer_decode.policies import POLICIES
+from support import reference_loop
+from support.tiny import FAMILIES, make_close_pair, prompt_ids
+
+PROMPTS = [prompt_ids(i, 4 + 5 * i) for i in range(3)]
+SPECULATIONS = ("speculative", "speculative:k=1", "speculative:k=auto", "speculative:k=9:least=0.2")
+
+
+def ids_of(pair: Pair, router: str, **options: float) -> list[list[int]]:
+    made = Router(pair, parse_policy(router))
+    return [out.token_ids for out in made.cohort(PROMPTS, max_new_tokens=40, **options)]  # type: ignore[arg-type]
+
+
+def drafts_of(out: RoutedOutput) -> list[tuple[int, int]]:
+    return [draft for step in out.trace.steps for draft in step.drafts]
+
+
+@pytest.mark.spread(1)
+@pytest.mark.parametrize("router", [*SPECULATIONS, "prompt-lookup:match=1", "large:draft=3"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_tokens_are_the_large_models(family: str, router: str) -> None:
+    pair = make_close_pair(family, 3)
+    assert ids_of(pair, router) == ids_of(pair, "large")
+    alone = Router(pair, parse_policy(router)).generate(PROMPTS[1], max_new_tokens=40)
+    assert alone.token_ids == ids_of(pair, "large")[1]
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.1, 5.0])
+def test_the_scores_of_steps_are_the_large_models(noise: float) -> None:
+    pair = make_close_pair("qwen2", 5, noise)
+    plain = Router(pair, parse_policy("large")).generate(PROMPTS[2], max_new_tokens=60)
+    drafted = Router(pair, parse_policy("speculative:k=5")).generate(PROMPTS[2], max_new_tokens=60)
+    assert [s.token_ids for s in drafted.trace.steps] == [s.token_ids for s in plain.trace.steps]
+    for mine, own in zip(drafted.trace.steps, plain.trace.steps, strict=True):
+        assert mine.writer == "large"
+        assert mine.values == pytest.approx(own.values, abs=1e-3)
+
+
+SETTINGS = {
+    "steer": "steer:threshold=3",
+    "steer-cohort": "steer-cohort",
+    "percentile": "percentile",
+    "first-token": "first-token:threshold=2",
+    "both-sides": "both-sides:sure=0.6:keep=-3:lost=0.05",
+    "spec-reason": "spec-reason:threshold=-2",
+    "rsd": "rsd:threshold=0.1",
+    "corea": "corea:threshold=4",
+    "random": "random:share=0.5",
+}
+
+
+@pytest.mark.parametrize("ahead", [1, 4])
+@pytest.mark.parametrize("router", SETTINGS.values())
+def test_drafts_change_no_token_of_any_router(router: str, ahead: int) -> None:
+    pair = make_close_pair("llama", 7, 0.3)
+
+    def written(text: str) -> list[RoutedOutput]:
+        made = Router(pair, parse_policy(text), ahead=ahead)
+        return made.cohort(PROMPTS, max_new_tokens=50)
+
+    plain, drafted = written(router), written(f"{router}:draft=3")
+    for a, b in zip(plain, drafted, strict=True):
+        assert b.token_ids == a.token_ids
+        assert [s.writer for s in b.trace.steps] == [s.writer for s in a.trace.steps]
+        assert [s.discarded for s in b.trace.steps] == [s.discarded for s in a.trace.steps]
+        assert b.trace.hand_overs == a.trace.hand_overs
+        assert b.cost.large_token_share == a.cost.large_token_share
+    if any(out.cost.large.written for out in plain):
+        assert any(map(drafts_of, drafted))
+
+
+def test_every_router_that_can_be_made_by_its_name_takes_drafts() -> None:
+    needs_a_file = {"ecotab", "learned", "replay"}
+    drafts_itself = {"speculative", "bild", "prompt-lookup", "foreal"}
+    assert {*POLICIES} - needs_a_file - drafts_itself == {*SETTINGS, "small", "large"}
+    for name in drafts_itself & {*POLICIES}:
+        if POLICIES[name].drafting is None:
+            continue
+        with pytest.raises(SteerError, match="draft"):
+            parse_policy(f"{name}:draft=3")
+
+
+def joint(pair: Pair, ids: list[int], sampling: Sampling, n: int) -> dict[tuple[int, ...], float]:
+    """Probability of the next ``n`` tokens of the large model, from full passes."""
+    if n == 0:
+        return {(): 1.0}
+    logits = reference_loop.next_logits(pair, "large", ids)[None]
+    probs = _log_p(logits, sampling)[0].exp().tolist()
+    found = {}
+    for token, p in enumerate(probs):
+        if p > 0:
+            ended = token in pair.eos_ids
+            rest = {(): 1.0} if ended else joint(pair, [*ids, token], sampling, n - 1)
+            found |= {(token, *more): p * q for more, q in rest.items()}
+    return found
+
+
+def assert_fits(counts: Counter[tuple[int, ...]], expected: dict[tuple[int, ...], float]) -> None:
+    """Pearson's chi-square at 1e-4, with what is expected less than ten times in one bucket."""
+    total = counts.total()
+    assert not {*counts} - {*expected}, "a token that cannot be drawn"
+    often = [key for key, p in expected.items() if p * total >= 10]
+    observed = [counts[key] for key in often] + [total - sum(counts[key] for key in often)]
+    wanted = [expected[key] * total for key in often]
+    wanted.append(total - sum(wanted))
+    pairs = [(o, w) for o, w in zip(observed, wanted, strict=True) if w > 1e-9]
+    statistic = sum((o - w) ** 2 / w for o, w in pairs)
+    assert statistic < chi2.isf(1e-4, len(pairs) - 1)
+
+
+CUTS = {
+    "plain": Sampling(1.0),
+    "top-k": Sampling(0.8, top_k=6),
+    "top-p": Sampling(1.3, top_p=0.8),
+    "min-p": Sampling(1.0, min_p=0.1),
+    "all": Sampling(1.5, 0.9, 12, 0.02),
+}
+
+
+def drawn(pair: Pair, router: str, sampling: Sampling, n: int, draws: int, at_once: int = 1000):
+    """The first ``n`` tokens of so many answers to one prompt, each with a seed of its own."""
+    made, counts = Router(pair, parse_policy(router)), Counter[tuple[int, ...]]()
+    options = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+    }
+    for start in range(0, draws, at_once):
+        # Of ragged cohorts: every second prompt has another length, and is not counted.
+        outs = made.cohort(
+            [PROMPTS[1], PROMPTS[2]] * (at_once // 2) if at_once > 1 else [PROMPTS[1]],
+            max_new_tokens=n + 1,
+            seed=range(start, start + at_once),
+            **options,
+        )
+        counts.update(tuple(out.token_ids[:n]) for out in outs[:: 2 if at_once > 1 else 1])
+    return counts
+
+
+@pytest.mark.spread(1)
+@pytest.mark.parametrize(
+    "router", ["speculative:k=1", "speculative:k=4", "speculative:k=auto:least=0.3"]
+)
+@pytest.mark.parametrize("cut", CUTS)
+def test_sampled_tokens_have_the_large_models_distribution(cut: str, router: str) -> None:
+    pair = make_close_pair("qwen2", 11, 1.0)
+    counts = drawn(pair, router, CUTS[cut], 1, 2000)
+    assert_fits(counts, joint(pair, PROMPTS[1], CUTS[cut], 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", ["plain", "all"])
+@pytest.mark.parametrize(("router", "n"), [("speculative:k=2", 1), ("speculative:k=3", 3)])
+def test_two_hundred_thousand_draws_fit(router: str, n: int, cut: str) -> None:
+    """200 000 answers, of which the half in a row of one length is counted."""
+    pair = make_close_pair("qwen2", 11, 1.0)
+    counts = drawn(pair, router, CUTS[cut], n, 200_000, 2000)
+    assert_fits(counts, joint(pair, PROMPTS[1], CUTS[cut], n))
+
+
+def test_drafts_of_another_distribution_would_be_noticed() -> None:
+    """The test can fail: what is drawn from the small model does not fit the large one's."""
+    pair = make_close_pair("qwen2", 11, 1.0)
+    counts = drawn(pair, "small", CUTS["plain"], 1, 4000)
+    with pytest.raises(AssertionError):
+        assert_fits(counts, joint(pair, PROMPTS[1], CUTS["plain"], 1))
+
+
+def test_an_answer_alone_is_that_of_a_cohort() -> None:
+    pair = make_close_pair("llama", 2)
+    router = Router(pair, parse_policy("speculative:k=auto"))
+    together = router.cohort(PROMPTS, max_new_tokens=40, temperature=1.0, seed=[5, 6, 7])
+    for seed, prompt, out in zip((5, 6, 7), PROMPTS, together, strict=True):
+        alone = router.generate(prompt, max_new_tokens=40, temperature=1.0, seed=seed)
+        assert alone.token_ids == out.token_ids
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_is_read_is_what_was_drafted(temperature: float) -> None:
+    """Accounts: of each draft, what was read by whom, and what of it stayed."""
+    pair = make_close_pair("llama", 9, 0.3)
+    router = Router(pair, parse_policy("speculative:k=4"))
+    out = router.generate(PROMPTS[1], max_new_tokens=60, temperature=temperature)
+    drafts = drafts_of(out)
+    drafted, stayed = map(sum, zip(*drafts, strict=True))
+    small, large = out.cost.small, out.cost.large
+    assert 0 < stayed < drafted
+    assert (small.written, small.discarded) == (drafted, drafted - stayed)
+    assert large.discarded == 0
+    assert large.written == len(out.token_ids) - stayed
+    # The large model: the prompt, each draft, and the token that it wrote before it.
+    assert len(drafts) <= large.forwards <= len(drafts) + 1
+    assert large.processed <= len(PROMPTS[1]) + drafted + len(drafts)
+    # The small one has read all but the last of each draft, and what the large one wrote.
+    assert small.processed <= len(PROMPTS[1]) + drafted + len(drafts)
+    assert out.cost.discarded_tokens == drafted - stayed
+
+
+def test_nothing_is_shown_that_does_not_stay() -> None:
+    pair = make_close_pair("llama", 9, 0.5)
+    stream = Router(pair, parse_policy("speculative:k=6")).stream(PROMPTS[1], max_new_tokens=60)
+    shown = "".join(getattr(event, "text", "") for event in stream)
+    assert shown == stream.output.text
+    assert sum(stayed for _, stayed in drafts_of(stream.output)) > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_readers_may_leave_at_any_event(seed: int) -> None:
+    pair = make_close_pair("llama", 9, 0.3)
+    router, chance = Router(pair, parse_policy("speculative:k=5")), random.Random(seed)
+    expected = {i: router.generate(p, max_new_tokens=30).token_ids for i, p in enumerate(PROMPTS)}
+    pool = Pool(router, max_rows=3)
+    keys = {pool.add(prompt, max_new_tokens=30): i for i, prompt in enumerate(PROMPTS)}
+    gone = chance.choice([*keys])
+    leaves = chance.randrange(1, 25)
+    for n, (key, event) in enumerate(pool.run()):
+        if n == leaves and gone in pool:
+            part = pool.cancel(gone).token_ids
+            assert part == expected[keys[gone]][: len(part)]
+        if output := getattr(event, "output", None):
+            assert output.token_ids == expected[keys[key]]
+
+
+def test_a_reader_who_stops_leaves_no_draft_in_the_text() -> None:
+    pair = make_close_pair("llama", 9, 0.3)
+    stream = Router(pair, parse_policy("speculative:k=5")).stream(PROMPTS[1], max_new_tokens=30)
+    for _ in range(4):
+        next(stream)
+    stream.close()
+    (answer,) = stream._cohort._answers
+    assert answer.transcript.ids[len(PROMPTS[1]) :] == stream.output.token_ids
+
+
+def test_auto_lengthens_what_stays_and_shortens_what_falls() -> None:
+    alike, apart = make_close_pair("llama", 9, 0.0), make_close_pair("llama", 9, 9.0)
+
+    def lengths(pair: Pair) -> list[int]:
+        out = Router(pair, parse_policy("speculative:k=auto")).generate(
+            PROMPTS[0], max_new_tokens=200
+        )
+        return [drafted for drafted, _ in drafts_of(out)]
+
+    assert lengths(alike)[:3] == [5, 7, 9]
+    assert lengths(apart)[:5] == [5, 4, 3, 2, 1]
+
+
+def test_the_same_model_twice_lets_everything_stay() -> None:
+    pair = make_close_pair("llama", 9, 0.0)
+    for temperature in (0.0, 1.0):
+        out = Router(pair, parse_policy("speculative:k=4")).generate(
+            PROMPTS[0], max_new_tokens=61, temperature=temperature
+        )
+        assert all(drafted == stayed for drafted, stayed in drafts_of(out)[:-1])
+
+
+P = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.97, 0.02, 0.01, 0.0], [0.4, 0.35, 0.2, 0.05]]).log()
+
+
+@pytest.mark.parametrize(
+    ("rule", "settings", "drafts", "stays"),
+    [
+        ("relaxed", {}, [1, 1, 2], [True, False, True]),
+        ("relaxed", {"top": 2}, [2, 0, 1], [False, True, True]),
+        ("relaxed", {"delta": 0.1}, [1, 0, 1], [False, True, True]),
+        # H of the first is 1.14 nats: 0.3 exp(-1.14) = 0.096, so eps = 0.09 decides.
+        ("typical", {}, [2, 1, 3], [True, False, False]),
+        ("typical", {"eps": 0.04}, [3, 2, 3], [True, False, True]),
+        ("cascade", {"alpha": 0.45}, [1, 1, 1], [True, False, True]),
+        ("cascade", {"alpha": 0.3}, [1, 0, 2], [False, True, False]),
+        ("bild", {"rollback": 2.0}, [2, 1, 3], [True, False, False]),
+        ("bild", {"rollback": 0.1}, [0, 0, 1], [True, True, False]),
+        ("fly", {"window": 1}, [1, 0, 0], [True, True, True]),
+        ("fly", {"window": 1}, [1, 1, 0], [False, False, True]),  # the next differs; it is sure
+        ("fly", {"window": 2}, [0, 0, 1], [True, True, False]),  # the window is not known
+    ],
+)
+def test_lossy_rules_as_published(
+    rule: str, settings: dict[str, float], drafts: list[int], stays: list[bool]
+) -> None:
+    drafting = Drafting(3, rule, settings)  # type: ignore[arg-type]
+    assert drafting.stays(P, torch.tensor(drafts)).tolist() == stays
+
+
+def test_cascade_draws_from_the_papers_target() -> None:
+    """TokenV3 of arXiv 2405.19261: q on the tokens that p finds likely, p for the rest of q."""
+    pair, sampling = make_close_pair("qwen2", 11, 1.0), CUTS["plain"]
+    counts = drawn(pair, "speculative:k=1:accept=cascade:alpha=0.97", sampling, 1, 2000)
+    p, q = (
+        reference_loop.next_logits(pair, writer, PROMPTS[1]).softmax(0)
+        for writer in ("large", "small")
+    )
+    likely = p >= 0.03 * p.max()
+    target = q * likely + p * float(q[~likely].sum())
+    assert 0.05 < float(q[~likely].sum()) < 0.95
+    assert_fits(counts, {(i,): x for i, x in enumerate(target.tolist())})
+
+
+@pytest.mark.parametrize(
+    ("router", "words"),
+    [
+        ("speculative:k=0", "k must be 'auto' or at least 1"),
+        ("speculative:k=-2", "k must be"),
+        ("speculative:k=2.5", "k of router 'speculative'"),
+        ("speculative:accept=magic", "accept"),
+        ("speculative:eps=0.1", "accept=exact has no setting 'eps'"),
+        ("speculative:accept=fly:alpha=0.1", "it takes theta, window"),
+        ("speculative:least=1", r"least must lie in \[0, 1\)"),
+        ("speculative:accept=bild:rollback=-1", "rollback must be a number from 0 on"),
+        ("speculative:accept=bild:rollback=nan", "rollback must be a number from 0 on"),
+        ("bild:fallback=2", "least must lie"),
+        ("prompt-lookup:match=0", "match must be at least 1"),
+        ("large:draft=0", "draft of router 'large' must be a number of tokens from 1 on"),
+        ("large:draft=x", "draft of router 'large'"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(router: str, words: str) -> None:
+    with pytest.raises(SteerError, match=words):
+        parse_policy(router)
+
+
+@pytest.mark.parametrize("router", ["speculative:k=500", "speculative:k=600:least=0.01"])
+def test_a_draft_may_be_longer_than_the_context(router: str) -> None:
+    """It is cut to what there is room for: the answer is the same."""
+    pair = make_close_pair("llama", 9, 0.3)
+    assert ids_of(pair, router) == ids_of(pair, "large")
+
+
+def test_labels_make_the_router_again() -> None:
+    for text in ("speculative:k=auto:accept=fly:window=3", "random:share=0.5:draft=auto"):
+        label = parse_policy(text).label
+        assert label == text
+        assert parse_policy(label).label == label
