@@ -1,4 +1,4 @@
-"""How the tokens of the large model are drafted, and which drafts stay.
+"""How the large model's tokens are drafted, and which stay.
 
 Speculative decoding (Leviathan et al., arXiv 2211.17192; Chen et al., arXiv 2302.01318): the small
 model proposes a few tokens, the large one reads all of them in one pass, and those stay that it
@@ -55,7 +55,7 @@ FIRST = 5  # likewise, of its first
 
 @dataclass(frozen=True)
 class Drafting:
-    """Drafts of the small model for tokens that the large one is to write.
+    """Drafts for tokens that the large model is to write.
 
     Attributes:
         k: tokens of a draft at most; "auto" begins with 5, adds 2 where all stayed and takes 1 off
@@ -81,8 +81,10 @@ class Drafting:
     beyond: bool = False
 
     def __post_init__(self) -> None:
-        if self.k != "auto" and whole("k", self.k) < 1:
-            raise SteerError(f"k must be 'auto' or at least 1 token of a draft, got {self.k}")
+        if not (isinstance(self.k, str) and self.k == "auto"):
+            object.__setattr__(self, "k", whole("k", self.k))
+            if self.k < 1:
+                raise SteerError(f"k must be 'auto' or at least 1 token of a draft, got {self.k}")
         one_of("accept", self.rule, RULES)
         one_of("source", self.source, ("small", "prompt"))
         if whole("match", self.match) < 1:
@@ -162,7 +164,12 @@ class DraftLength:
         self.tokens = FIRST if drafting.k == "auto" else drafting.k
 
     def told(self, drafted: int, stayed: int) -> None:
-        """A draft of so many tokens was verified, and so many of them stayed."""
+        """Learn from a draft that was verified.
+
+        Args:
+            drafted: its tokens.
+            stayed: how many of them the large model let stay.
+        """
         if self._auto:
             full = stayed == drafted
             step = 2 if full and drafted >= self.tokens else 0 if full else -1
@@ -170,9 +177,10 @@ class DraftLength:
 
 
 def lookup(ids: list[int], match: int, most: int) -> list[int]:
-    """What followed the last ``match`` ids where they stood before, the latest of these places.
+    """What followed the last ``match`` ids before.
 
-    At most ``most`` ids; none where they did not. (Prompt lookup decoding, A. Saxena 2023.)
+    That is, at the latest place where they stood before; at most ``most`` ids, and none where they
+    did not. (Prompt lookup decoding, A. Saxena 2023.)
     """
     if len(ids) <= match:
         return []

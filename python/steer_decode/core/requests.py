@@ -64,10 +64,10 @@ class Question:
 
 
 class Verify(NamedTuple):
-    """The large model's verdict on the row's drafts, the last tokens of the transcript.
+    """The large model's verdict on the row's drafts.
 
-    Told: a list of `Draw`, those of the drafts that stay, with its own signal, and one token more
-    of its own.
+    Those are the last tokens of the transcript. Told: a list of `Draw`, those of the drafts that
+    stay, with its own signal, and one token more of its own.
     """
 
 

@@ -18,7 +18,7 @@ from ..core.trace import Step
 from ..core.transcript import Writer, other
 from ..policies import REDO, RESTART, Mend, StepStart, Verdict
 from .guard import consult
-from .revise import again, grade, held_back, kept_of, mend
+from .revise import again, grade, held_back, kept_of, lead, mend
 from .speculate import Verified, speculate
 from .written import Written
 
@@ -125,6 +125,8 @@ class Answer(Written):
         step.prefilled += self.transcript.foreign(step.writer)
         if drawn is not None:
             yield self.append(step, drawn, step.writer)
+        if step.writer == "small" and not step.token_ids:
+            yield from lead(self, step)
         if step.writer == "large" and self.drafting:
             self._verified = yield from speculate(self, self.drafting, step, self._verified)
             return

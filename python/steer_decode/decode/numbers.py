@@ -7,7 +7,7 @@ from collections import deque
 
 
 class Numbers:
-    """Uniform numbers in [0, 1) that may be looked at before they are used.
+    """Uniform numbers in [0, 1), looked at before use.
 
     Args:
         seed: whatever ``random.Random`` takes; one seed gives the same numbers everywhere.
@@ -18,7 +18,10 @@ class Numbers:
         self._next: deque[float] = deque()
 
     def peek(self, n: int) -> list[float]:
-        """The next ``n``; those that were looked at in vain come again."""
+        """The next ``n`` numbers.
+
+        Those that were looked at in vain come again.
+        """
         while len(self._next) < n:
             self._next.append(self._random.random())
         return list(self._next)[:n]

@@ -52,15 +52,35 @@ def mend(answer: Written, step: Step, rest: bool) -> Generator[Any, Any, None]:
         yield TextDelta(text, token, author, step.index)
     if rest:
         return
+    yield from _by_the_other(answer, step, 1)
+
+
+def lead(answer: Written, step: Step) -> Generator[Any, Any, None]:
+    """Let the large model write the first tokens of ``step``.
+
+    As many as the policy says; the step is the small model's.
+    """
+    if answer.policy.lead:
+        yield from _by_the_other(answer, step, answer.policy.lead)
+
+
+def _by_the_other(answer: Written, step: Step, n: int) -> Generator[Any, Any, None]:
+    """The next ``n`` tokens of ``step`` by the other model, to its end at most."""
     writer, transcript = other(step.writer), answer.transcript
     foreign = transcript.foreign(writer)
     step.prefilled += foreign
     yield HandOver(step.index, writer, foreign)
-    answer.most = 1
-    (drawn,) = yield Write(writer)
-    answer.most = None
-    step.others.append(len(step.token_ids))
-    yield answer.append(step, drawn, writer)
+    end = len(step.token_ids) + n
+    while len(step.token_ids) < end and not answer.over(step):
+        answer.most = end - len(step.token_ids)
+        draws = yield Write(writer)
+        answer.most = None
+        for draw in draws:
+            step.others.append(len(step.token_ids))
+            yield answer.append(step, draw, writer)
+            if answer.over(step):
+                break
+    transcript.unread(len(transcript))  # what was drawn beyond the end
     if not answer.over(step):
         yield HandOver(step.index, step.writer, transcript.foreign(step.writer))
 

@@ -1,4 +1,4 @@
-"""The large model's tokens, drafted by the small one: how an answer asks for them.
+"""How an answer has the large model's tokens drafted.
 
 The small model writes a few tokens behind the transcript, which nobody is shown; the large one
 reads all of them in one pass and says which stay (`core/drafting.py` has the rules). What stays is
@@ -19,7 +19,7 @@ from .written import Written
 
 
 class Verified:
-    """Tokens that the large model has agreed to, yet to be appended.
+    """Tokens that the large model lets stay, not yet appended.
 
     Args:
         draws: tokens that stay, and one more.
@@ -34,7 +34,10 @@ class Verified:
         return bool(self._draws)
 
     def append_to(self, answer: Written, step: Step) -> Generator[Any, Any, None]:
-        """Append them to the end of the step at most; those behind it may begin the next one."""
+        """Append them, to the end of the step at most.
+
+        Those behind it may begin the next one.
+        """
         text = answer.transcript
         while self._draws and not answer.over(step):
             draw = self._draws.pop(0)
@@ -48,7 +51,9 @@ class Verified:
 def speculate(
     answer: Written, drafting: Drafting, step: Step, verified: Verified | None
 ) -> Generator[Any, Any, Verified | None]:
-    """Write ``step`` to its end by drafts; what has been verified beyond it is returned.
+    """Write ``step`` to its end by drafts.
+
+    Returns what has been verified beyond it.
 
     Args:
         answer: that writes it.

@@ -94,7 +94,10 @@ class Written:
 
     @property
     def signal(self) -> Signal:
-        """What is read off raw logits: the policy's signal; of drafts, what ends them."""
+        """What is read off raw logits.
+
+        The policy's signal; of drafts, what ends them.
+        """
         if self.proposes and self.drafting and self.drafting.least:
             return SIGNALS["max-prob"]
         return self.policy.signal
@@ -126,7 +129,10 @@ class Written:
 
     @contextmanager
     def proposing(self) -> Iterator[None]:
-        """What is written meanwhile is a draft: the step does not see it."""
+        """What is written meanwhile is a draft.
+
+        The step does not see it.
+        """
         scan = self._scan
         self.drafts, self._open = [], list(self._step.token_ids)
         self._scan, self.proposes = copy(scan), True
@@ -136,7 +142,10 @@ class Written:
             self._scan, self.proposes, self.most = scan, False, None
 
     def propose(self, draft: Draw) -> bool:
-        """Let a draft stand at the end of the transcript, and tell whether another may follow."""
+        """Let a draft stand at the end of the transcript.
+
+        Returns whether another may follow.
+        """
         assert self.drafting is not None
         self._draft_numbers.use()
         self.transcript.append(draft.token, "small")
@@ -154,7 +163,10 @@ class Written:
         return step.closed or bool(self.trace.stop_reason)
 
     def append(self, step: Step, draw: Draw, writer: Writer, drafted: bool = False) -> TextDelta:
-        """Let a token stand in ``step``; one that was ``drafted`` has been counted as written."""
+        """Let a token stand in ``step``.
+
+        One that was ``drafted`` has been counted as written by the model that drafted it.
+        """
         token, value = draw.token, draw.value
         self._numbers.use()
         self._pen = writer

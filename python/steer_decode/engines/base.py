@@ -63,7 +63,7 @@ class Engine(Protocol):
         """
 
     def verify(self, rows: Sequence[int]) -> Replies[list[Draw]]:
-        """Say which of each row's drafts stay, in one pass over them.
+        """Say which drafts of each row stay.
 
         A row has drafts at the end of its transcript, and says by which rule they are judged.
 

@@ -14,6 +14,7 @@ from .both_sides import BothSides
 from .controls import AlwaysLarge, AlwaysSmall, RandomShare
 from .ecotab import EcoTab
 from .first_token import FirstTokenEntropy
+from .foreal import Foreal
 from .learned import Learned
 from .percentile import Percentile
 from .query_cascade import QueryCascade
@@ -39,6 +40,7 @@ POLICIES: dict[str, type[Policy]] = {
         Speculative,
         Bild,
         PromptLookup,
+        Foreal,
         RewardGuided,
         EcoTab,
         QueryCascade,
@@ -58,6 +60,7 @@ __all__ = [
     "BothSides",
     "EcoTab",
     "FirstTokenEntropy",
+    "Foreal",
     "Learned",
     "Mend",
     "Percentile",

@@ -114,6 +114,7 @@ class Policy:
         takes_calibration: it has a setting ``calibration``, which ``steer calibrate`` makes.
         calibration: the one that it goes by.
         shipped: the file of its fitted numbers that comes with the package, for the demo pair.
+        lead: tokens that the large model writes of each step of the small one, its first.
         drafting: how the small model drafts the tokens that the large one is to write; None where
             the large one writes them one by one. With an exact rule, which is the default, it
             changes what a step costs and not what it says.
@@ -133,6 +134,7 @@ class Policy:
     in_rounds: bool = False
     restarts: bool = False
     tokens: str = "all"
+    lead: int = 0
     drafting: Drafting | None = None
 
     def check(self, pair: Pair) -> None:
@@ -199,5 +201,5 @@ class Policy:
 
     @property
     def label(self) -> str:
-        """The router as a text that makes it again, drafts included."""
+        """The router as a text, drafts included."""
         return str(self) if self.drafting is None else f"{self}:draft={self.drafting.k}"

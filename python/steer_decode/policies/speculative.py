@@ -1,10 +1,10 @@
-"""Speculative decoding, and its lossy relatives: the large model's answer, drafted by the small.
+"""Speculative decoding, and its lossy relatives.
 
-No step is routed. The small model proposes ``k`` tokens, the large one reads them in one pass, and
-what it lets stay stands (arXiv 2211.17192, 2302.01318). With the exact rule every token has the
-large model's distribution, greedy or sampled, so accuracy cannot move; what is saved is passes of
-the large model, which are bytes and seconds of answers that are written alone. FLOPs are not saved:
-the large model reads every draft, those that fall included.
+The answer is the large model's, and no step is routed. The small model proposes ``k`` tokens, the
+large one reads them in one pass, and what it lets stay stands (arXiv 2211.17192, 2302.01318). With
+the exact rule every token has the large model's distribution, greedy or sampled, so accuracy cannot
+move. What is saved is passes of the large model: bytes, and the seconds of answers that are written
+alone. FLOPs are not, as the large model reads every draft, those that fall included.
 
 The lossy rules save more passes and promise less; ``core/drafting.py`` says what each is, and how
 faithful. ``bild`` is Big Little Decoder whole: drafts run on until the small model is unsure.
@@ -20,13 +20,14 @@ from typing import ClassVar, Literal
 from ..core.drafting import LONGEST, Drafting, Rule
 from ..core.signals import Signal, get_signal
 from ..core.transcript import Writer
+from ..util import checks
 from .base import Policy, StepStart
 
 
 class _Drafted(Policy):
     """The large model writes every step, by drafts."""
 
-    drafting: Drafting
+    drafting: Drafting = Drafting(beyond=True)
 
     def before_step(self, start: StepStart) -> Writer:
         return "large"
@@ -107,6 +108,7 @@ class Bild(_Drafted):
     name: ClassVar[str] = "bild"
 
     def __init__(self, fallback: float = 0.6, rollback: float = 3.0) -> None:
+        fallback = checks.fraction("fallback", fallback)
         self.drafting = Drafting(LONGEST, "bild", {"rollback": rollback}, fallback, beyond=True)
 
     def __str__(self) -> str:

@@ -82,7 +82,9 @@ def grade(
 def behind_drafts(
     lane: Lane, rows: Sequence[int], counts: Sequence[int]
 ) -> Iterator[tuple[int, list[int], Tensor]]:
-    """Read the last ``counts`` tokens of ``rows``, and what is pending before them.
+    """Read the last ``counts`` tokens of ``rows``.
+
+    What is pending before them is read with them.
 
     Yields:
         For each row, in any order, the ids of its transcript, and raw logits [n + 1, V]: those

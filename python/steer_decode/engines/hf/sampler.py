@@ -94,7 +94,10 @@ def options(sampling: Sampling) -> tuple[float, int, float, float]:
 def values_of(
     packed: Tensor, numbers: list[list[float]], answers: Sequence[Row]
 ) -> Sequence[float | SteerError]:
-    """The signal of each answer; an error where it is a user's own and fails."""
+    """The signal of each answer.
+
+    An error where it is a user's own and fails.
+    """
     signal = answers[0].signal
     if len(answers) == 1 and signal.column is not None:
         return [numbers[0][signal.column]]

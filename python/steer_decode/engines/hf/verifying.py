@@ -1,4 +1,4 @@
-"""The large model's verdict on drafts: what stays, and the token after it.
+"""The large model's verdict on drafts.
 
 One pass over the drafts of all rows that wait, and one call of ``accept_drafts`` for all that are
 drawn alike: a place each, a draft's or the one behind the last.
@@ -30,7 +30,9 @@ from .sampler import RANKS, options
 
 
 class Places(NamedTuple):
-    """What was found at the places of one row: those of its drafts, and the one behind them.
+    """What was found at the places of one row.
+
+    Those are the places of its drafts, and the one behind them.
 
     Fields:
         packed: [n + 1, columns] as ``sample_logits_packed``, float64. Its token is the one to be
@@ -45,7 +47,9 @@ class Places(NamedTuple):
 def verify(
     lane: Lane, rows: Sequence[int], answers: Mapping[int, Row], vocab_size: int
 ) -> dict[int, Places]:
-    """Read the drafts of ``rows`` and judge each by its row's rule.
+    """Read the drafts of ``rows``, and judge each.
+
+    By the rule of its row.
 
     Args:
         lane: of the large model.
