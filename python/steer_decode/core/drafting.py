@@ -62,7 +62,10 @@ class Drafting:
             where one fell, as ``num_assistant_tokens_schedule`` of transformers.
         rule: which of them stay.
         settings: of the rule, see above; those that are left out have their defaults.
-        least: a draft ends before a token that the small model gives a smaller probability.
+        least: a draft ends before a token of which the small model is less sure.
+        sure: a draft that ran to its end, of whose tokens the small model is all so sure, stays
+            unread; at 1 none does. The large model reads it when it next writes.
+        signal: how sure the small model is, for the two: "max-prob" or "margin".
         source: "small", or "prompt": what followed the last ``match`` tokens where they stood
             before (prompt lookup decoding), for which no model runs.
         match: tokens that have to be alike, with "prompt".
@@ -76,6 +79,8 @@ class Drafting:
     rule: Rule = "exact"
     settings: Mapping[str, float] = field(default_factory=dict)
     least: float = 0.0
+    sure: float = 1.0
+    signal: Literal["max-prob", "margin"] = "max-prob"
     source: Literal["small", "prompt"] = "small"
     match: int = 2
     beyond: bool = False
@@ -89,8 +94,11 @@ class Drafting:
         one_of("source", self.source, ("small", "prompt"))
         if whole("match", self.match) < 1:
             raise SteerError(f"match must be at least 1 token, got {self.match}")
+        one_of("signal", self.signal, ("max-prob", "margin"))
         if not 0 <= number("least", self.least) < 1:
             raise SteerError(f"least must lie in [0, 1), got {self.least}")
+        if not self.least <= number("sure", self.sure) <= 1:
+            raise SteerError(f"sure must lie in [least, 1] = [{self.least:g}, 1], got {self.sure}")
         known = SETTINGS[self.rule]
         for name in self.settings:
             if name not in known:
@@ -100,12 +108,17 @@ class Drafting:
         object.__setattr__(self, "settings", values)
 
     def __hash__(self) -> int:
-        return hash((self.k, self.rule, tuple(self.settings.items()), self.least, self.source))
+        return hash((self.k, self.rule, tuple(self.settings.items()), self.least, self.sure))
 
     @property
     def lossless(self) -> bool:
-        """Whether tokens have the large model's distribution."""
+        """Whether drafts that are read have the large model's distribution."""
         return self.rule == "exact"
+
+    @property
+    def gated(self) -> bool:
+        """Whether it matters how sure the small model is."""
+        return self.least > 0 or self.sure < 1
 
     @property
     def keeps_logits(self) -> bool:
@@ -153,6 +166,8 @@ class Drafting:
         parts = [] if self.lossless else [f"accept={self.rule}"]
         parts += [f"{k}={v:g}" for k, v in self.settings.items() if v != SETTINGS[self.rule][k]]
         parts += [f"least={self.least:g}"] if self.least else []
+        parts += [f"sure={self.sure:g}"] if self.sure < 1 else []
+        parts += [f"signal={self.signal}"] if self.signal != "max-prob" else []
         return "".join(f":{part}" for part in parts)
 
 

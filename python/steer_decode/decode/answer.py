@@ -19,7 +19,7 @@ from ..core.transcript import Writer, other
 from ..policies import REDO, RESTART, Mend, StepStart, Verdict
 from .guard import consult
 from .revise import again, grade, held_back, kept_of, lead, mend
-from .speculate import Verified, speculate
+from .speculate import Settled, speculate
 from .written import Written
 
 
@@ -50,7 +50,7 @@ class Answer(Written):
         index, redo = 0, False
         writer: Writer = "small"
         mended: Step | None = None  # what stays of the draft that was written last
-        self._verified: Verified | None = None
+        self._settled: Settled | None = None
         while not self.trace.stop_reason:
             begin, drawn = time.perf_counter(), None
             step = mended or Step(index, writer)
@@ -79,7 +79,7 @@ class Answer(Written):
                 raise again(self.policy, index)
             redo, mended = word == REDO or (mends and word.rest), None
             if redo or mends or word == RESTART:
-                self._verified = None
+                self._settled = None
             if word == RESTART:
                 self.restart()
                 index, writer = 0, "large"
@@ -103,7 +103,7 @@ class Answer(Written):
         looked: Looked | None = None
         pending = foreign = 0
         if self.policy.looks_ahead:
-            self._verified = None  # the small model is about to read
+            self._settled = None  # the small model is about to read
             pending = len(self.transcript) - self.transcript.read["small"]
             foreign = self.transcript.foreign("small")
             looked = yield Look()
@@ -128,9 +128,9 @@ class Answer(Written):
         if step.writer == "small" and not step.token_ids:
             yield from lead(self, step)
         if step.writer == "large" and self.drafting:
-            self._verified = yield from speculate(self, self.drafting, step, self._verified)
+            self._settled = yield from speculate(self, self.drafting, step, self._settled)
             return
-        self._verified = None
+        self._settled = None
         request = Write(step.writer)
         while not self.over(step):
             for draw in (yield request):

@@ -98,8 +98,8 @@ class Written:
 
         The policy's signal; of drafts, what ends them.
         """
-        if self.proposes and self.drafting and self.drafting.least:
-            return SIGNALS["max-prob"]
+        if self.proposes and self.drafting and self.drafting.gated:
+            return SIGNALS[self.drafting.signal]
         return self.policy.signal
 
     @property

@@ -162,6 +162,8 @@ class RouterSpec:
         try:
             made = self.policy(**given)
             if self.draft is not None:
+                if made.drafting is not None:
+                    raise SteerError(f"router {self.name!r} drafts already: leave draft out")
                 made.drafting = Drafting(self.draft)
             return made
         except SteerError:

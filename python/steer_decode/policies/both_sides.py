@@ -27,6 +27,13 @@ trained and no label is used. ``hold``, hysteresis, is added to ``lost`` after a
 model, which has then read the answer so far: a step of the small model would have to be read as
 well if it took over again.
 
+With ``part`` drafts are judged in parts of so many tokens, not whole steps, so that no draft runs
+on after it went wrong: a part of which every token is sure stays unread, any other is verified by
+``accept`` (``core/drafting.py``), and a part ends before a token below ``least``. The exact rule
+tosses the coin of speculative decoding, so with ``sure=1`` every token has the large model's
+distribution at any temperature; "cascade" is ``keep`` relative to the large model's best, and
+"typical" is gated by its entropy.
+
 With ``share`` one knob sets all of them, by a calibration of the pair (``steer calibrate --router
 both-sides``), and ``cost`` says what is to be saved: reading is free as papers count FLOPs, costs
 as much as writing in FLOPs processed, and little in bytes and seconds, as the weights are read once
@@ -36,12 +43,13 @@ domains.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from pathlib import Path
 from statistics import fmean
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+from ..core.drafting import Drafting, Rule
 from ..core.signals import Signal, get_signal
 from ..core.trace import Step
 from ..core.transcript import Writer
@@ -57,6 +65,7 @@ OVER: dict[str, Callable[[Sequence[float]], float]] = {
     "mean": lambda values: sum(values) / len(values),
 }
 PATIENCE = 3  # tokens of one step that are mended before the large model writes the rest
+PART_SURE = 0.95  # of parts
 DEFAULTS = {"sure": 0.95, "keep": -0.1, "lost": 0.0, "doubt": 0.0, "hold": 0.0}
 _SCALES = {"margin": (0.0, 1.0), "max-prob": (0.0, 1.0)}
 
@@ -98,10 +107,13 @@ class BothSides(Policy):
         cost: with ``share``, what is to be saved: "papers" (FLOPs as they count), "processed"
             (FLOPs), or "bytes", which seconds follow for answers that are written alone.
         path: the calibration that ``share`` goes by; it brings signal and ``over``.
+        part: tokens of a part, or "auto" (see :class:`~steer_decode.core.drafting.Drafting`).
+        accept: with ``part``, which tokens of a part that is read stay; "exact" by default.
+        least: with ``part``, a part ends before a token that is less sure.
 
     Raises:
-        SteerError: another signal, a value out of its range, a share without a calibration, or a
-            share with thresholds.
+        SteerError: another signal, a value out of its range, a share without a calibration, a share
+            with thresholds, or a part with what is for steps.
     """
 
     name: ClassVar[str] = "both-sides"
@@ -121,9 +133,26 @@ class BothSides(Policy):
         share: float | None = None,
         cost: str | None = None,
         path: str | Path | BothSidesCalibration | None = None,
+        part: int | Literal["auto"] | None = None,
+        accept: Rule | None = None,
+        least: float | None = None,
     ) -> None:
         given = {"sure": sure, "keep": keep, "lost": lost, "doubt": doubt, "hold": hold}
         own = {**given, "signal": signal, "over": over, "fix": fix}
+        if part is not None:
+            others = {k: v for k, v in own.items() if k not in ("sure", "signal")}
+            self._in_parts(
+                part,
+                accept,
+                least,
+                sure,
+                signal,
+                {**others, "share": share, "cost": cost, "path": path},
+            )
+            return
+        for name, value in (("accept", accept), ("least", least)):
+            if value is not None:
+                raise SteerError(f"{name}={value} is for part, drafts that are judged in parts")
         self._source = ""
         self.sides: BothSidesCalibration | None = None
         self.share = None if share is None else checks.fraction("share", share)
@@ -145,6 +174,31 @@ class BothSides(Policy):
             self.cost = "bytes" if cost is None else cost
             self._calibrated(self.share, path)
         self.looks_ahead = self.thresholds.lost > self._lowest
+
+    def _in_parts(
+        self,
+        part: int | Literal["auto"],
+        accept: Rule | None,
+        least: float | None,
+        sure: float | None,
+        signal: str | Signal | None,
+        others: Mapping[str, object],
+    ) -> None:
+        for name, value in others.items():
+            if value is not None:
+                raise SteerError(f"give either part or {name}: {name} is for drafts of whole steps")
+        self.signal = get_signal("max-prob" if signal is None else signal)
+        if self.signal.name not in _SCALES:
+            raise SteerError(f"signal must be margin or max-prob, got {self.signal.name}")
+        self.grades, self.sides, self.share = False, None, None
+        self.drafting = Drafting(
+            part,
+            accept or "exact",
+            least=0.0 if least is None else checks.fraction("least", least),
+            sure=PART_SURE if sure is None else checks.fraction("sure", sure),
+            signal=self.signal.name,  # type: ignore[arg-type]
+            beyond=True,
+        )
 
     def _checked(self, values: dict[str, float]) -> Thresholds:
         if self.signal.name not in _SCALES:
@@ -183,6 +237,8 @@ class BothSides(Policy):
             self.sides.check(pair, self._source)
 
     def before_step(self, start: StepStart) -> Writer:
+        if self.drafting is not None and self.drafting.beyond:
+            return "large"
         value = start.read(self.signal)
         if value is None:
             return "small"
@@ -201,6 +257,8 @@ class BothSides(Policy):
         return self.thresholds.doubt <= self.confidence(step) < self.thresholds.sure
 
     def after_step(self, step: Step) -> Writer | Redo | Mend:
+        if self.drafting is not None and self.drafting.beyond:
+            return "large"
         if step.writer == "large":
             # Where the next step's first token decides, this is only what ``hold`` goes by.
             return "large" if self.looks_ahead else "small"
@@ -212,7 +270,16 @@ class BothSides(Policy):
         token = refused(step, self.thresholds.keep)
         return "small" if token is None else Mend(token, rest=len(step.others) >= PATIENCE)
 
+    @property
+    def label(self) -> str:
+        parts = self.drafting is not None and self.drafting.beyond
+        return str(self) if parts else super().label
+
     def __str__(self) -> str:
+        if self.drafting is not None and self.drafting.beyond:
+            sure = f":sure={self.drafting.sure:g}"
+            more = str(self.drafting).replace(sure, "")
+            return f"{self.name}:part={self.drafting.k}{sure}{more}"
         if self.share is not None:
             path = path_setting(self._source) if self._source else ""
             return f"{self.name}:share={self.share:g}:cost={self.cost}{path}"
