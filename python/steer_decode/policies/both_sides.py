@@ -147,7 +147,7 @@ class BothSides(Policy):
                 least,
                 sure,
                 signal,
-                {**others, "share": share, "cost": cost, "path": path},
+                {**others, "share": share, "cost": cost},
             )
             return
         for name, value in (("accept", accept), ("least", least)):
