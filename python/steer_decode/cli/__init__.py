@@ -28,6 +28,7 @@ from .check import check
 from .evaluate import evaluate
 from .generate import generate
 from .info import info
+from .records import records
 from .report import report
 from .show import show
 from .train_router import train_router
@@ -95,6 +96,7 @@ app.command("train-router")(train_router)
 app.command()(show)
 app.command()(info)
 app.add_typer(bench, name="bench")
+app.add_typer(records, name="records")
 
 
 def _version(wanted: bool) -> None:

@@ -6,6 +6,7 @@ Answers, a summary, and cohort sizes compared.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..core.transcript import Writer
     from ..evaluation.evaluate import Evaluation
+    from ..evaluation.records.file import RecordFile
     from ..evaluation.results import ResultsFolder
     from ..evaluation.rows import ResultRow
     from ..policies import Policy
@@ -33,6 +35,7 @@ class Runs:
         curve: routers that make the random curve.
         threads: of torch; None leaves it alone.
         workers: processes.
+        record: where what both models make of every token goes, if anywhere.
     """
 
     evaluation: Evaluation
@@ -40,6 +43,7 @@ class Runs:
     curve: Sequence[str]
     threads: int | None
     workers: int
+    record: Path | None = None
 
     def one(self, out: Path | None, name: str) -> None:
         """Run the evaluation into ``out``.
@@ -98,12 +102,27 @@ class Runs:
     def _run(self, evaluation: Evaluation, place: Path, kept: Mapping[str, Any]) -> None:
         from ..evaluation.results import ResultsFolder
 
-        folder = ResultsFolder(place, kept, evaluation.problems())
-        try:
-            _run(evaluation, folder, self.workers, self.threads or 1)
-        finally:
-            folder.close()
+        with ExitStack() as stack:
+            folder = stack.enter_context(closing(ResultsFolder(place, kept, evaluation.problems())))
+            records = None
+            if self.record is not None:
+                records = stack.enter_context(closing(self._records(evaluation, kept)))
+            _run(evaluation, folder, self.workers, self.threads or 1, records)
         _finish(evaluation, folder, self.curve)
+        if records is not None:
+            say.note(
+                f"{len(records.keys)} records are in {records.path}: steer eval --replay "
+                f"{records.path}"
+            )
+
+    def _records(self, evaluation: Evaluation, kept: Mapping[str, Any]) -> RecordFile:
+        from ..evaluation.records.file import RecordFile
+        from ..evaluation.records.made import header_for
+
+        assert self.record is not None
+        more = {key: kept[key] for key in ("dtype", "cohort")}
+        header = header_for(evaluation.pair, evaluation.options, self.names, **more)
+        return RecordFile(self.record, header)
 
 
 def _usual(name: str, kept: Mapping[str, Any]) -> Path:
@@ -124,17 +143,27 @@ def _warn(evaluation: Evaluation) -> None:
         )
 
 
-def _run(evaluation: Evaluation, folder: ResultsFolder, workers: int, threads: int) -> None:
-    """Answers what the folder has no answer to yet."""
+def _run(
+    evaluation: Evaluation,
+    folder: ResultsFolder,
+    workers: int,
+    threads: int,
+    records: RecordFile | None,
+) -> None:
+    """Answers what the folder has no answer to yet, or ``records`` no record of."""
     from ..evaluation.evaluate import run
     from ..util.interruption import telling
     from ..util.text import one_line
     from .view.terminal import Bar
 
     jobs = evaluation.jobs()
-    done = sum(job in folder.rows for job in jobs)
+    there = set(folder.rows) if records is None else folder.rows.keys() & records.keys
+    done = sum(job in there for job in jobs)
+    bare = sum(job in folder.rows for job in jobs) - done
+    if bare:
+        say.note(f"{bare} answers in {folder.folder} have no record and are written again for one")
     bar = Bar("answers", len(jobs), done)
-    groups = evaluation.groups(folder.rows)
+    groups = evaluation.groups(there)
 
     def state() -> str:
         done = sum(job in folder.rows for job in jobs)
@@ -143,8 +172,11 @@ def _run(evaluation: Evaluation, folder: ResultsFolder, workers: int, threads: i
 
     with telling(state), bar:
         for row in run(evaluation, groups, workers=workers, threads=threads):
+            if row.record is not None and records is not None:
+                records.add(row.record)
             if row.key not in folder.rows:
-                folder.add(row)
+                folder.add(replace(row, record=None))
+            if row.key not in there:
                 bar.advance()
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import SteerError
+from ..evaluation.records import NAME
+from ..util.files import check_writable
 from . import options as opt
 from . import say
 from .models import Models
@@ -89,11 +91,20 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of results; by default under results/.")
     ] = None,
-    replay: Annotated[
+    record: Annotated[
         Path | None,
         typer.Option(
+            "--record",
+            help="File (or folder) for what both models make of every token of every answer, read "
+            "off by a prefill of each once it is whole.",
+        ),
+    ] = None,
+    replay: Annotated[
+        list[Path] | None,
+        typer.Option(
             "--replay",
-            help="Folder of results: sweep query cascades over its small and large runs, no model.",
+            help="Folder of results, or records of --record: score what routers would have done, "
+            "no model runs.",
         ),
     ] = None,
 ) -> None:
@@ -112,7 +123,8 @@ def evaluate(
     answers its mixture is fitted to.
 
     With --replay nothing is run: what a cascade of whole questions would have reached is known from
-    the answers of either model alone, for every signal and threshold.
+    the answers of either model alone, for every signal and threshold. From records, so is lossless
+    speculation with any number of drafts, and what each signal tells of an answer.
 
     A file of tasks has a JSON object with "prompt" and "answer" on each line; "id", "domain" and
     "difficulty" are optional. A checker of your own is a function of the text and the answer.
@@ -130,8 +142,12 @@ def evaluate(
     - `steer eval --n 128 --cohort 16,32,64,all --routers small,large,steer-cohort`
 
     - `steer eval --replay results/demo-test-1a2b3c4d`
+
+    - `steer eval --n 100 --routers small,large --record records.jsonl.gz`
+
+    - `steer eval --replay records.jsonl.gz`
     """
-    if replay is not None:
+    if replay:
         from .replay import replay as replayed
 
         replayed(context, replay, out)
@@ -157,8 +173,13 @@ def evaluate(
     # Refuses what is out of range, before the models load.
     Sampling(temperature, top_p, top_k, min_p)
     sizes = _sizes(cohort, DEMO_COHORT if models.demo else 1, asked)
-    evaluation = Evaluation(models.load(), policies, asked, sampling, numbers, sizes[0])
-    runs = Runs(evaluation, models.names(), curve, threads, workers)
+    if record is not None:
+        if len(sizes) > 1:
+            raise SteerError("--record keeps the answers of one run: give one size of --cohort")
+        check_writable(record / NAME if record.is_dir() else record)
+    kept = record is not None
+    evaluation = Evaluation(models.load(), policies, asked, sampling, numbers, sizes[0], kept)
+    runs = Runs(evaluation, models.names(), curve, threads, workers, record)
     name = folder_name(tasks or None, split)
     if len(sizes) == 1:
         runs.one(out, name)

@@ -20,6 +20,7 @@ from ..errors import SteerError
 from ..models.pair import Pair
 from ..policies import AlwaysLarge, AlwaysSmall, Policy, RandomShare
 from ..policies.fitted.mixture import MIN_SCORES
+from .records.made import record_of
 from .rows import Asked, Key, ResultRow, StepRecord, step_records
 from .step_scores import costs_so_far, step_scores
 from .tasks import Task
@@ -50,6 +51,7 @@ class Evaluation:
         cohort: answers at a time; a domain is cut into cohorts in the order of its tasks.
         seeds: each problem is answered once with each. The draws of an answer depend on seed and
             problem alone, so that every router meets the same.
+        record: keep what both models make of every token; each then reads each finished answer.
     """
 
     pair: Pair
@@ -58,6 +60,7 @@ class Evaluation:
     options: Mapping[str, Any] = field(default_factory=dict)
     seeds: Sequence[int] = (0,)
     cohort: int = 1
+    record: bool = False
 
     def jobs(self) -> list[Key]:
         """The key of every answer, problem by problem."""
@@ -108,7 +111,7 @@ class Evaluation:
         options = {key: self.options.get(key) for key in ("chat", "chat_template_kwargs")}
         return self.pair.encode(task.prompt, **options)
 
-    def groups(self, done: Container[Key] = ()) -> list[list[Key]]:
+    def groups(self, done: Container[tuple[str, str, str, int]] = ()) -> list[list[Key]]:
         """The jobs in cohorts, less the answers in ``done``.
 
         A cohort that is judged in rounds is run again whole if one of its answers is missing.
@@ -146,7 +149,12 @@ class Evaluation:
             if isinstance(event, Done):
                 scores = step_scores(self.pair, event.output.trace) if recorded else None
                 row = self._row(group[i], tasks[i], event.output, scores)
-                yield replace(row, first_step=first.get(i, {}))
+                row = replace(row, first_step=first.get(i, {}))
+                yield self._recorded(row, event.output.trace) if self.record else row
+
+    def _recorded(self, row: ResultRow, trace: Trace) -> ResultRow:
+        spec = str(self.routers[row.router])
+        return replace(row, record=record_of(self.pair, self.options, spec, row, trace))
 
     def _row(
         self,

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from ..errors import SteerError
 from ..util import documents
-from ..util.files import PATH_ERRORS, read_bytes, reason, write_whole
+from ..util.files import PATH_ERRORS, lock, read_bytes, reason, write_whole
 from ..util.interruption import held
 from ..util.text import dump, short
 from .row_file import BY_ROUTER, SETTINGS, problem_of, row_of
@@ -49,7 +49,11 @@ class ResultsFolder:
             folder.mkdir(parents=True, exist_ok=True)
             self._file: TextIO = path.open("a", encoding="utf-8")
             try:
-                _lock(self._file, folder)
+                lock(
+                    self._file,
+                    f"another `steer eval` is writing to {str(folder)!r}: wait for its end, or "
+                    "choose another --out",
+                )
                 self.rows = _opened(folder, settings, problems)
             except BaseException:
                 self.close()
@@ -82,21 +86,6 @@ class ResultsFolder:
     def close(self) -> None:
         with suppress(OSError):  # what could not be written has been said
             self._file.close()
-
-
-def _lock(file: TextIO, folder: Path) -> None:
-    """Keeps others from the folder until ``file`` is closed, also by the end of this process."""
-    try:
-        from fcntl import LOCK_EX, LOCK_NB, flock
-
-        flock(file, LOCK_EX | LOCK_NB)
-    except BlockingIOError:
-        raise SteerError(
-            f"another `steer eval` is writing to {str(folder)!r}: wait for its end, or choose "
-            "another --out"
-        ) from None
-    except (ImportError, OSError):
-        pass  # a system, or a file system, without such locks
 
 
 def _opened(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ..core.trace import Trace
 from ..core.transcript import Writer
 from ..util.text import short
+from .records.record import AnswerRecord
 
 
 class Key(NamedTuple):
@@ -70,7 +71,8 @@ class ResultRow:
 
     Costs are totals of that answer. ``error`` is what the checker raised, if it did; the answer
     then counts as wrong. ``first_step`` has the costs up to the end of step 0, under the names of
-    the whole answer's, where the small model wrote alone and step 0 was not cut off.
+    the whole answer's, where the small model wrote alone and step 0 was not cut off. ``record`` is
+    what both models make of every token, where that was asked for; it has a file of its own.
     """
 
     router: str
@@ -88,6 +90,7 @@ class ResultRow:
     difficulty: int | None = None
     error: str = ""
     first_step: Mapping[str, float] = field(default_factory=dict)
+    record: AnswerRecord | None = field(default=None, repr=False, compare=False)
 
     @property
     def key(self) -> Key:
@@ -135,7 +138,7 @@ class ResultRow:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; :meth:`from_dict` is its inverse."""
-        record = {f.name: getattr(self, f.name) for f in fields(self)}
+        record = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "record"}
         return {**record, "trace": [step.to_dict() for step in self.trace]}
 
     @classmethod

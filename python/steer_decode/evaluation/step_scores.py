@@ -11,17 +11,15 @@ from collections.abc import Mapping
 from itertools import accumulate
 
 import torch
+from torch import Tensor
 
 from steer_kernels import logit_stats
 
 from ..core.cost import Cost
 from ..core.signals import SIGNALS
 from ..core.trace import Trace
-from ..core.transcript import Transcript
-from ..engines.hf.lane import Lane
 from ..models.pair import Pair
-
-PART = 256  # tokens whose logits are held at a time, at least; a step is never split
+from .prefill import PART, prefilled
 
 
 def step_scores(pair: Pair, trace: Trace) -> list[Mapping[str, float]]:
@@ -40,30 +38,17 @@ def step_scores(pair: Pair, trace: Trace) -> list[Mapping[str, float]]:
     """
     if any(step.discarded or step.writer != "small" for step in trace.steps):
         raise ValueError("step_scores is of answers that the small model wrote alone")
-    transcript = Transcript(list(trace.prompt_ids))
-    total = len(transcript) + sum(len(step.token_ids) for step in trace.steps)
-    lane = Lane(pair.small, pair.shapes["small"], [transcript], total)
+    pieces = [step.token_ids for step in trace.steps]
     scores: list[Mapping[str, float]] = []
-    waiting: list[int] = []  # lengths of the steps that are in the transcript and not yet read
-    for i, step in enumerate(trace.steps):
-        for token in step.token_ids:
-            transcript.append(token, "small")
-        waiting.append(len(step.token_ids))
-        if sum(waiting) >= PART or i == len(trace.steps) - 1:
-            scores += _read(pair, lane, waiting)
-            waiting = []
+    for lengths, logits in prefilled(pair, "small", trace.prompt_ids, pieces, PART):
+        scores += _scores(logits, lengths, pair.vocab_size)
     return scores
 
 
 @torch.inference_mode()
-def _read(pair: Pair, lane: Lane, lengths: list[int]) -> list[Mapping[str, float]]:
-    """Scores of the last steps of the transcript, which have these lengths."""
-    # The token before them is read once more: the first of them was drawn from what comes after it.
-    ids, n = lane.transcript().ids, sum(lengths) + 1
-    lane.roll_back(0, len(ids) - n)
-    lane.shorten(0, n)
-    logits = lane.read([0], [ids[lane.read_mark() :]], keep=n)[0, :-1]
-    stats = logit_stats(logits, vocab_size=pair.vocab_size)
+def _scores(logits: Tensor, lengths: list[int], vocab_size: int) -> list[Mapping[str, float]]:
+    """Scores of steps of these lengths, whose tokens were drawn from ``logits``."""
+    stats = logit_stats(logits, vocab_size=vocab_size)
     values = {name: signal.read(stats).tolist() for name, signal in SIGNALS.items()}
     ends = list(accumulate(lengths))
     return [

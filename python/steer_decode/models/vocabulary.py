@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +33,12 @@ def differences(
         return ()
     ids = sorted(i for i in ours.keys() | theirs.keys() if ours.get(i) != theirs.get(i))
     return tuple(Difference(i, ours.get(i), theirs.get(i)) for i in ids)
+
+
+def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A name of a tokenizer's vocabulary: of its tokens with their ids, whatever their order."""
+    known = sorted((i, token) for token, i in tokenizer.get_vocab().items())
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
 def eos_of(name: str, source: Any) -> list[int]:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from ..errors import SteerError
 from .interruption import held
@@ -180,6 +181,26 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     except (OSError, UnicodeEncodeError) as error:
         raise SteerError(f"cannot write {str(path)!r}: {reason(error)}") from error
+
+
+def lock(file: IO[Any], told: str) -> None:
+    """Keep other processes from a file until it is closed, also by the end of this one.
+
+    Args:
+        file: open for writing.
+        told: the sentence where another process has it.
+
+    Raises:
+        SteerError: another process has it.
+    """
+    try:
+        from fcntl import LOCK_EX, LOCK_NB, flock
+
+        flock(file, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        raise SteerError(told) from None
+    except (ImportError, OSError):
+        pass  # a system, or a file system, without such locks
 
 
 def _resolved(path: Path) -> Path:

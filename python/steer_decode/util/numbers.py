@@ -77,6 +77,28 @@ def _segments(cost: Array, accuracy: Array) -> list[tuple[Array, Array, Array, A
     return segments
 
 
+def weighted_auroc(values: Array, right: NDArray[np.bool_], weights: Array) -> Array:
+    """:func:`auroc` of items that count more than once, or not at all, for several weightings.
+
+    Args:
+        values: [items]; higher is to mean right.
+        right: [items].
+        weights: [rows, items], how often each counts.
+
+    Returns:
+        [rows]; NaN where a weighting has no right item, or no wrong one.
+    """
+    order = np.argsort(values, kind="stable")
+    ranked = values[order]
+    first = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])  # of each group of ties
+    above = np.add.reduceat(np.where(right, weights, 0.0)[:, order], first, axis=1)
+    below = np.add.reduceat(np.where(right, 0.0, weights)[:, order], first, axis=1)
+    beaten = np.cumsum(below, axis=1) - below / 2
+    pairs = above.sum(1) * below.sum(1)
+    won = (above * beaten).sum(1)
+    return np.divide(won, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+
+
 def auroc(right: Sequence[float], wrong: Sequence[float]) -> float:
     """Probability that a right one is above a wrong one.
 

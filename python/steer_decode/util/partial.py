@@ -16,6 +16,7 @@ from typing import Any, TextIO, TypeVar
 
 from ..errors import SteerError
 from . import documents
+from .files import lock
 from .interruption import held
 
 FORMAT = 1
@@ -60,7 +61,11 @@ class Partial:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a", encoding="utf-8")
-            _lock(self._file, out)
+            lock(
+                self._file,
+                f"another process is making {str(out)!r} with the same settings: wait for its "
+                "end, or choose another --out",
+            )
             self._batches = self._read(self.path)
         except OSError as error:
             raise SteerError(
@@ -192,18 +197,3 @@ class Partial:
             if old != new:
                 return f"{key} was {str(old)[:40]}, now {str(new)[:40]}"
         return "none"
-
-
-def _lock(file: TextIO, out: Path) -> None:
-    """Keeps others from the file until it is closed, also by the end of this process."""
-    try:
-        from fcntl import LOCK_EX, LOCK_NB, flock
-
-        flock(file, LOCK_EX | LOCK_NB)
-    except BlockingIOError:
-        raise SteerError(
-            f"another process is making {str(out)!r} with the same settings: wait for its end, or "
-            "choose another --out"
-        ) from None
-    except (ImportError, OSError):
-        pass  # a system, or a file system, without such locks
