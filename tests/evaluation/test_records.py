@@ -11,8 +11,12 @@ import pytest
 import torch
 from steer_decode import AlwaysLarge, BothSides, Pair, RandomShare, Router
 from steer_decode.core.sampling import Sampling
+from steer_decode.demo import pair_paths
 from steer_decode.evaluation.records.file import read_records
+from steer_decode.evaluation.records.made import check_pair
 from steer_decode.evaluation.records.record import TokenView
+from steer_decode.evaluation.records.replayed import replay_records
+from steer_decode.evaluation.records.tables import markdown
 from steer_decode.evaluation.records.views import view, views
 from support.commands import steer
 from support.recorded import evaluation as made_evaluation
@@ -152,6 +156,17 @@ def test_a_file_gives_back_what_was_written(
     plain = tmp_path / "plain.jsonl"
     plain.write_bytes(unpacked)
     assert [a.key for a in read_records([plain]).answers] == [a.key for a in back.answers]
+
+
+def test_the_demo_s_records_are_of_the_demo() -> None:
+    """The file that is shipped beside the package, and the replay of it that the pages cite."""
+    folder = Path(__file__).parents[2] / "benchmarks" / "results" / "demo-records"
+    records = read_records([folder])
+    check_pair(records, Pair.from_pretrained(*pair_paths()), str(folder))
+    assert len(records.by("small")) == len(records.by("large")) == 60
+    assert markdown(replay_records(records)) == (folder / "records.replay.md").read_text()
+    size = (folder / "records.jsonl.gz").stat().st_size
+    assert size < 110 * sum(map(len, records.answers))
 
 
 ARGS = ("eval", "--domains", "math", "--n", 3, "--routers", "small,large", "--cohort", 1)

@@ -1,4 +1,4 @@
-"""``steer records``: look into a file of records, or make one from a server's log."""
+"""``steer records``: look into records, or make them from logs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def show(
         int, typer.Option("--answers", min=0, help="Answers that are shown as well.")
     ] = 0,
 ) -> None:
-    """Say what a file of records holds: the pair, how it was asked, answers and bytes a token.
+    """Say what a file of records holds.
+
+    That is the pair, how it was asked, its answers and bytes a token.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""A finished answer, read once more by a model of the pair.
+"""A finished answer, read once more by a model.
 
 The decode loop is not touched: once an answer is whole, a model reads it, prompt and all, as a
 prefill. That is exact for either model, whoever wrote the tokens, and costs about a tenth of
@@ -27,7 +27,9 @@ def prefilled(
     pieces: Sequence[Sequence[int]],
     part: int = PART,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Read an answer in parts, with the logits that its tokens are drawn from.
+    """Read an answer in parts, for its logits.
+
+    They are those that its tokens are drawn from.
 
     Args:
         pair: its models.

@@ -36,7 +36,10 @@ def differences(
 
 
 def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A name of a tokenizer's vocabulary: of its tokens with their ids, whatever their order."""
+    """A name of a tokenizer's vocabulary.
+
+    It is made of the tokens with their ids.
+    """
     known = sorted((i, token) for token, i in tokenizer.get_vocab().items())
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 

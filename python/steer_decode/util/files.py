@@ -184,7 +184,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def lock(file: IO[Any], told: str) -> None:
-    """Keep other processes from a file until it is closed, also by the end of this one.
+    """Keep other processes from a file until it is closed.
+
+    The end of this process closes it too.
 
     Args:
         file: open for writing.

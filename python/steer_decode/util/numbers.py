@@ -78,7 +78,7 @@ def _segments(cost: Array, accuracy: Array) -> list[tuple[Array, Array, Array, A
 
 
 def weighted_auroc(values: Array, right: NDArray[np.bool_], weights: Array) -> Array:
-    """:func:`auroc` of items that count more than once, or not at all, for several weightings.
+    """:func:`auroc` of weighted items, for several weightings.
 
     Args:
         values: [items]; higher is to mean right.

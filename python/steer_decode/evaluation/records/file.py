@@ -1,4 +1,4 @@
-"""A file of records: lines of JSON that come as the answers do.
+"""A file of records, which grows with its answers.
 
 The first line is the header, each further one an answer, see ``lines.py``.
 """
@@ -86,7 +86,9 @@ class RecordFile:
         self.keys = {answer.key for answer in old.answers}
 
     def add(self, answer: AnswerRecord) -> None:
-        """Append a record and hand it to the system; one that is there already is left.
+        """Append a record and hand it to the system.
+
+        One that is there already is left.
 
         Raises:
             SteerError: the system does not take it: the disk is full, say.
@@ -130,7 +132,7 @@ def write_records(path: Path, records: Records) -> None:
 
 
 def read_records(paths: Sequence[Path]) -> Records:
-    """Read files of records, all of one pair and made alike.
+    """Read files of records, of one pair and made alike.
 
     Raises:
         SteerError: one that cannot be read, is of another version, damaged, changed or cut off;
@@ -164,7 +166,7 @@ def read_records(paths: Sequence[Path]) -> Records:
 
 
 def difference(new: RecordHeader, old: RecordHeader) -> str:
-    """In which way ``old`` records are others than ``new`` ones, or nothing."""
+    """How ``old`` records differ from ``new`` ones, in words."""
     if old.pair != new.pair:
         return f"of another pair ({old.pair}, this one is {new.pair})"
     for name in ("vocabulary", "vocab_size", "sampling", "source", "top", "options"):

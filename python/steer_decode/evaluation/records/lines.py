@@ -1,4 +1,4 @@
-"""Lines of JSON that are packed one by one, each with a digest at its end.
+"""Lines of JSON, each packed and with a digest.
 
 The file is gzip, one member a line, so that a line can be appended and one that was cut off is
 found. The last member of each object is a digest over the line and what it stands under: a line
@@ -41,7 +41,10 @@ def _digest(body: bytes, over: str) -> str:
 
 
 def opened(line: bytes, over: str) -> tuple[Any, str]:
-    """The object of a line of :func:`sealed`, and its digest; Fault for anything else."""
+    """The object of a line of :func:`sealed`, and its digest.
+
+    Fault for anything else.
+    """
     text = line.rstrip(b"\n")
     found = _DIGEST.search(text)
     if found is None:
@@ -62,7 +65,10 @@ def packed(line: bytes) -> bytes:
 
 
 def lines_of(data: bytes) -> Iterator[bytes]:
-    """The lines of a file, packed or not; Fault for what is neither."""
+    """The lines of a file, packed or not.
+
+    Fault for what is neither.
+    """
     if not data.startswith(MAGIC):
         yield from data.splitlines(keepends=True)
         return
@@ -99,9 +105,10 @@ def _member(data: bytes, start: int) -> tuple[bytes, int]:
 
 
 def whole_bytes(data: bytes) -> int:
-    """How many bytes of a file are whole lines; what is behind them was cut off.
+    """How many bytes of a file are whole lines.
 
-    Damage is not looked for here: what is damaged counts as whole, and is found when it is read.
+    What is behind them was cut off. Damage is not looked for here: what is damaged counts as whole,
+    and is found when it is read.
     """
     if not data.startswith(MAGIC):
         return 0 if MAGIC.startswith(data) else data.rfind(b"\n") + 1

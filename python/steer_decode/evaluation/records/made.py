@@ -1,4 +1,4 @@
-"""Records of an evaluation: the header of its file, and that of each answer."""
+"""Records of an evaluation, and the header of its file."""
 
 from __future__ import annotations
 

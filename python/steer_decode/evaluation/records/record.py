@@ -1,4 +1,4 @@
-"""What is kept of an answer: both models' view of every token.
+"""Both models' view of every token of an answer.
 
 A record is data of one text. Whoever wrote a token, both models are asked what they make of it
 where it stands, so that a rule that compares them can be tried without running either.
@@ -31,7 +31,7 @@ class Absent(SteerError):
 
 @dataclass(frozen=True)
 class TokenView:
-    """What one model makes of the T tokens of a text.
+    """What one model makes of T tokens of a text.
 
     Everything is read from raw logits, before temperature and cuts, but for ``drawn``. Natural
     logarithms throughout; -inf is a probability of 0.
@@ -65,13 +65,15 @@ class TokenView:
 
     @property
     def margin(self) -> Array:
-        """[T], probability of the likeliest token minus that of the second."""
+        """[T], the likeliest token's probability minus the second's."""
         top = np.exp(self.top_logprobs[:, :2])
         return top[:, 0] - (top[:, 1] if top.shape[1] > 1 else 0.0)
 
     @property
     def lse(self) -> Array:
-        """[T], log-sum-exp of the logits: the largest logit minus its log-probability.
+        """[T], log-sum-exp of the logits.
+
+        It is the largest logit minus its log-probability.
 
         Raises:
             Absent: no logits were recorded.
@@ -149,7 +151,7 @@ class AnswerRecord:
 
     @property
     def alone(self) -> Writer | None:
-        """The model whose own text it is, by the router that made it.
+        """The model whose own text it is, by the router.
 
         None for any other router, also where its answer happens to be of one model: what a router
         leaves to one model is a selection.
@@ -200,7 +202,10 @@ class Records:
     answers: Sequence[AnswerRecord]
 
     def by(self, writer: Writer) -> list[AnswerRecord]:
-        """The texts that ``writer`` wrote alone, one for each question and seed."""
+        """The texts that ``writer`` wrote alone.
+
+        One for each question and seed.
+        """
         found: dict[tuple[str, str, int], AnswerRecord] = {}
         for answer in self.answers:
             if answer.alone == writer and len(answer):

@@ -23,24 +23,24 @@ from .scores import Signals, told_by_signals
 from .speculation import COSTS, Speculation, acceptance, speculate
 
 _HANDS_OVER = (
-    "hands over inside an answer: from the first hand-over on the text, what both models make of "
-    "it and its costs are others than those recorded"
+    "the writing passes to the other model inside an answer, and from there on the text, what both "
+    "models make of it and its costs are others than those recorded"
 )
 _OTHER_TEXT = (
-    "keeps drafts that the large model would not have written: the text behind them is neither "
+    "drafts stay that the large model would not have written, and the text behind them is neither "
     "model's own"
 )
 REASONS = {
-    "random": "draws its writers: from the first step of the other model on the text is another",
-    "replay": "writes by a list of writers: the text is neither model's own",
+    "random": "writers are drawn, and from the other model's first step on the text is another",
+    "replay": "writers come from a list, and the text is neither model's own",
     "speculative with accept=relaxed, typical, cascade, fly or bild": _OTHER_TEXT,
-    "speculative with least=P, or with k=auto on sampled texts": "how long a draft is depends on "
-    "what the small model draws behind a draft that falls, which is not recorded",
+    "speculative with least=P": "how long a draft is depends on what the small model draws behind "
+    "a draft that falls, which is not recorded",
     "bild": _OTHER_TEXT,
     "foreal": _HANDS_OVER,
-    "prompt-lookup": "drafts from the prompt, whose tokens are not recorded",
-    "draft=K of any router": "needs the text of that router; on the large model's own text it is "
-    "speculative:k=K",
+    "prompt-lookup": "drafts come from the prompt, whose tokens are not recorded",
+    "draft=K of any router": "the text of that router is needed; on the large model's own text it "
+    "is speculative:k=K",
 }
 """Why routers are not replayed, where it is not that they hand over inside an answer."""
 EXACT = ("small", "large", "speculative", "corea")
@@ -48,16 +48,16 @@ EXACT = ("small", "large", "speculative", "corea")
 
 @dataclass(frozen=True)
 class Drafts:
-    """Lossless speculation with k drafts a pass.
+    """Lossless speculation.
 
     Attributes:
-        k: drafts of a pass.
+        k: drafts of a pass, or "auto".
         tokens_per_pass: of the large model, with its interval over problems.
         accepted: share of the drafts at each position of a pass that stayed, of those looked at.
         costs: beside the large model alone, by name; empty where the models' sizes are not known.
     """
 
-    k: int
+    k: int | str
     tokens_per_pass: Interval
     accepted: Sequence[float]
     costs: Mapping[str, Interval]
@@ -177,8 +177,8 @@ def _drafts(boot: _Problems, one: Speculation) -> Drafts:
     if one.costs is not None and one.alone is not None:
         for i, name in enumerate(COSTS):
             costs[name] = boot.ratio(one.costs[:, i], one.alone[:, i])
-    examined, accepted = one.examined.sum(0), one.accepted.sum(0)
-    shares = np.divide(accepted, examined, out=np.full(one.k, np.nan), where=examined > 0)
+    none = np.full(len(one.examined), np.nan)
+    shares = np.divide(one.accepted, one.examined, out=none, where=one.examined > 0)
     return Drafts(one.k, boot.ratio(one.tokens, one.passes), shares.tolist(), costs)
 
 

@@ -1,4 +1,4 @@
-"""A response of vLLM's OpenAI-compatible server, as far as log-probabilities are in it.
+"""Responses of vLLM's server that hold log-probabilities.
 
 A file has a response a line. A line may also be an object with the response as "response", and
 beside it what a record has of an answer: "domain", "problem", "seed", "correct", "router".
@@ -53,7 +53,9 @@ def read_written(path: Path) -> list[WrittenText]:
 
 
 def read_prompts_of(path: Path) -> list[list[Place]]:
-    """What the other model made of prompts, line by line; the first place of each is empty.
+    """What the other model made of prompts, line by line.
+
+    The first place of each is empty.
 
     Raises:
         SteerError: as :func:`read_written`.

@@ -1,11 +1,11 @@
-"""How well signals tell right answers from wrong ones, on the small model's own texts.
+"""How well signals tell right answers from wrong ones.
 
-A router that hands over inside an answer writes another text from there on. Up to its first
-hand-over the text is the small model's own, so the answers that it would leave to the small model
-altogether, at any threshold, are known: those whose least sure place is sure enough. That place is
-a number of each answer, and it is what is looked at here; a cascade of whole questions looks at a
-sum of them. AUROC is the probability that a right answer (or step) has the higher number, ties
-counted half: 0.5 says nothing, 1 says all.
+On texts of the small model. A router that hands over inside an answer writes another text from
+there on. Up to its first hand-over the text is the small model's own, so the answers that it would
+leave to the small model altogether, at any threshold, are known: those whose least sure place is
+sure enough. That place is a number of each answer, and it is what is looked at here; a cascade of
+whole questions looks at a sum of them. AUROC is the probability that a right answer (or step) has
+the higher number, ties counted half: 0.5 says nothing, 1 says all.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ StepScore = Callable[[AnswerRecord], Sequence[float]]
 
 
 def confidences(answer: AnswerRecord, signal: str) -> Array:
-    """[T], the small model's confidence before each token, higher is surer."""
+    """[T], the small model's confidence before each token."""
     value = answer.views["small"].value(signal)
     return value if SIGNALS[signal].higher_is_surer else -value
 
@@ -69,7 +69,10 @@ def _graded_steps(answer: AnswerRecord) -> float:
 
 
 def scores() -> Iterator[tuple[str, str, Score]]:
-    """Every number of an answer: the router that goes by it, in words what it is, and itself."""
+    """Every number of an answer.
+
+    The router that goes by it, in words what it is, and the number.
+    """
     for signal in SIGNALS:
         with_signal = f"signal={signal}"
         yield (
@@ -106,7 +109,10 @@ def scores() -> Iterator[tuple[str, str, Score]]:
 
 
 def scores_of_steps() -> Iterator[tuple[str, StepScore]]:
-    """Every number of a step, in words what it is, and itself for all steps of an answer."""
+    """Every number of a step.
+
+    In words what it is, and the number of all steps of an answer.
+    """
     for signal in SIGNALS:
         yield f"{signal} of the first token", partial(_first_of_steps, signal=signal)
         yield f"{signal}, mean", partial(_mean_of_steps, signal=signal)
@@ -150,7 +156,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Signals:
-    """What all numbers tell, best first, and which could not be had.
+    """What all numbers tell, best first.
 
     Attributes:
         answers, steps: of answers, and of steps.

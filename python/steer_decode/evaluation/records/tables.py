@@ -11,7 +11,7 @@ from .record import AnswerRecord, Records
 from .replayed import Drafts, Replayed, counted, refused
 from .scores import Signals, Told
 
-_SHOWN = (1, 2, 3, 4, 6, 8, 12, 16)
+_SHOWN = (1, 2, 3, 4, 6, 8, 12, 16, "auto")
 _MOST = 12  # signals of each table; all of them are in the JSON
 
 
@@ -80,7 +80,10 @@ def _speculation(found: Replayed) -> str:
 
 
 def _row(one: Drafts) -> str:
-    stays = [f"{100 * one.accepted[at - 1]:.1f} %" if at <= one.k else "" for at in (1, 2, 4, 8)]
+    stays = [
+        f"{100 * one.accepted[at - 1]:.1f} %" if at <= len(one.accepted) else ""
+        for at in (1, 2, 4, 8)
+    ]
     cells = [f"speculative:k={one.k}", _between(one.tokens_per_pass, "{:.2f}"), *stays]
     cells += [f"{x.value:.2f}" for x in one.costs.values()]
     return "| " + " | ".join(cells) + " |"

@@ -81,7 +81,7 @@ def views(
 
 
 def changes(sampling: Sampling) -> bool:
-    """Whether tokens are drawn from another distribution than the softmax of the raw logits."""
+    """Whether tokens are drawn from another distribution than the softmax."""
     cuts = sampling.top_k or sampling.top_p < 1 or sampling.min_p
     return sampling.temperature > 0 and bool(sampling.temperature != 1 or cuts)
 

@@ -36,7 +36,7 @@ from .responses import Place, WrittenText, read_prompts_of, read_written
 
 @dataclass(frozen=True)
 class Logged:
-    """The two logs of a set of answers, and what they do not say themselves.
+    """Two logs of answers, and what they do not say.
 
     Attributes:
         wrote: responses of the model that wrote the texts.
