@@ -153,7 +153,13 @@ def drawn(pair: Pair, router: str, sampling: Sampling, n: int, draws: int, at_on
 
 @pytest.mark.spread(1)
 @pytest.mark.parametrize(
-    "router", ["speculative:k=1", "speculative:k=4", "speculative:k=auto:least=0.3"]
+    "router",
+    [
+        "speculative:k=1",
+        "speculative:k=4",
+        "speculative:k=auto:least=0.3",
+        "both-sides:part=3:sure=1",
+    ],
 )
 @pytest.mark.parametrize("cut", CUTS)
 def test_sampled_tokens_have_the_large_models_distribution(cut: str, router: str) -> None:

@@ -107,13 +107,16 @@ def _propose(answer: Written, drafting: Drafting) -> Generator[Any, Any, bool]:
     Returns whether the large model is to read them.
     """
     text = answer.transcript
-    most = min(answer.length.tokens, answer.limit - len(text) - 1)
+    room = answer.limit - len(text)
+    most = min(answer.length.tokens, room - 1)  # what verifies them writes one more
     if drafting.source == "prompt":
         answer.drafts = [Draw(token, 0.0) for token in lookup(text.ids, drafting.match, most)]
         for draft in answer.drafts:
             text.append(draft.token, "small")
         return True
     doubted = drafting.sure >= 1
+    if not doubted:
+        most = min(answer.length.tokens, room)
     with answer.proposing():
         while len(answer.drafts) < most:
             answer.most = most - len(answer.drafts)
@@ -121,6 +124,10 @@ def _propose(answer: Written, drafting: Drafting) -> Generator[Any, Any, bool]:
                 unsure = drafting.gated and draw.value < drafting.least
                 doubted |= drafting.gated and draw.value < drafting.sure
                 if unsure or not answer.propose(draw):
-                    text.unread(len(text))  # what was drawn beyond
-                    return doubted
+                    most = 0
+                    break
+        text.unread(len(text))  # what was drawn beyond
+    if doubted and len(answer.drafts) == room:
+        answer.drafts = answer.drafts[:-1]
+        text.truncate(len(text) - 1)
     return doubted

@@ -190,6 +190,8 @@ class BothSides(Policy):
         self.signal = get_signal("max-prob" if signal is None else signal)
         if self.signal.name not in _SCALES:
             raise SteerError(f"signal must be margin or max-prob, got {self.signal.name}")
+        if not (isinstance(part, str) and part == "auto") and checks.whole("part", part) < 1:
+            raise SteerError(f"part must be 'auto' or at least 1 token, got {part}")
         self.grades, self.sides, self.share = False, None, None
         self.drafting = Drafting(
             part,
