@@ -26,6 +26,7 @@
 #include "bind/logits.h"
 #include "bind/rms_norm.h"
 #include "bind/step_update.h"
+#include "cpu/accept_drafts.h"
 #include "cpu/decode_attention.h"
 #include "cpu/decode_linear.h"
 #include "cpu/isa.h"
@@ -76,32 +77,42 @@ Tensor sample_logits_packed(Tensor logits, Tensor uniform, double temperature, i
   std::vector<double> values;
   steer::SampleLogitsParams params = steer::checked_sampling(
       logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size, values);
-  steer::LogitStatsParams& stats = params.stats;
-  const int64_t rows = stats.rows;
-  std::vector<float> floats(rows * (4 + k));
-  std::vector<int64_t> ids(rows * (1 + k));
-  const std::unique_ptr<bool[]> valid(new bool[rows]);
-  stats.max_logit = floats.data();
-  stats.lse = stats.max_logit + rows;
-  stats.entropy = stats.lse + rows;
-  params.logprob = stats.entropy + rows;
-  stats.topk_logits = params.logprob + rows;
-  params.token = ids.data();
-  stats.topk_ids = params.token + rows;
-  stats.valid = valid.get();
+  const steer::PackedOutputs outputs(params);
   steer::sample_logits_cpu(params, torch_parallel_for);
 
-  Tensor packed = steer::allocate(rows, 6 + 2 * k, ScalarType::Double);
+  Tensor packed = steer::allocate(outputs.rows, outputs.columns(), ScalarType::Double);
+  double* out = static_cast<double*>(packed.mutable_data_ptr());
+  for (int64_t row = 0; row < outputs.rows; ++row) out = outputs.write(row, out);
+  return packed;
+}
+
+// Those columns, and two more.
+Tensor accept_drafts(Tensor logits, Tensor drafts, Tensor uniform,
+                     std::optional<Tensor> draft_logits, double temperature, int64_t top_k,
+                     double top_p, double min_p, int64_t k, std::optional<int64_t> vocab_size) {
+  std::vector<double> values;
+  steer::AcceptDraftsParams params;
+  params.large = steer::checked_sampling(logits, uniform, temperature, top_k, top_p, min_p, k,
+                                         vocab_size, values);
+  const steer::DeviceOf device(logits);
+  const int64_t rows = params.large.stats.rows;
+  const std::vector<int64_t> ids =
+      steer::checked_drafts(drafts, rows, params.large.stats.vocab, device);
+  params.drafts = ids.data();
+  if (draft_logits.has_value()) steer::check_draft_logits(*draft_logits, device, params);
+  const steer::PackedOutputs outputs(params.large);
+  std::vector<float> draft_logprob(rows);
+  const std::unique_ptr<bool[]> accepted(new bool[rows]);
+  params.draft_logprob = draft_logprob.data();
+  params.accepted = accepted.get();
+  steer::accept_drafts_cpu(params, torch_parallel_for);
+
+  Tensor packed = steer::allocate(rows, outputs.columns() + 2, ScalarType::Double);
   double* out = static_cast<double*>(packed.mutable_data_ptr());
   for (int64_t row = 0; row < rows; ++row) {
-    *out++ = static_cast<double>(params.token[row]);
-    *out++ = valid[row] ? 1.0 : 0.0;
-    *out++ = stats.max_logit[row];
-    *out++ = stats.lse[row];
-    *out++ = stats.entropy[row];
-    *out++ = params.logprob[row];
-    out = std::copy_n(stats.topk_logits + row * k, k, out);
-    out = std::copy_n(stats.topk_ids + row * k, k, out);
+    out = outputs.write(row, out);
+    *out++ = draft_logprob[row];
+    *out++ = accepted[row] ? 1.0 : 0.0;
   }
   return packed;
 }
@@ -171,6 +182,10 @@ STABLE_TORCH_LIBRARY(steer_kernels, library) {
       "sample_logits_packed(Tensor logits, Tensor uniform, float temperature=1.0, int top_k=0, "
       "float top_p=1.0, float min_p=0.0, int k=8, int? vocab_size=None) -> Tensor");
   library.def(
+      "accept_drafts(Tensor logits, Tensor drafts, Tensor uniform, Tensor? draft_logits=None, "
+      "float temperature=1.0, int top_k=0, float top_p=1.0, float min_p=0.0, int k=8, "
+      "int? vocab_size=None) -> Tensor");
+  library.def(
       "decode_attention(Tensor query, Tensor keys, Tensor values, Tensor starts, "
       "float? scale=None, int? window=None) -> Tensor");
   library.def("decode_linear(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor");
@@ -188,6 +203,7 @@ STABLE_TORCH_LIBRARY_IMPL(steer_kernels, CPU, library) {
   library.impl("logit_stats", TORCH_BOX(&logit_stats));
   library.impl("sample_logits", TORCH_BOX(&sample_logits));
   library.impl("sample_logits_packed", TORCH_BOX(&sample_logits_packed));
+  library.impl("accept_drafts", TORCH_BOX(&accept_drafts));
   library.impl("decode_attention", TORCH_BOX(&decode_attention));
   library.impl("decode_linear", TORCH_BOX(&decode_linear));
   library.impl("rms_norm", TORCH_BOX(&rms_norm));

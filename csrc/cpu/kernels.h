@@ -4,6 +4,7 @@
 // functions here, and its tile and its entry there.
 #pragma once
 
+#include "cpu/accept_drafts.h"
 #include "cpu/decode_attention.h"
 #include "cpu/decode_linear.h"
 #include "cpu/isa.h"
@@ -14,6 +15,7 @@ namespace steer {
 struct Kernels {
   Isa isa;
   LogitStatsKernels logit_stats;  // and sample_logits
+  AcceptDraftsKernels accept_drafts;
   DecodeAttentionKernels decode_attention;
   DecodeLinearKernels decode_linear;           // for float32 and float16
   DecodeLinearKernels decode_linear_bfloat16;  // which has instructions of its own

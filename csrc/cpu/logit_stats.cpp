@@ -69,11 +69,14 @@ void serial_for(int64_t count, int64_t /*grain*/, const RangeBody& body) {
   if (count > 0) body(0, count);
 }
 
+int64_t grain_of_tasks(const LogitStatsParams& params) {
+  const int64_t task_columns = std::min(params.vocab, kTile);
+  return std::max<int64_t>(1, kGrainColumns / task_columns);
+}
+
 void reduce_tiles(const LogitStatsParams& params, LogitStatsWorkspace& work,
                   const LogitStatsKernels& kernels, const ParallelFor& parallel_for) {
-  const int64_t task_columns = std::min(params.vocab, kTile);
-  const int64_t grain = std::max<int64_t>(1, kGrainColumns / task_columns);
-  parallel_for(work.tasks, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(work.tasks, grain_of_tasks(params), [&](int64_t begin, int64_t end) {
     kernels.reduce_tasks(params, work, begin, end);
   });
 }

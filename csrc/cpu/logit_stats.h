@@ -74,6 +74,8 @@ struct RowSummary {
   SoftmaxAccumulator total;
   TopKQueue queue;
 };
+// Tasks below which starting a thread costs more than it brings.
+int64_t grain_of_tasks(const LogitStatsParams& params);
 void reduce_tiles(const LogitStatsParams& params, LogitStatsWorkspace& work,
                   const LogitStatsKernels& kernels, const ParallelFor& parallel_for);
 RowSummary summarise_row(const LogitStatsWorkspace& work, int64_t row);

@@ -9,6 +9,8 @@
 #include "cpu/topk_tile.h"
 #include "cpu/sample_logits_tile.h"
 
+#include "cpu/accept_drafts_tile.h"
+
 #include "cpu/decode_attention_rows.h"
 #include "cpu/decode_attention_tile.h"
 
@@ -19,6 +21,7 @@ constexpr DecodeLinearKernels kDecodeLinear{sizeof(float), widen_of_dtype, multi
 constexpr Kernels kernels_of(Isa isa) {
   return {isa,
           {reduce_tasks_of_dtype, locate_of_dtype},
+          {residual_of_tile, locate_residual},
           {Vec::kLanes, attend_of_dtype, merge_of_dtype},
           kDecodeLinear,
           kDecodeLinear};

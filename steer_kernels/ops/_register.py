@@ -5,6 +5,7 @@ Its schema, and what runs it where.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -60,9 +61,17 @@ def register(
 def _in_extension(name: str) -> bool:
     """Whether the extension that is loaded has the operator.
 
-    One that was built in the source tree stays as it was when the tree moves on.
+    One that was built in the source tree stays as it was when the tree moves on. It warns then.
     """
-    return hasattr(torch.ops.steer_kernels, name)
+    if hasattr(torch.ops.steer_kernels, name):
+        return True
+    warnings.warn(
+        f"The C++ extension of steer_kernels was built before {name} was: it runs on the much "
+        "slower torch reference until the package is built again (pip install -e .).",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return False
 
 
 def checked(check: Callable[..., None], compute: Callable[..., Any]) -> Callable[..., Any]:

@@ -76,7 +76,8 @@ def accept_drafts(
         logits: [B, V] raw logits of the large model, as in `logit_stats`.
         drafts: [B] int64 on the device of the logits, each a column below `vocab_size`, or -1 where
             there is no draft.
-        uniform: [B] float32 or float64 on the device of the logits, each in [0, 1).
+        uniform: [B] float32 or float64 on the device of the logits, each in [0, 1); other numbers
+            than those that the drafts were drawn by.
         draft_logits: [B, V2] raw logits that the drafts were drawn from, or None. V2 and the dtype
             may differ from those of `logits`. A row without a draft is not read.
         temperature, top_k, top_p, min_p: as in `sample_logits`, for both distributions.

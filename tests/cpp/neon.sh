@@ -18,6 +18,7 @@ cmake -S . -B $build -DCMAKE_BUILD_TYPE=Release -DCMAKE_SYSTEM_NAME=Linux \
   -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER="$compiler" \
   -DCMAKE_CROSSCOMPILING_EMULATOR="$qemu;-L;/usr/aarch64-linux-gnu" >/dev/null
 cmake --build $build --parallel 2 \
-  --target test_core test_decode_attention test_decode_linear test_isa test_logit_stats test_sample_logits
+  --target test_core test_accept_drafts test_decode_attention test_decode_linear test_isa test_logit_stats \
+  test_sample_logits
 ctest --test-dir $build --output-on-failure --parallel 2 -R \
-  '^(core|decode_attention|decode_linear|isa|isa_unknown|logit_stats|sample_logits)$'
+  '^(core|accept_drafts|decode_attention|decode_linear|isa|isa_unknown|logit_stats|sample_logits)$'

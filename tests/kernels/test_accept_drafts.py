@@ -10,6 +10,7 @@ import pytest
 import torch
 from support.acceptors import (
     CUTS,
+    PLAIN,
     Accept,
     distribution,
     log,
@@ -18,10 +19,11 @@ from support.acceptors import (
     rest,
     triton_accept,
 )
-from support.backends import DTYPES, NAN, random_logits
-from support.samplers import middles
+from support.backends import DTYPES, NAN, needs_extension, random_logits
+from support.samplers import assert_follows, middles
+from torch import Tensor
 
-from steer_kernels import Packed, PackedDraft, unpack
+from steer_kernels import Packed, PackedDraft, accept_drafts, sample_logits_packed, unpack
 
 LAST = 1.0 - 2.0**-53  # the largest uniform
 
@@ -124,7 +126,38 @@ def test_nothing_in_common_gives_p(accept: Accept, cuts: tuple) -> None:
 # ---- drafts without a distribution, places without a draft, greedy ----------------------------
 
 
+def drawn(logits: Tensor, uniform: Tensor, cuts: tuple, accept: Accept, **options: int) -> Tensor:
+    """What sample_logits_packed returns on the backend that `accept` runs on."""
+    if accept is not triton_accept:
+        return sample_logits_packed(logits, uniform, *cuts, **options)
+    from steer_kernels.ops import sample_logits as sampling
+    from steer_kernels.ops.sample_logits_packed import pack
+
+    return pack(sampling.SampledLogits(*sampling._cuda(logits, uniform, *cuts, **options)))
+
+
 GREEDY = (0.0, 3, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("cuts", [GREEDY, *CUTS], ids=str)
+def test_a_draft_of_no_known_distribution_has_to_be_the_token(accept: Accept, cuts: tuple) -> None:
+    logits = random_logits(5, 700)
+    logits[4, 600] = NAN
+    uniform = torch.rand(5, dtype=torch.float64)
+    options = {"k": 5, "vocab_size": 690}
+    expected = drawn(logits, uniform, cuts, accept, **options)
+    drafts = expected[:, Packed.TOKEN].long()
+    drafts[1] = (drafts[1] + 1) % 690
+    drafts[2] = -1
+    out = accept(logits, drafts, uniform, None, *cuts, **options)
+    if accept.__name__ == "_fallback" or accept is triton_accept:  # the float64 definition
+        torch.testing.assert_close(out[:, :-2], expected, atol=3e-6, rtol=3e-6, equal_nan=True)
+    else:
+        assert torch.equal(out[:, :-2].nan_to_num(nan=1e9), expected.nan_to_num(nan=1e9))
+    assert out[:, PackedDraft.ACCEPTED].tolist() == [1, 0, 0, 1, 0]
+    assert out[:, PackedDraft.DRAFT_LOGPROB].isnan().tolist() == [False, False, True, False, True]
+    same = out[[0, 3]]
+    assert torch.equal(same[:, PackedDraft.DRAFT_LOGPROB], same[:, Packed.LOGPROB])
 
 
 @pytest.mark.parametrize("cuts", [GREEDY, CUTS[0], CUTS[1], CUTS[4], CUTS[5]], ids=str)
@@ -153,6 +186,35 @@ def test_greedy_drafts_stand_if_they_are_the_first_of_the_largest(accept: Accept
 
 
 # ---- the token follows p ----------------------------------------------------------------------
+
+
+@needs_extension
+@pytest.mark.parametrize(
+    "cuts", [*PLAIN, (1.3, 20, 1.0, 0.0), (1.5, 0, 0.8, 0.0), CUTS[8]], ids=str
+)
+@pytest.mark.parametrize("informed", [True, False])
+def test_whatever_the_drafts_the_tokens_follow_p(cuts: tuple, informed: bool) -> None:
+    """200 000 drafts from q, each with a uniform of its own: chi-square with tail buckets."""
+    draws = 200_000
+    large, small = pair(200, torch.float32, seed=1)
+    large, small = large / 2, small / 2
+    p = torch.tensor(distribution(large, cuts), dtype=torch.float64)
+    q = torch.tensor(distribution(small, cuts), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(2)
+    drafts = torch.multinomial(q, draws, replacement=True, generator=generator)
+    uniform = torch.rand(draws, generator=generator, dtype=torch.float64)
+    out = accept_drafts(
+        large.expand(draws, -1),
+        drafts,
+        uniform,
+        small.expand(draws, -1) if informed else None,
+        *cuts,
+        k=1,
+    )
+    assert_follows(out[:, Packed.TOKEN].long(), p)
+    share = float(torch.minimum(p, q).sum() if informed else (p * q).sum())
+    accepted = float(out[:, PackedDraft.ACCEPTED].mean())
+    assert abs(accepted - share) < 5 * (share * (1 - share) / draws) ** 0.5
 
 
 def test_the_front_of_the_result_unpacks(accept: Accept) -> None:
