@@ -95,7 +95,9 @@ def calibrate(
     from ..core.sampling import Sampling
     from ..core.signals import get_signal
     from ..fitting import mixtures as calibration
+    from ..preflight.pace import Work
     from .evaluate import DEMO_COHORT
+    from .forecast import say_how_long
     from .resume import kept_beside, what_answers_depend_on
     from .view.terminal import Bar, console
 
@@ -131,6 +133,11 @@ def calibrate(
     about = {**options, "cohort": together, "signal": signal, "large_share": large_share}
     settings = what_answers_depend_on(loaded, texts, router=router, **about)
     with kept_beside(out, settings) as kept:
+        runs = calibration.runs_of(large_share)
+        share = 0.5 if large_share is None else large_share
+        work = Work(max(0, runs * len(texts) - kept.found), 1 - share, share)
+        bound = "about" if large_share is None else "at most"
+        say_how_long(loaded, texts[:together], options, [work], bound=bound)
         with Bar("answers", done=kept.found) as bar:
             run = calibration.Prompts(
                 loaded, texts, signal, options, together, bar.advance, bar.expect, kept

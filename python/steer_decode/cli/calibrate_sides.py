@@ -20,6 +20,8 @@ def calibrate_both_sides(
     from ..core.signals import SIGNALS
     from ..fitting.both_sides import calibrate_sides
     from ..fitting.mixtures import Prompts
+    from ..preflight.pace import Work
+    from .forecast import say_how_long
     from .resume import kept_beside, what_answers_depend_on
     from .view.terminal import Bar, console
 
@@ -27,6 +29,12 @@ def calibrate_both_sides(
     about = {**options, "cohort": cohort, "signals": list(SIGNALS)}
     settings = what_answers_depend_on(loaded, prompts, router="both-sides", **about)
     with kept_beside(out, settings) as kept:
+        # The large model alone, then drafts of the small one that the large one reads; the places
+        # of the schedule, which are found on the way, come on top.
+        of_large = max(0, len(prompts) - kept.found)
+        drafted = max(0, (1 + len(SIGNALS)) * len(prompts) - kept.found - of_large)
+        work = [Work(of_large, 0, 1), Work(drafted, 1, 1)]
+        say_how_long(loaded, prompts[:cohort], options, work, bound="at least")
         with Bar("answers", done=kept.found) as bar:
             run = Prompts(
                 loaded,

@@ -5,6 +5,7 @@ Answers, a summary, and cohort sizes compared.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation
     from ..evaluation.records.file import RecordFile
     from ..evaluation.results import ResultsFolder
-    from ..evaluation.rows import ResultRow
+    from ..evaluation.rows import Key, ResultRow
     from ..policies import Policy
 
 
@@ -162,8 +163,9 @@ def _run(
     bare = sum(job in folder.rows for job in jobs) - done
     if bare:
         say.note(f"{bare} answers in {folder.folder} have no record and are written again for one")
-    bar = Bar("answers", len(jobs), done)
     groups = evaluation.groups(there)
+    _say_how_long(evaluation, groups, list(folder.rows.values()), workers)
+    bar = Bar("answers", len(jobs), done)
 
     def state() -> str:
         done = sum(job in folder.rows for job in jobs)
@@ -178,6 +180,24 @@ def _run(
                 folder.add(replace(row, record=None))
             if row.key not in there:
                 bar.advance()
+
+
+def _say_how_long(
+    evaluation: Evaluation, groups: Sequence[Sequence[Key]], rows: Sequence[ResultRow], workers: int
+) -> None:
+    from ..preflight.pace import Work
+    from .forecast import say_how_long
+
+    if not groups:
+        return
+    left = Counter(key.router for group in groups for key in group)
+    work = [Work.of(evaluation.routers[name], answers) for name, answers in left.items()]
+    prompts = [evaluation.prompt_of(key) for key in max(groups, key=len)]
+    options = dict(evaluation.options)
+    lengths = [row.tokens for row in rows]
+    say_how_long(
+        evaluation.pair, prompts, options, work, lengths=lengths, workers=min(workers, len(groups))
+    )
 
 
 def _finish(evaluation: Evaluation, folder: ResultsFolder, curve: Sequence[str]) -> None:

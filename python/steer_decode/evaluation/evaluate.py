@@ -102,6 +102,10 @@ class Evaluation:
             except SteerError as error:
                 raise SteerError(f"problem {task.name}: {error}") from error
 
+    def prompt_of(self, key: Key) -> str:
+        """What the answer of ``key`` is the answer to."""
+        return self._by_name[key.domain, key.problem].prompt
+
     def prompt_ids(self, task: Task) -> list[int]:
         """The prompt of ``task`` as the models are given it.
 

@@ -80,6 +80,11 @@ class Prompts:
                 yield event.output
 
 
+def runs_of(large_share: float | None) -> int:
+    """How often :func:`calibrate` answers every prompt, at most."""
+    return 1 if large_share is None else 1 + _REFITS * (_HALVINGS + 1)
+
+
 def calibrate(
     run: Prompts, *, gamma: float = 0.6, large_share: float | None = None
 ) -> tuple[Calibration, Scores]:
@@ -105,8 +110,7 @@ def calibrate(
         raise SteerError(f"gamma must lie in [0, 1], got {gamma}")
     if large_share is not None and not 0 < large_share < 1:
         raise SteerError(f"large_share must lie between 0 and 1, got {large_share}")
-    runs = 1 if large_share is None else 1 + _REFITS * (_HALVINGS + 1)
-    run.expects(runs * len(run.prompts), "" if large_share is None else "at most")
+    run.expects(runs_of(large_share) * len(run.prompts), "" if large_share is None else "at most")
     scores, _ = _gather(run, RandomShare(0.5, get_signal(run.signal)))
     steps = len(scores["small"][-1])
     if steps < mixture.MIN_SCORES:
