@@ -1,4 +1,4 @@
-"""How fast a pair answers, by a few timed passes, and how long its work will take.
+"""How fast a pair answers, by a few timed passes.
 
 Each model begins to answer the first prompts alone, in a cohort as large as the work's, and is cut
 off :data:`LOOK` seconds behind its first token. So there is a time of reading a prompt, a time of a
@@ -28,7 +28,7 @@ SMALL_WORK = 2e11  # FLOPs; what takes no longer than this is done before anybod
 
 @dataclass(frozen=True)
 class Pace:
-    """What one answer of either model alone takes, in a cohort.
+    """What an answer of either model alone takes.
 
     Attributes:
         rows: answers that were timed together.
@@ -145,7 +145,7 @@ def _tokens(cohort: Any) -> int:
 
 
 def negligible(pair: Pair, answers: int, limit: int) -> bool:
-    """Whether so many answers are done in seconds on any machine.
+    """Whether so many answers take seconds on any machine.
 
     Args:
         pair: the models.
@@ -172,7 +172,7 @@ def forecast(pace: Pace, work: Sequence[Work], workers: int = 1) -> float:
 
 
 def sentence(pace: Pace, work: Sequence[Work], bound: str = "about", workers: int = 1) -> str:
-    """How long it will take, in words, and what that rests on.
+    """How long it will take, and what that rests on.
 
     Args:
         pace, work, workers: as for :func:`forecast`.
