@@ -23,7 +23,7 @@ def say_how_long(
     bound: str = "about",
     workers: int = 1,
 ) -> None:
-    """Say how long ``work`` will take, by a few timed passes.
+    """Say how long work will take, by timed passes.
 
     Nothing is said, nor timed, where it is next to nothing.
 

@@ -1,4 +1,4 @@
-"""``steer eval --replay``: routers over what is there, without a run.
+"""``steer eval --replay``: routers over what is there.
 
 From a folder of results, thresholds of query cascades; from records, whatever follows from what
 both models made of every token.

@@ -1,6 +1,6 @@
 """Whether two models fit, before a weight is loaded.
 
-And what they will cost.
+And what they will cost. ``pace`` times loaded ones, and says how long work will take.
 """
 
 from __future__ import annotations
