@@ -124,6 +124,7 @@ def test_a_record_says_who_wrote_which_token(pair: Pair) -> None:
         assert len(record) == row.tokens == sum(record.steps)
         assert record.writers.count("L") == row.large_tokens
         assert record.steps == [step.tokens for step in row.kept]
+        assert record.closed or row.stop_reason == "max_new_tokens"
         assert (record.alone, record.spec) == (None, str(made.routers["mended"]))
         letters |= set(record.writers)
     assert letters == {"S", "L"}

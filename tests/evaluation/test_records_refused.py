@@ -136,6 +136,7 @@ def test_one_of_another_version_or_kind(path: Path) -> None:
         ({"writers": "L"}, "writers: must be of 2 tokens"),
         ({"writers": "LX"}, "must be letters S and L"),
         ({"steps": [1]}, "steps: must sum to 2"),
+        ({"closed": False}, "closed: must be true of an answer that has ended by itself"),
         ({"right": [True, False]}, "right: must be of 1 steps"),
         ({"prompt_tokens": 0}, "prompt_tokens"),
         ({"stop_reason": "tired"}, "stop_reason"),

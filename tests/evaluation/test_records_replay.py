@@ -26,7 +26,8 @@ from steer_decode import (
 from steer_decode.core.signals import SIGNALS
 from steer_decode.evaluation.records.record import AnswerRecord, Records
 from steer_decode.evaluation.records.replayed import refused, replay_records, to_dict
-from steer_decode.evaluation.records.scores import scores, told_by_signals
+from steer_decode.evaluation.records.scores import scores
+from steer_decode.evaluation.records.signals import told_by_signals
 from steer_decode.evaluation.records.speculation import (
     SpeculationCosts,
     acceptance,
@@ -238,7 +239,8 @@ def stays(pair: Pair, policy: Policy, prompt: str) -> bool:
     [
         ("first-token", "entropy"),
         ("steer", "max-logit"),
-        ("both-sides", "margin"),
+        ("both-sides:sure=1", ""),
+        ("both-sides:sure=1:fix=step", ""),
         *(
             pytest.param(kind, signal, marks=pytest.mark.slow)
             for kind, signal in itertools.product(("first-token", "steer"), SIGNALS)
@@ -250,26 +252,32 @@ def test_an_answer_stays_with_the_small_model_where_its_number_says_so(
     pair: Pair, kind: str, signal: str
 ) -> None:
     """At a threshold in the midst of the answers, as the router itself decides."""
-    number = 10
+    number = 14
     records = recorded(pair, {"small": AlwaysSmall()}, n=number)
-    name = "both-sides:sure=1" if kind == "both-sides" else f"{kind}:signal={signal}"
-    (score,) = [score for known, _, score in scores() if known == name]
-    values = {a.problem: score(a) for a in records.answers}
-    finite = sorted({x for x in values.values() if np.isfinite(x)})
-    middle = len(finite) // 2
-    threshold = (finite[middle - 1] + finite[middle]) / 2
-    own = SIGNALS[signal].confidence(threshold)
+    assert len({a.closed for a in records.answers}) == 2, "some are cut off"
+    name = kind if kind.startswith("both-sides") else f"{kind}:signal={signal}"
+    (found,) = [each for each in scores() if each.name == name]
+    values = {a.problem: found.of(a) for a in records.answers}
+    (told,) = [
+        one for one in told_by_signals(records.answers, None, 100).answers if one.name == name
+    ]
+    _, (own, share, right), _ = told.thresholds
     policy: Policy = {
         "first-token": lambda: FirstTokenEntropy(own, signal),
         "steer": lambda: Steer(threshold=own, signal=signal),
-        "both-sides": lambda: BothSides(sure=1.0, keep=threshold),
+        "both-sides:sure=1": lambda: BothSides(sure=1.0, keep=own),
+        "both-sides:sure=1:fix=step": lambda: BothSides(sure=1.0, keep=own, fix="step"),
     }[kind]()
-    outcomes = set()
-    for i in range(number):
+    least = SIGNALS[signal].confidence(own) if found.signal else own
+    kept = []
+    for record in records.answers:
+        i = int(record.problem)
         left = stays(pair, policy, prompt_text(i, 5 + i))
-        assert left == (values[str(i)] >= threshold), (i, values[str(i)], threshold)
-        outcomes.add(left)
-    assert outcomes == {True, False}
+        assert left == (values[str(i)] >= least), (i, values[str(i)], least)
+        kept += [record.correct] if left else []
+    assert 0 < len(kept) < number
+    assert share == len(kept) / number
+    assert right == sum(map(bool, kept)) / len(kept)
 
 
 def test_weighted_auroc_is_auroc_of_items_that_count_more_than_once() -> None:
@@ -304,6 +312,10 @@ def test_signals_are_ranked_by_what_they_tell() -> None:
     assert best.auroc.value == 1.0
     assert 0.5 < best.auroc.low < 1.0, "eight wrong answers do not make a certainty"
     assert best.surest == (1.0, 0.2)
+    # In nats of entropy: five, ten and fifteen of the twenty are below, that is surer.
+    expected = [(0.45, 0.25, 1.0), (0.95, 0.5, 1.0), (1.45, 0.75, 0.8)]
+    for point, values in zip(best.thresholds, expected, strict=True):
+        assert tuple(point) == pytest.approx(values)
     assert by_name["steer:signal=max-prob"].auroc.value == 0.5
     assert (best.right, best.wrong) == (12, 8)
     assert found.steps[0].name.startswith(("entropy", "max-logit"))

@@ -81,6 +81,7 @@ def answer(small: TokenView, large: TokenView, ids: Sequence[int], **more: Any) 
         "text": "w1 w2",
         "writers": "L" * len(ids),
         "steps": [len(ids)],
+        "closed": True,
     }
     views = {"small": small, "large": large}
     return AnswerRecord(**{**values, "ids": np.array(ids), "views": views, **more})

@@ -83,6 +83,7 @@ def record_of(
         ids=np.array(ids, dtype=np.int64),
         writers="".join(writer[0].upper() for step in steps for writer in step.writers),
         steps=[len(step.token_ids) for step in steps],
+        closed=bool(steps) and steps[-1].closed,
         views=views(pair, trace.prompt_ids, ids, sampling_of(options)),
         right=labels if any(label is not None for label in labels) else (),
     )

@@ -125,6 +125,7 @@ class AnswerRecord:
         ids: [T].
         writers: [T] letters, "S" or "L", who wrote each token.
         steps: tokens of each step; they sum to T.
+        closed: whether the last step ended by itself, and was not cut off.
         right: of each step, whether it is right, None where that cannot be told; empty where none
             can be.
         views: of either model.
@@ -142,6 +143,7 @@ class AnswerRecord:
     ids: Ids
     writers: str
     steps: Sequence[int]
+    closed: bool
     views: Mapping[Writer, TokenView]
     right: Sequence[bool | None] = ()
 

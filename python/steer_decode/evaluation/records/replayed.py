@@ -19,7 +19,7 @@ from ...errors import SteerError
 from ...policies import POLICIES
 from ..report.bootstrap import RESAMPLES, Bootstrap, Interval, interval, mean_share
 from .record import AnswerRecord, Array, Records
-from .scores import Signals, told_by_signals
+from .signals import Signals, told_by_signals
 from .speculation import COSTS, Speculation, acceptance, speculate
 
 _HANDS_OVER = (
@@ -239,4 +239,5 @@ def _told(one: Any) -> dict[str, Any]:
         "right_of_surer_half": one.surest[0],
         "right_of_the_rest": one.surest[1],
         "right_with_half_sent": list(one.half_sent) if one.half_sent else None,
+        "thresholds": [each._asdict() for each in one.thresholds],
     }

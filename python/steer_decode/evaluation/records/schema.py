@@ -120,7 +120,10 @@ def answer_to_dict(answer: AnswerRecord) -> dict[str, Any]:
     Numbers are rounded to :data:`DIGITS` digits; null is the logarithm of 0.
     """
     plain = ("router", "spec", "domain", "problem", "seed", "correct", "stop_reason")
-    data = {name: getattr(answer, name) for name in (*plain, "prompt_tokens", "text", "writers")}
+    data = {
+        name: getattr(answer, name)
+        for name in (*plain, "prompt_tokens", "text", "writers", "closed")
+    }
     data |= {"ids": answer.ids.tolist(), "steps": [int(n) for n in answer.steps]}
     if answer.right:
         data["right"] = list(answer.right)
@@ -165,6 +168,7 @@ _ANSWER = record(
         "writers": _letters,
         "ids": listed(_ID),
         "steps": listed(whole(1)),
+        "closed": boolean,
         **dict.fromkeys(WRITERS, _VIEW),
     },
     {"right": listed(optional(boolean))},
@@ -187,6 +191,8 @@ def answer_of(header: RecordHeader) -> Check:
             raise Fault(f"must be of {len(ids)} tokens, as ids is").within("writers")
         if sum(found["steps"]) != len(ids):
             raise Fault(f"must sum to {len(ids)}, the number of ids").within("steps")
+        if found["stop_reason"] == "eos" and not found["closed"]:
+            raise Fault("must be true of an answer that has ended by itself").within("closed")
         if found.get("right") and len(found["right"]) != len(found["steps"]):
             raise Fault(f"must be of {len(found['steps'])} steps").within("right")
         views = {}

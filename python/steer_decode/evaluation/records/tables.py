@@ -9,7 +9,7 @@ from ...util.text import cell, one_line, printable
 from ..report.bootstrap import Interval
 from .record import AnswerRecord, Records
 from .replayed import Drafts, Replayed, counted, refused
-from .scores import Signals, Told
+from .signals import Signals, Told
 
 _SHOWN = (1, 2, 3, 4, 6, 8, 12, 16, "auto")
 _MOST = 12  # signals of each table; all of them are in the JSON
@@ -98,8 +98,9 @@ def _signals(found: Signals) -> str:
         lines += [
             "AUROC with 95 % intervals over problems. A router that hands over inside an answer "
             "leaves an answer to the small model if its number is above the threshold; what "
-            "becomes of the others needs a run. Half sent: accuracy where the less sure half of "
-            "the questions goes to the large model, whose answers are recorded too. A threshold "
+            "becomes of the others needs a run. Half stay at: the threshold, in the router's own "
+            "unit, that leaves half of the answers. Half sent: accuracy where the less sure half "
+            "of the questions goes to the large model, whose answers are recorded too. A threshold "
             "chosen here is chosen on these problems: choose it on others.",
             "",
         ]
@@ -111,14 +112,19 @@ def _table(title: str, told: Sequence[Told]) -> list[str]:
         return []
     first = told[0]
     sent = any(one.half_sent for one in told)
+    cut = any(one.thresholds for one in told)
+    more = [*(["half stay at"] if cut else []), *(["half sent, right %"] if sent else [])]
     lines = [
         f"| {title} ({first.right} right, {first.wrong} wrong) | AUROC | surer half right % | "
-        "the rest |" + (" half sent, right % |" if sent else ""),
-        "|---|---:|---:|---:|" + ("---:|" if sent else ""),
+        "the rest |" + "".join(f" {name} |" for name in more),
+        "|---|---:|---:|---:|" + "---:|" * len(more),
     ]
     for one in told[:_MOST]:
         name = f"`{one.name}`: {one.what}" if one.what else one.name
         cells = [name, _between(one.auroc, "{:.3f}"), *(_percent(x) for x in one.surest)]
+        if cut:
+            half = one.thresholds[len(one.thresholds) // 2] if one.thresholds else None
+            cells.append(f"{half.threshold:.4g}" if half else "")
         if sent:
             cells.append(_between(one.half_sent, "{:.1f}", 100) if one.half_sent else "")
         lines.append("| " + " | ".join(cells) + " |")

@@ -118,6 +118,7 @@ def _record(
 ) -> AnswerRecord:
     views = {writer: _view(of.ids, of.places, top), other(writer): _view(of.ids, others, top)}
     about = {"domain": "vllm", "problem": str(number), "seed": 0, "correct": None, **of.about}
+    steps, closed = _steps(of.ids, boundary)
     # Without a word about it, the text is of the model alone.
     about = {"router": writer, "spec": about.get("router", writer), **about}
     return AnswerRecord(
@@ -127,20 +128,22 @@ def _record(
         text=of.text,
         ids=np.array(of.ids, dtype=np.int64),
         writers=writer[0].upper() * len(of.ids),
-        steps=_steps(of.ids, boundary),
+        steps=steps,
+        closed=closed or of.stop_reason == "eos",
         views=views,
     )
 
 
-def _steps(ids: Sequence[int], boundary: StepBoundary) -> list[int]:
-    lengths = []
+def _steps(ids: Sequence[int], boundary: StepBoundary) -> tuple[list[int], bool]:
+    """Tokens of each step, and whether the last one closed."""
+    lengths: list[int] = []
     scan, length = boundary.scan(), 0
     for token in ids:
         length += 1
         if scan.push(token):
             lengths.append(length)
             scan, length = boundary.scan(), 0
-    return [*lengths, length] if length else lengths
+    return ([*lengths, length], False) if length else (lengths, True)
 
 
 def _view(ids: Sequence[int], places: Sequence[Place], top: int) -> TokenView:
