@@ -1,4 +1,4 @@
-"""Numbers of an answer that routers go by, on the small model's own texts.
+"""Numbers by which routers judge the small model's own texts.
 
 A router that hands over inside an answer writes another text from there on. Up to its first
 hand-over the text is the small model's own, so the answers that it would leave to the small model
@@ -89,7 +89,7 @@ class AnswerNumber:
     signal: str | None = None
 
     def threshold(self, number: float) -> float:
-        """The router's threshold for a least ``number``, in its own unit."""
+        """The router's threshold for a least ``number``."""
         return number if self.signal is None else SIGNALS[self.signal].confidence(number)
 
 

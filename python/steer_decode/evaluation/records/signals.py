@@ -1,4 +1,4 @@
-"""How well each number of an answer tells right answers from wrong ones.
+"""How well each number tells right answers from wrong ones.
 
 AUROC is the probability that a right answer (or step) has the higher number, ties counted half: 0.5
 says nothing, 1 says all. Intervals are over problems.
@@ -22,7 +22,10 @@ STAYING = (0.25, 0.5, 0.75)  # shares of the answers that are left to the small 
 
 
 class Threshold(NamedTuple):
-    """A threshold, the share of answers above it, and how many of those are right."""
+    """A threshold, and the answers above it.
+
+    Their share of all, and how many of them are right.
+    """
 
     threshold: float
     stays: float
