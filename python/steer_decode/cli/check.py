@@ -40,7 +40,11 @@ def check(
     dtype: opt.DtypeOption = None,
     device: opt.DeviceOption = None,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Load the weights too, and try what is served exactly.")
+        bool,
+        typer.Option(
+            "--probe",
+            help="Load the weights too: what is served exactly, and how often the two agree.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -56,6 +60,8 @@ def check(
     - `steer check ./small ./large --context 32768 --cohort 16 --dtype bfloat16`
 
     - `steer check --pair demo --json`
+
+    - `steer check --pair demo --probe` (does speculation pay for this pair?)
     """
     models = _models(small, large, pair, dtype, device)
     _check_numbers(context, cohort)
@@ -122,4 +128,12 @@ def _examine(models: Models, context: int | None, cohort: int, probe: bool) -> F
         context,
         cohort,
     )
-    return fit.probed(dtype, **more) if probe and fit.fits else fit
+    if not (probe and fit.fits):
+        return fit
+    if models.demo:
+        from ..demo import DOMAINS, problems
+
+        # It knows nothing but its own problems.
+        prompts = [p.prompt for domain in DOMAINS for p in problems(domain, 4, split="calibration")]
+        return fit.probed(dtype, prompts, **more)
+    return fit.probed(dtype, **more)

@@ -5,7 +5,8 @@ What keeps them from answering together, and what it would cost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -17,10 +18,13 @@ from ..core.transcript import WRITERS, Writer
 from ..engines.hf.memory import available_bytes, cache_needs
 from ..engines.hf.probe import Probe, probe
 from ..models.loading import load_model
+from ..models.pair import Pair
 from ..models.vocabulary import Difference, differences
 from ..util.text import count, short
+from .agreement import PROMPTS, agreement
 from .break_even import BreakEven, break_even
 from .side import Side
+from .speculation import Agreement, Prices, prices, speculation_facts
 
 CONTEXT = 4096  # tokens that memory is reckoned for, where the context has as many
 SHOWN = 5  # tokens that differ
@@ -38,6 +42,7 @@ class Fit:
         available: bytes that can be allocated there now.
         differences: the ids that stand for different tokens.
         probes: what was found when the models were loaded and tried; empty if they were not.
+        agreement: how often they agree, likewise; None if they cannot answer together.
     """
 
     small: Side
@@ -48,22 +53,32 @@ class Fit:
     available: int
     differences: tuple[Difference, ...]
     probes: Mapping[Writer, Probe] = field(default_factory=dict)
+    agreement: Agreement | None = None
 
-    def probed(self, dtype: torch.dtype | str, **options: Any) -> Fit:
+    def probed(
+        self, dtype: torch.dtype | str, prompts: Sequence[str] = PROMPTS, **options: Any
+    ) -> Fit:
         """The same with what the models do when they run.
 
-        Each is loaded and tried, and its weights are counted.
+        Each is loaded and tried, and its weights are counted. How often they agree is measured on
+        answers to ``prompts``.
 
         Raises:
             SteerError: a model cannot be loaded.
         """
-        sides, probes = [], {}
+        sides, probes, models = [], {}, {}
         for writer in WRITERS:
             side = self.side(writer)
             model = load_model(writer, side.source, dtype, options).to(self.device).eval()
             sides.append(replace(side, shape=ModelShape.of(model)))
-            probes[writer] = probe(model)
-        return replace(self, small=sides[0], large=sides[1], probes=probes)
+            probes[writer], models[writer] = probe(model), model
+        tried = replace(self, small=sides[0], large=sides[1], probes=probes)
+        if not tried.fits:
+            return tried
+        with warnings.catch_warnings():  # of templates, which `notes` has
+            warnings.simplefilter("ignore")
+            pair = Pair(models["small"], models["large"], self.small.tokenizer)
+        return replace(tried, agreement=agreement(pair, prompts))
 
     def side(self, writer: Writer) -> Side:
         return self.small if writer == "small" else self.large
@@ -104,6 +119,13 @@ class Fit:
         if not self.shapes:
             return ()
         return break_even(self.shapes["small"], self.shapes["large"], self.context - 1, self.cohort)
+
+    @cached_property
+    def prices(self) -> tuple[Prices, ...]:
+        """What drafts and passes over them cost, by each cost."""
+        if not self.shapes:
+            return ()
+        return prices(self.shapes["small"], self.shapes["large"], self.context - 1, self.cohort)
 
     @cached_property
     def caches(self) -> dict[Writer, int]:
@@ -213,6 +235,7 @@ class Fit:
             },
             "probes": {w: _tried(probe) for w, probe in self.probes.items()},
             "costs": [{**asdict(cost), "ratio": cost.ratio} for cost in self.costs],
+            "speculation": speculation_facts(self.prices, self.agreement),
             "models": {w: _facts(self.side(w)) for w in WRITERS},
         }
 

@@ -41,6 +41,8 @@ def page(fit: Fit) -> Iterator[RenderableType]:
         yield Text()
         yield _costs(fit)
         yield Text()
+        yield _speculation(fit)
+        yield Text()
         yield _memory(fit)
 
 
@@ -73,6 +75,22 @@ def _costs(fit: Fit) -> Table:
         values = [f"{si(value)}{unit}" for value in (cost.small, cost.large)]
         below = f"{cost.share:.1%}" if cost.share else "never"
         table.add_row(_COSTS[cost.cost], *values, f"{cost.ratio:.3g}", below, saving(cost))
+    return table
+
+
+def _speculation(fit: Fit) -> Table:
+    """Lossless speculation: from which agreement it saves, and what was measured of this pair."""
+    found = fit.agreement if fit.agreement and fit.agreement.tokens else None
+    more = (f"here, {found.rate:.1%} of {found.tokens}", "at best") if found else ()
+    table = _table("lossless speculation", "saves from an agreement of", *more)
+    for each in fit.prices:
+        least = each.least()
+        row = ["never" if least is None else f"{least:.1%}"]
+        if found:
+            k, ratio = found.best(each)
+            saves = least is not None and found.rate >= least
+            row += ["saves" if saves else "does not save", f"{ratio:.2f} with k={k}"]
+        table.add_row(_COSTS[each.cost], *row)
     return table
 
 
