@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,6 +92,26 @@ def test_a_slow_pair_is_looked_at_for_a_moment_and_its_lengths_are_assumed(pair:
     assert 0 < found.token["large"] < 0.61
     again = measure(pair, PROMPTS, {"max_new_tokens": 400}, [30, 50], clock=ticking(0.3))
     assert (again.length, again.source) == (40, "as of the 2 that are there")
+
+
+def test_long_prompts_are_not_all_read_for_a_forecast(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is; of the others the ends stand for them, and what is answered to these is no length."""
+    read: list[int] = []
+    stream = Router.stream_cohort
+
+    def counted(self: Router, prompts: Any, **options: Any) -> Any:
+        read.append(sum(len(self.pair.encode(prompt)) for prompt in prompts))
+        return stream(self, prompts, **options)
+
+    monkeypatch.setattr(Router, "stream_cohort", counted)
+    long = [prompt_text(i, 120) for i in range(4)]
+    found = measure(pair, long, {"max_new_tokens": 40}, clock=ticking(1.0))
+    one = len(pair.encode(long[0]))
+    assert read == 2 * [one, one, 4 * 16]  # for each model
+    assert found.prompt == {"small": 1.0, "large": 1.0}
+    assert (found.length, found.source) == (20, "assumed, half of --max-new-tokens")
 
 
 def test_little_work_is_not_timed(pair: Pair) -> None:

@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..core.events import TextDelta
 from ..core.transcript import WRITERS, Writer
 from ..decode.router import Router
 from ..models.pair import Pair
@@ -22,8 +23,11 @@ from ..util.progress import span
 
 LOOK = 0.5  # seconds of writing that each model is given
 MOST = 0.75  # of the answers have to end, or the short ones alone would tell the length
-WARM = 4  # tokens that are written before, untimed: what is set up at a first pass
+WARM = 4  # tokens that are written behind one prompt alone, before the cohort
+AFFORDED = 2.0  # seconds of reading prompts, for each model
+SHORT = 16  # tokens of a prompt's end
 SMALL_WORK = 2e11  # FLOPs; what takes no longer than this is done before anybody has read of it
+_TEMPLATE = ("chat", "chat_template_kwargs")
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def measure(
     length, source = limit / 2, "assumed, half of --max-new-tokens"
     if lengths:
         length, source = fmean(lengths), f"as of the {len(lengths)} that are there"
-    elif ended >= MOST * len(written):
+    elif written and ended >= MOST * len(written):
         length, source = fmean(n for n, _ in written), f"as of the first {len(written)}"
     return Pace(len(prompts), prompt, token, length, source)
 
@@ -120,28 +124,61 @@ def measure(
 def _timed(
     router: Router, prompts: Sequence[str], options: Mapping[str, Any], clock: Callable[[], float]
 ) -> tuple[float, float, list[tuple[int, bool]]]:
-    """Seconds of a prompt and of a token, an answer's share; tokens of each, and if it ended."""
-    for _ in router.stream_cohort(prompts, **{**options, "max_new_tokens": WARM}):
-        pass
-    begin = clock()
-    cohort = router.stream_cohort(prompts, **options)
-    first = last = begin
-    at_first = 0
-    for _ in cohort:
-        last = clock()
-        if first == begin:
-            first, at_first = last, _tokens(cohort)
-        if last - first > LOOK:
-            break
+    """Seconds of a prompt and of a token, an answer's share; tokens of each, and if it ended.
+
+    Where reading the prompts of a cohort takes long, their ends stand for them, behind which a
+    token takes about as long; what would be answered to these is no answer.
+    """
+    alone, rows = 0.0, len(prompts)
+    for _ in range(2):  # what is set up at the first is not what it takes
+        begin = clock()
+        for _ in router.stream_cohort(prompts[:1], **{**options, "max_new_tokens": WARM}):
+            pass
+        alone = clock() - begin
+    whole = alone * rows <= AFFORDED
+    asked: Sequence[Any] = prompts if whole else _ends(router.pair, prompts, options)
+    rest = options if whole else {k: v for k, v in options.items() if k not in _TEMPLATE}
+    found = _cohort(router, asked, rest, clock)
+    if found.seconds < AFFORDED:  # what a cohort sets up at first is not what it takes
+        found = _cohort(router, asked, rest, clock)
+    return (found.prompt, found.token, found.written) if whole else (alone, found.token, [])
+
+
+class _Cohort(NamedTuple):
+    """What a cohort took in all, until its first token and for each further one, an answer's share.
+
+    ``written`` are the tokens of each answer, and whether it ended.
+    """
+
+    seconds: float
+    prompt: float
+    token: float
+    written: list[tuple[int, bool]]
+
+
+def _cohort(
+    router: Router, asked: Sequence[Any], options: Mapping[str, Any], clock: Callable[[], float]
+) -> _Cohort:
+    begin, rows = clock(), len(asked)
+    cohort = router.stream_cohort(asked, **options)
+    seen: list[float] = []  # when each token was
+    for _, event in cohort:
+        if isinstance(event, TextDelta):
+            seen.append(clock())
+            if seen[-1] - seen[0] > LOOK:
+                break
     written = [(len(o.token_ids), bool(o.trace.stop_reason)) for o in cohort.outputs]
     cohort.close()
-    rows = len(prompts)
-    more = max(1, sum(n for n, _ in written) - max(at_first, rows))
-    return (first - begin) / rows, max(last - first, 1e-9) / more, written
+    end = clock()
+    steady = seen[rows:] if len(seen) > 3 * rows else seen  # the first of each behind its prompt
+    taken = steady[-1] - steady[0] if steady else 0.0
+    prompt = ((seen[0] if seen else end) - begin) / rows
+    return _Cohort(end - begin, prompt, max(taken, 1e-9) / max(1, len(steady) - 1), written)
 
 
-def _tokens(cohort: Any) -> int:
-    return sum(len(output.token_ids) for output in cohort.outputs)
+def _ends(pair: Pair, prompts: Sequence[str], options: Mapping[str, Any]) -> list[list[int]]:
+    told = {name: options[name] for name in _TEMPLATE if name in options}
+    return [pair.encode(prompt, **told)[-SHORT:] for prompt in prompts]
 
 
 def negligible(pair: Pair, answers: int, limit: int) -> bool:
