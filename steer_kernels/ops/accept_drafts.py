@@ -79,7 +79,7 @@ def accept_drafts(
         uniform: [B] float32 or float64 on the device of the logits, each in [0, 1); other numbers
             than those that the drafts were drawn by.
         draft_logits: [B, V2] raw logits that the drafts were drawn from, or None. V2 and the dtype
-            may differ from those of `logits`. A row without a draft is not read.
+            may differ from those of `logits`. Those of a row without a draft may be anything.
         temperature, top_k, top_p, min_p: as in `sample_logits`, for both distributions.
         k: as in `logit_stats`.
         vocab_size: number of columns that are tokens, at most V and at most V2; V by default.
@@ -270,9 +270,13 @@ def _cuda(
     k: int,
     vocab_size: int | None,
 ) -> Tensor:
-    """The reference on the device, with nothing read on the host."""
+    """Triton, with nothing read on the host; the reference on the device where there is none."""
     check(logits, drafts, uniform, draft_logits, cuts, k, vocab_size)
     columns = logits.shape[1] if vocab_size is None else vocab_size
+    kernel = _logits.triton_kernel("accept_drafts")
+    if kernel is not None:
+        packed: Tensor = kernel(logits, drafts, uniform, draft_logits, cuts, k, columns)
+        return packed
     good = (uniform >= 0) & (uniform < 1) & (drafts >= -1) & (drafts < columns)
     drafts, uniform = drafts.where(good, -1), uniform.where(good, 0.0)
     out = reference.accept_drafts(logits, drafts, uniform, draft_logits, *cuts, k, columns)

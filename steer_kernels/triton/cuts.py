@@ -42,9 +42,11 @@ def _value_at(x, slot, at):
 
 
 @triton.jit
-def _kept_of_list(x, slot, length, top, inverse_temperature, row_total, vocab_size, top_k, top_p,
+def kept_of_list(x, slot, length, top, inverse_temperature, row_total, vocab_size, top_k, top_p,
                   least):  # fmt: skip
-    """Which of the first `length` ranks are kept, and whether no other element is.
+    """Which of the first `length` ranks are kept; whether all is.
+
+    The second is whether no element beyond the list is kept.
 
     `x` is in order of rank. `row_total` is the sum of all weights; it is read where top_p cuts and
     top_k does not. `least` is the logarithm of min_p.
@@ -78,7 +80,7 @@ def draw_from_list(
     keys = tl.sort(tl.where(slot < length, best, LOWEST_KEY), descending=True)
     x, ids = unpack(keys)
     x = tl.where(slot < length, x, float("-inf"))
-    kept, decided = _kept_of_list(x, slot, length, top, inverse_temperature, row_total, vocab_size,
+    kept, decided = kept_of_list(x, slot, length, top, inverse_temperature, row_total, vocab_size,
                                   top_k, top_p, least)  # fmt: skip
     # By column: what is not kept goes to the end, with no weight.
     bits = x.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF

@@ -17,21 +17,22 @@ Sync         As logit_stats: one launch, and the last program of a row draws. Wi
 
 from __future__ import annotations
 
-import math
+from typing import NamedTuple
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 
 from steer_kernels.ops._sampling import Cuts
 from steer_kernels.reference import Sampled
+from steer_kernels.triton.arguments import Scalars, cuts_something
 from steer_kernels.triton.cuts import NO_COLUMN, draw_from_list, exponent
 from steer_kernels.triton.heuristics import (
     CODE_BITS,
     LAUNCH,
     SELECT_LAUNCH,
     TILE,
+    RowSplit,
     cut_list_length,
     list_size,
 )
@@ -76,7 +77,7 @@ def _row_masses(moments, masses, first, tiles, top, inverse):
 
 
 @triton.jit
-def _total_mass(moments, masses, tiles, top, inverse):
+def total_mass(moments, masses, tiles, top, inverse):
     total = inverse * 0.0
     for first in range(0, tiles, MERGE_TILES):
         _tile, mass = _row_masses(moments, masses, first, tiles, top, inverse)
@@ -87,7 +88,7 @@ def _total_mass(moments, masses, tiles, top, inverse):
 @triton.jit
 def _choose_tile(moments, masses, tiles, top, inverse, uniform):
     """The tile of the token, the mass below it, the target and the total mass."""
-    total = _total_mass(moments, masses, tiles, top, inverse)
+    total = total_mass(moments, masses, tiles, top, inverse)
     target = uniform * total
     chosen = NO_COLUMN
     last = 0  # with a mass: stands in where rounding leaves the sum short
@@ -187,7 +188,7 @@ def sample_logits_kernel(
                 tl.store(token_out + row, first_column(best, length, K))
                 tl.store(logprob_out + row, -tl.log(total))
             elif CUT:
-                row_total = _total_mass(moments, masses, tiles, top, inverse)
+                row_total = total_mass(moments, masses, tiles, top, inverse)
                 column, logprob, decided = draw_from_list(
                     best, length, top, inverse, row_total, vocab_size, top_k,
                     uniform * 0.0 + top_p_high + top_p_low,
@@ -205,10 +206,58 @@ def sample_logits_kernel(
 # ---- host ------------------------------------------------------------------------------------
 
 
-def _in_two(value: float) -> tuple[float, float]:
-    """A float64 as the sum of two float32, which is what a kernel takes."""
-    high = float(np.float32(value))
-    return (high, value - high) if math.isfinite(high) else (high, 0.0)
+class Drawn(NamedTuple):
+    """What `draw_rows` leaves behind."""
+
+    stats: Outputs  # the lists are as long as was asked for
+    token: torch.Tensor  # i64 [B]
+    logprob: torch.Tensor  # f32 [B]
+    moments: torch.Tensor  # f32 [B, 3, tiles]
+    masses: torch.Tensor  # f32 [B, tiles]
+    split: RowSplit
+
+
+def draw_rows(
+    logits: torch.Tensor,
+    uniforms: torch.Tensor,
+    cuts: Cuts,
+    k: int,
+    vocab_size: int,
+    whole_lists: bool = False,
+    undecided: bool = True,
+) -> Drawn:
+    """Launch the kernels of `sample_logits_triton` on one row or more.
+
+    Args:
+        uniforms: [B] float64, contiguous.
+        whole_lists: return the lists that decide the cuts, of which k may be a part.
+        undecided: draw from rows too that their lists do not decide; else they have the token -1.
+    """
+    rows, device = logits.shape[0], logits.device
+    cut, scalars = cuts_something(cuts, vocab_size), Scalars.of(cuts)
+    length = cut_list_length(k, cuts.top_k, vocab_size) if cut else k
+    k = length if whole_lists else k
+    out = Outputs.empty(rows, k, device)
+    token = torch.empty(rows, dtype=torch.int64, device=device)
+    logprob = torch.empty(rows, dtype=torch.float32, device=device)
+    split = plan(logits, vocab_size)
+    workspace = Workspace.empty(rows, length, split, device)
+    masses = torch.empty((rows, split.tiles), dtype=torch.float32, device=device)
+    vec = 16 // logits.element_size()
+    with device_of(logits):
+        sample_logits_kernel[(rows * split.splits,)](
+            logits, logits.stride(0), vocab_size, k, length, split.tiles, split.tiles_per_split,
+            split.splits, uniforms, *scalars, masses, *workspace, *out, token, logprob,
+            TILE=TILE, VEC=vec, K=list_size(length), GREEDY=cuts.temperature == 0, CUT=cut,
+            **LAUNCH,
+        )  # fmt: skip
+        if cut and undecided:
+            select_kernel[(rows,)](
+                logits, logits.stride(0), vocab_size, split.tiles, uniforms, *scalars,
+                out.max_logit, token, logprob,
+                TILE=TILE, VEC=vec, BITS=CODE_BITS[logits.dtype], **SELECT_LAUNCH,
+            )  # fmt: skip
+    return Drawn(out, token, logprob, workspace.moments, masses, split)
 
 
 def sample_logits_triton(
@@ -225,36 +274,9 @@ def sample_logits_triton(
     token 0 and the log-probability NaN. A temperature of 0 is greedy. One launch, and a second one
     where something is cut.
     """
-    rows, device = logits.shape[0], logits.device
-    out = Outputs.empty(rows, k, device)
-    token = torch.empty(rows, dtype=torch.int64, device=device)
-    logprob = torch.empty(rows, dtype=torch.float32, device=device)
-    if not rows:
-        return (*out, token, logprob)
-    temperature, top_k, top_p, min_p = cuts
-    greedy = temperature == 0
-    cut = not greedy and (0 < top_k < vocab_size or top_p < 1 or min_p > 0)
-    length = cut_list_length(k, top_k, vocab_size) if cut else k
-    split = plan(logits, vocab_size)
-    workspace = Workspace.empty(rows, length, split, device)
-    masses = torch.empty((rows, split.tiles), dtype=torch.float32, device=device)
-    inverse = 1.0 if greedy else min(max(1.0 / temperature, 1e-37), 1e37)
-    scalars = (
-        *_in_two(inverse), top_k, *_in_two(top_p), *_in_two(math.log(min_p) if min_p else -math.inf)
-    )  # fmt: skip
-    uniforms = uniform.double().contiguous()
-    vec = 16 // logits.element_size()
-    with device_of(logits):
-        sample_logits_kernel[(rows * split.splits,)](
-            logits, logits.stride(0), vocab_size, k, length, split.tiles, split.tiles_per_split,
-            split.splits, uniforms, *scalars, masses, *workspace, *out, token, logprob,
-            TILE=TILE, VEC=vec, K=list_size(length), GREEDY=greedy, CUT=cut,
-            **LAUNCH,
-        )  # fmt: skip
-        if cut:
-            select_kernel[(rows,)](
-                logits, logits.stride(0), vocab_size, split.tiles, uniforms, *scalars,
-                out.max_logit, token, logprob,
-                TILE=TILE, VEC=vec, BITS=CODE_BITS[logits.dtype], **SELECT_LAUNCH,
-            )  # fmt: skip
-    return (*out, token, logprob)
+    if not logits.shape[0]:
+        token = torch.empty(0, dtype=torch.int64, device=logits.device)
+        logprob = torch.empty(0, dtype=torch.float32, device=logits.device)
+        return (*Outputs.empty(0, k, logits.device), token, logprob)
+    drawn = draw_rows(logits, uniform.double().contiguous(), cuts, k, vocab_size)
+    return (*drawn.stats, drawn.token, drawn.logprob)

@@ -110,7 +110,7 @@ def _kept_weights(
     start, tile, skew, vocab_size, floor, code_p, ties, seen, top, inverse, inverse_temperature,
     least, TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr,
 ):  # fmt: skip
-    """Columns of a tile, float32 weights (0 where not kept), and the ties of t up to its end."""
+    """Columns and codes of a tile, float32 weights (0 where not kept), and the ties so far."""
     cols, x = load_tile(start, tile, skew, vocab_size, TILE, VEC)
     code = _code(x, BITS)
     tied = ((code == code_p) & (cols < vocab_size)).to(tl.int32)
@@ -120,7 +120,7 @@ def _kept_weights(
     weight = _weights_of(x, code, cols < vocab_size, floor, top, inverse_temperature, False)
     kept = (code > code_p) | ((code == code_p) & (order < ties))
     kept = kept & (exponent(x, top, inverse) >= least)
-    return cols, tl.where(kept, weight, 0.0), seen + tl.sum(in_group, axis=0)
+    return cols, code, tl.where(kept, weight, 0.0), seen + tl.sum(in_group, axis=0)
 
 
 @triton.jit
@@ -133,7 +133,7 @@ def _draw_kept(
     seen = 0
     last = 0  # column with a weight: stands in where rounding leaves the sum short
     for tile in range(tiles):
-        cols, weight, seen = _kept_weights(
+        cols, _codes, weight, seen = _kept_weights(
             start, tile, skew, vocab_size, floor, code_p, ties, seen, top, inverse,
             inverse_temperature, least, TILE, VEC, BITS)  # fmt: skip
         total += tl.sum(tl.sum(weight, axis=1).to(tl.float64), axis=0)
@@ -144,7 +144,7 @@ def _draw_kept(
     token = NO_COLUMN
     for tile in range(tiles):
         if token == NO_COLUMN:
-            cols, weight, seen = _kept_weights(
+            cols, _codes, weight, seen = _kept_weights(
                 start, tile, skew, vocab_size, floor, code_p, ties, seen, top, inverse,
                 inverse_temperature, least, TILE, VEC, BITS)  # fmt: skip
             group = tl.sum(weight, axis=1).to(tl.float64)
@@ -156,6 +156,61 @@ def _draw_kept(
     token = tl.where(token == NO_COLUMN, last, token)
     logit = tl.load(start + token).to(tl.float32)
     return token, exponent(logit, top, inverse) - tl.log(total)
+
+
+@triton.jit
+def _cut_codes(
+    start, skew, tiles, vocab_size, top_k, top_p, top, inverse_high,
+    TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr,
+):  # fmt: skip
+    """Codes of the k-th element and of t for top_p, and how many ties of the latter are kept."""
+    LOWEST: tl.constexpr = -(1 << (BITS - 1))
+    floor = _code(top, BITS) * 0 + LOWEST
+    if (top_k > 0) & (top_k < vocab_size):
+        floor, _count = _threshold(start, skew, tiles, vocab_size, floor, top_p * 0.0 + top_k, top,
+                                   inverse_high, TILE, VEC, BITS, True)  # fmt: skip
+    code_p = floor * 0 + LOWEST
+    ties = floor * 0 + NO_COLUMN
+    if top_p < 1.0:
+        total, _b, _c = _sums_above(
+            start, skew, tiles, vocab_size, floor, code_p, code_p, code_p, top, inverse_high,
+            TILE, VEC, BITS, False)  # fmt: skip
+        bound = top_p * total
+        code_p, above = _threshold(start, skew, tiles, vocab_size, floor, bound, top,
+                                   inverse_high, TILE, VEC, BITS, False)  # fmt: skip
+        weight = tempered(_value(code_p, BITS), top, inverse_high).to(tl.float64)
+        fit = tl.ceil((bound - above) / weight)
+        ties = tl.where(fit < 2.0e9, fit, 2.0e9).to(tl.int32)  # NaN of 0 / 0: all, no weight
+    return floor, code_p, ties
+
+
+@triton.jit
+def bound_of_row(
+    start, skew, tiles, vocab_size, top_k, top_p, least, top, inverse, inverse_high,
+    TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr,
+):  # fmt: skip
+    """What is kept of a row: a value, a column, the weight.
+
+    Kept is what lies above the value, and what equals it up to the column; and of both what has
+    `least`, the logarithm of min_p. The weight is the sum of theirs.
+    """
+    LOWEST: tl.constexpr = -(1 << (BITS - 1))
+    floor, code_p, ties = _cut_codes(start, skew, tiles, vocab_size, top_k, top_p, top,
+                                     inverse_high, TILE, VEC, BITS)  # fmt: skip
+    total = top_p * 0.0
+    seen = 0
+    edge = floor * 0 - 1
+    for tile in range(tiles):
+        cols, code, weight, seen = _kept_weights(
+            start, tile, skew, vocab_size, floor, code_p, ties, seen, top, inverse, inverse_high,
+            least, TILE, VEC, BITS)  # fmt: skip
+        total += tl.sum(tl.sum(weight, axis=1).to(tl.float64), axis=0)
+        tied = (code == code_p) & (weight > 0.0)
+        edge = tl.maximum(edge, tl.max(tl.max(tl.where(tied, cols, -1), axis=1), axis=0))
+    by_p = (top_p < 1.0) & (code_p >= floor)
+    code = tl.where(by_p, code_p, floor)
+    value = tl.where(code == LOWEST, float("-inf"), _value(code, BITS))
+    return value, tl.where(by_p, edge, NO_COLUMN), total
 
 
 @triton.jit(
@@ -176,24 +231,8 @@ def select_kernel(
         inverse = uniform * 0.0 + inverse_high + inverse_low
         top_p = uniform * 0.0 + top_p_high + top_p_low
         least = uniform * 0.0 + least_high + least_low
-        LOWEST: tl.constexpr = -(1 << (BITS - 1))
-        floor = _code(top, BITS) * 0 + LOWEST
-        if (top_k > 0) & (top_k < vocab_size):
-            floor, _count = _threshold(start, skew, tiles, vocab_size, floor,
-                                       uniform * 0.0 + top_k, top, inverse_high, TILE, VEC, BITS,
-                                       True)  # fmt: skip
-        code_p = floor * 0 + LOWEST
-        ties = floor * 0 + NO_COLUMN
-        if top_p < 1.0:
-            total, _b, _c = _sums_above(
-                start, skew, tiles, vocab_size, floor, code_p, code_p, code_p, top, inverse_high,
-                TILE, VEC, BITS, False)  # fmt: skip
-            bound = top_p * total
-            code_p, above = _threshold(start, skew, tiles, vocab_size, floor, bound, top,
-                                       inverse_high, TILE, VEC, BITS, False)  # fmt: skip
-            weight = tempered(_value(code_p, BITS), top, inverse_high).to(tl.float64)
-            fit = tl.ceil((bound - above) / weight)
-            ties = tl.where(fit < 2.0e9, fit, 2.0e9).to(tl.int32)  # NaN of 0 / 0: all, no weight
+        floor, code_p, ties = _cut_codes(start, skew, tiles, vocab_size, top_k, top_p, top,
+                                         inverse_high, TILE, VEC, BITS)  # fmt: skip
         token, logprob = _draw_kept(
             start, skew, tiles, vocab_size, floor, code_p, ties, top, inverse, inverse_high, least,
             uniform, TILE, VEC, BITS)  # fmt: skip

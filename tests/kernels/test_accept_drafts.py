@@ -150,7 +150,7 @@ def test_a_draft_of_no_known_distribution_has_to_be_the_token(accept: Accept, cu
     drafts[1] = (drafts[1] + 1) % 690
     drafts[2] = -1
     out = accept(logits, drafts, uniform, None, *cuts, **options)
-    if accept.__name__ == "_fallback" or accept is triton_accept:  # the float64 definition
+    if accept.__name__ == "_fallback":  # the float64 definition
         torch.testing.assert_close(out[:, :-2], expected, atol=3e-6, rtol=3e-6, equal_nan=True)
     else:
         assert torch.equal(out[:, :-2].nan_to_num(nan=1e9), expected.nan_to_num(nan=1e9))
