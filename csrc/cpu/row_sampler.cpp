@@ -19,13 +19,18 @@ double kept_gap(const SampleLogitsParams& params) {
   return -std::log(params.min_p) * params.temperature;
 }
 
+// How many ties of the k-th element a list has room for: in 16 bits logits are often equal, and a tie
+// that reaches beyond the list has the row sorted.
+int64_t ties_of(DType dtype) { return dtype == DType::kFloat32 ? 0 : 12; }
+
 // A longer list than the caller asked for, where it decides the token without another read. What a
 // gap bounds takes the list no time until it is there.
 int list_length(const SampleLogitsParams& params) {
   int64_t length = params.stats.k;
   if (!params.greedy() && !params.keeps_all()) {
     if (kept_gap(params) > 0.0) length = kMaxListLength;
-    else length = std::max<int64_t>(length, params.cuts_k() ? params.top_k + 1 : kLongList);
+    else if (!params.cuts_k()) length = std::max<int64_t>(length, kLongList);
+    else length = std::max(length, params.top_k + 1 + ties_of(params.stats.dtype));
   }
   return static_cast<int>(std::min<int64_t>({length, kMaxListLength, params.stats.vocab}));
 }

@@ -249,10 +249,11 @@ def accept_drafts_triton(
     k: int,
     vocab_size: int,
 ) -> torch.Tensor:
-    """The packed result of `accept_drafts`, f64 [B, 6 + 2 k + 2].
+    """The packed result of `accept_drafts`.
 
-    The arguments are taken as checked, but for the values of `uniform` and `drafts`: a row where
-    one of them is out of its range is given the token 0 and NaN as its log-probabilities.
+    f64 [B, 6 + 2 k + 2]. The arguments are taken as checked, but for the values of `uniform` and
+    `drafts`: a row where one of them is out of its range is given the token 0 and NaN as its
+    log-probabilities.
     """
     rows, device = logits.shape[0], logits.device
     packed = torch.empty((rows, 6 + 2 * k + 2), dtype=torch.float64, device=device)

@@ -67,7 +67,10 @@ def bounds_kernel(
     TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr, K: tl.constexpr,
     GREEDY: tl.constexpr, CUT: tl.constexpr,
 ):  # fmt: skip
-    """The bound and the norm of each row of one model, and its draft's log-probability."""
+    """Bound and norm of each row of one model.
+
+    And the log-probability of its draft.
+    """
     row = tl.program_id(0).to(tl.int64)
     start = logits + row * row_stride
     zero = (row * 0).to(tl.float64)
@@ -110,7 +113,7 @@ def bounds_kernel(
 
 
 class Bounds(NamedTuple):
-    """What the cuts keep of each row of one model, and what that weighs."""
+    """What the cuts keep of rows, and its weight."""
 
     value: torch.Tensor  # f32 [B]
     edge: torch.Tensor  # i32 [B], the last kept column of those at the value

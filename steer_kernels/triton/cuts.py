@@ -44,9 +44,9 @@ def _value_at(x, slot, at):
 @triton.jit
 def kept_of_list(x, slot, length, top, inverse_temperature, row_total, vocab_size, top_k, top_p,
                   least):  # fmt: skip
-    """Which of the first `length` ranks are kept; whether all is.
+    """Which of a list's ranks are kept.
 
-    The second is whether no element beyond the list is kept.
+    Of the first `length` ranks; and whether no element beyond the list is kept.
 
     `x` is in order of rank. `row_total` is the sum of all weights; it is read where top_p cuts and
     top_k does not. `least` is the logarithm of min_p.

@@ -189,10 +189,10 @@ def bound_of_row(
     start, skew, tiles, vocab_size, top_k, top_p, least, top, inverse, inverse_high,
     TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr,
 ):  # fmt: skip
-    """What is kept of a row: a value, a column, the weight.
+    """What is kept of a row, as a bound.
 
-    Kept is what lies above the value, and what equals it up to the column; and of both what has
-    `least`, the logarithm of min_p. The weight is the sum of theirs.
+    A value, a column and a weight. Kept is what lies above the value, and what equals it up to the
+    column; and of both what has `least`, the logarithm of min_p. The weight is the sum of theirs.
     """
     LOWEST: tl.constexpr = -(1 << (BITS - 1))
     floor, code_p, ties = _cut_codes(start, skew, tiles, vocab_size, top_k, top_p, top,
