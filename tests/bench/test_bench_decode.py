@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,13 @@ from steer_decode.bench.decode import answers as decode_answers
 from steer_decode.bench.decode import measure as decode
 from steer_decode.bench.decode import memory as decode_memory
 from steer_decode.bench.decode import models as decode_models
-from steer_decode.bench.decode.answers import DecodeReplay, answer_by_answer, demo_pair, passes_of
+from steer_decode.bench.decode.answers import (
+    DecodeReplay,
+    answer_by_answer,
+    demo_pair,
+    drafted,
+    passes_of,
+)
 from steer_decode.bench.decode.models import Shape, load, random_model
 from steer_decode.bench.decode.plan import (
     GROUPS,
@@ -39,6 +47,8 @@ from steer_decode.bench.decode.turns import (
     total,
 )
 from steer_decode.cli import app
+from steer_decode.demo import pair_paths, problems
+from transformers import GenerationConfig
 from typer.testing import CliRunner
 
 KEYS = ["measure", "model", "threads", "context", "value", "limit", "ok", "spread"]
@@ -120,6 +130,11 @@ class TestCommand:
             (["--seconds", "nan"], "--seconds must be at least 0 and at most 3600, got nan"),
             (["--contexts", "32768"], "--contexts must be at most 32640"),
             (["--only", "cohort", "--models", "smollm2-135m"], "add demo to --models"),
+            (["--small", "x"], "--small is given without --large"),
+            (["--small", "x", "--large", "y", "--models", "demo"], "give either --models or"),
+            (["--small", "x", "--large", "y", "--only", "loop"], "measure of a pair of your own"),
+            (["--small", "./x", "--large", "./y"], "there is no model folder './x'"),
+            (["--dtype", "float32"], "add --small and --large"),
             (["--json", "{folder}"], "which is a folder: choose another --json"),
         ],
     )
@@ -148,6 +163,7 @@ class TestPlan:
         assert (asked["hand-over", 128], asked["encode-again", 128]) == (1.15, 10)
         assert (asked["memory", 128], asked["cohort", 128]) == (1.05, 4)
         assert asked["assisted", 128] is None
+        assert (asked["speculative", 128], asked["speculative-k4", 128]) == (1.0, 1.0)
 
     @pytest.mark.parametrize(
         ("measure", "context", "value", "ok"),
@@ -160,6 +176,8 @@ class TestPlan:
             ("predicted", 128, 0.89, False),
             ("predicted", 128, 1.11, False),
             ("assisted", 128, 0.1, None),
+            ("speculative", 128, 0.99, True),
+            ("speculative-k4", 128, 1.01, False),
         ],
     )
     def test_which_side_of_the_limit(
@@ -251,6 +269,68 @@ def test_answers_are_timed_one_by_one_and_together() -> None:
     ticks = iter(range(100))
     turn = answer_by_answer({"a": lambda _: next(ticks), "b": str}, 2, lambda: float(next(ticks)))
     assert turn() == {"a": 4, "b": 2, "a 0": 2, "b 0": 1, "a 1": 2, "b 1": 1}
+
+
+class TestDrafts:
+    def test_all_that_draft_write_the_tokens_of_the_large_model(self) -> None:
+        pair, prompts = demo_pair(), [p.prompt for p in problems("qa", 2)]
+        sides = ("assisted", "speculative:k=auto", "speculative:k=4")
+        calls = drafted(pair, prompts, 40, sides)
+        assert list(calls) == ["speculative:k=auto", "speculative:k=4", "assisted"]
+        for call in calls.values():
+            for answer in range(2):
+                call(answer)  # it checks its tokens
+        assert list(drafted(pair, prompts, 4, ("routed",))) == []
+
+    @pytest.mark.parametrize("side", ["assisted", "speculative:k=4"])
+    def test_other_tokens_are_an_error(self, side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        pair, (problem,) = demo_pair(), problems("qa", 1)
+        call = drafted(pair, [problem.prompt], 8, (side,))[side]
+        call(0)
+        head = pair.large.get_output_embeddings()
+        monkeypatch.setattr(head, "weight", torch.nn.Parameter(-head.weight.data))
+        with pytest.raises(SteerError, match=f"{side} answered .* other tokens than the large"):
+            call(0)
+
+    def test_ratio_of_least_times(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ours takes 3 s an answer and theirs 4 s, by a clock that is told."""
+        now = [0.0]
+
+        def takes(seconds: float, answer: int) -> None:
+            now[0] += seconds
+
+        calls = {"speculative:k=auto": 3.0, "speculative:k=4": 5.0, "assisted": 4.0}
+        monkeypatch.setattr(
+            decode_answers,
+            "drafted",
+            lambda *_: {side: partial(takes, seconds) for side, seconds in calls.items()},
+        )
+        monkeypatch.setattr(decode_answers, "clock", lambda threads: lambda: now[0])
+        plan = DecodePlan(only=("speculative", "speculative-k4"), problems=3, turns=1, seconds=0)
+        rows = decode_answers.rows(Job("answers", "demo", 1, 0), plan)
+        assert [(row.measure, row.value, row.ok) for row in rows] == [
+            ("speculative", 0.75, True),
+            ("speculative-k4", 1.25, False),
+        ]
+
+    @pytest.mark.slow
+    def test_a_pair_of_ones_own(self, tmp_path: Path) -> None:
+        """With a penalty in its generation config, which a router knows nothing of."""
+        for writer, folder in zip(("small", "large"), pair_paths(), strict=True):
+            shutil.copytree(folder, tmp_path / writer)
+            config = GenerationConfig.from_pretrained(folder)
+            config.repetition_penalty = 1.5
+            config.save_pretrained(tmp_path / writer)
+        pair = ("--small", tmp_path / "small", "--large", tmp_path / "large")
+        file = tmp_path / "rows.json"
+        only = ("--only", "speculative,assisted", "--threads", 1, "--json", file)
+        result = bench(*pair, *only, "--tokens", 20, "--seconds", 0, "--problems", 2)
+        assert result.exit_code == 0, result.output
+        rows = json.loads(file.read_text())
+        assert [(row["measure"], row["model"]) for row in rows] == [
+            ("assisted", "given"),
+            ("speculative", "given"),
+        ]
 
 
 class TestMemory:

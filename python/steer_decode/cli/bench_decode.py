@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..bench.decode.plan import MEASURES, MODELS, QUICK, DecodePlan
+from ..bench.decode.plan import GROUPS, MEASURES, MODELS, QUICK, DecodePlan
+from ..bench.kernels.plan import known
 from ..errors import SteerError
+from . import options as opt
 from . import say
+from .models import Models
 from .options import names, numbers
 
 if TYPE_CHECKING:
@@ -39,7 +42,10 @@ def decode(
         int | None, typer.Option("--problems", help="Of the demo's tasks; 16, or 8 if quick.")
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option("--tokens", help="Of one turn; by default 128 to 8, by model.")
+        int | None,
+        typer.Option(
+            "--tokens", help="Of one turn; by default 128 to 8, by model, and 200 of an answer."
+        ),
     ] = None,
     seconds: Annotated[
         float | None,
@@ -56,13 +62,16 @@ def decode(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the rows to this file as they come.")
     ] = None,
+    small: opt.SmallOption = None,
+    large: opt.LargeOption = None,
+    dtype: opt.DtypeOption = None,
 ) -> None:
     """Measure what routed decoding costs beside the models themselves.
 
     Every figure is a ratio. The sides of a ratio take turns in the same process and the least time
     of each counts: CPU time for one thread, the wall clock for more. The demo pair is measured, and
     real shapes with random weights, all in float32. A tick or a cross stands beside each ratio that
-    has a limit.
+    has a limit. With --small and --large, what takes whole answers is measured on that pair alone.
 
     The rows of the JSON list: measure, model, threads, context, value, limit, ok, spread (median
     over least time of our side: far from 1, the machine was busy).
@@ -72,6 +81,9 @@ def decode(
     - `steer bench decode --quick`
 
     - `steer bench decode --only loop,generate --models demo --contexts 128,4096 --threads 1`
+
+    - `steer bench decode --only speculative,speculative-k4 --threads 1` (beside `generate` of
+      transformers with an assistant model)
 
     - `steer bench decode --json decode.json --check`
     """
@@ -89,6 +101,11 @@ def decode(
     }
     plan = replace(plan, **{n: v for n, v in given.items() if v is not None})
     plan.check()
+    if small is not None or large is not None:
+        pair = Models(None, small, large, dtype.value if dtype else None, "cpu")
+        plan = _on_pair(plan, pair, given)
+    elif dtype is not None:
+        raise SteerError("--dtype is for a pair of your own: add --small and --large")
     rows = _run(plan, JsonFile(json_file) if json_file else None)
     limited = [row for row in rows if row.limit is not None]
     missed = [row for row in limited if not row.ok]
@@ -97,6 +114,21 @@ def decode(
         say.note(f"{len(rows)} rows are in {json_file}")
     if check and missed:
         raise typer.Exit(MISSED)
+
+
+def _on_pair(plan: DecodePlan, pair: Models, given: dict[str, Any]) -> DecodePlan:
+    """The plan for a pair that is loaded for it; ``given`` are the options as they were typed.
+
+    Raises:
+        SteerError: what is asked for cannot be measured on such a pair, or there is no such pair.
+    """
+    if given["models"] is not None:
+        raise SteerError("give either --models or --small and --large, not both")
+    answers = GROUPS["answers"]
+    if given["only"] is not None:
+        known("measure of a pair of your own", plan.only, answers)
+    only = tuple(name for name in plan.only if name in answers)
+    return replace(plan, only=only, given=pair.load())
 
 
 def _run(plan: DecodePlan, file: Any) -> list[DecodeRow]:

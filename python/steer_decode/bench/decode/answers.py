@@ -1,15 +1,16 @@
-"""Whole answers of the demo pair.
+"""Whole answers of the demo pair, or of a pair that is given.
 
-Routed, predicted, by assisted decoding, and in a cohort. A second of answers is long enough to meet
-whatever else the machine does; a millisecond of a pass is not, and the ratio of their least times
-would tell of that. So what a routed answer should take is measured as the answer is: its forward
-passes, bare and in their order, right after it. Of each answer the least time counts.
+Routed, predicted, by assisted decoding and by our own drafts, and in a cohort. A second of answers
+is long enough to meet whatever else the machine does; a millisecond of a pass is not, and the ratio
+of their least times would tell of that. So what a routed answer should take is measured as the
+answer is: its forward passes, bare and in their order, right after it. Of each answer the least
+time counts.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -21,13 +22,16 @@ from ...demo import DOMAINS, problems
 from ...engines.hf.cache_support import cache_argument
 from ...engines.hf.cpu import patched
 from ...engines.hf.lane import Lane
+from ...errors import SteerError
 from ...models.pair import Pair
 from ...policies import FirstTokenEntropy
-from .models import demo_pair
+from ...policies.speculative import Speculative
+from .models import demo_pair, plain
 from .plan import DecodePlan, DecodeRow, Job
 from .turns import Clock, Turn, clock, forward, in_turns, run_generate, timed, total
 
-MAX_NEW_TOKENS = 200  # an answer is about half as long
+MAX_NEW_TOKENS = 200  # an answer of the demo pair is much shorter
+_WAY_OUT = "in half precision near ties fall either way, so give --dtype float32"
 
 
 class DecodePass(NamedTuple):
@@ -40,8 +44,17 @@ class DecodePass(NamedTuple):
     tokens: int
 
 
+# The two sides of a ratio; a cohort is timed as a whole.
+_RATIOS = {
+    "predicted": ("routed", "predicted"),
+    "assisted": ("assisted", "routed"),
+    "speculative": ("speculative:k=auto", "assisted"),
+    "speculative-k4": ("speculative:k=4", "assisted"),
+}
+
+
 @lru_cache(maxsize=1)
-def _pair() -> Pair:
+def _demo() -> Pair:
     return demo_pair()
 
 
@@ -49,40 +62,82 @@ def rows(job: Job, plan: DecodePlan) -> list[DecodeRow]:
     """As many rows as ``plan`` asks for.
 
     Their context is that of the longest prompt.
+
+    Raises:
+        SteerError: an answer by drafts is not the large model's own.
     """
-    pair, now = _pair(), clock(job.threads)
+    pair, now = plain(plan.given) if plan.given else _demo(), clock(job.threads)
+    tokens = plan.tokens or MAX_NEW_TOKENS
     each = -(-plan.problems // len(DOMAINS))
     mixed = [p for some in zip(*(problems(d, each) for d in DOMAINS), strict=True) for p in some]
     prompts = [problem.prompt for problem in mixed[: plan.problems]]
-    router, options = Router(pair, FirstTokenEntropy(0.5)), {"max_new_tokens": MAX_NEW_TOKENS}
-    passes = [passes_of(router, prompt) for prompt in prompts]
-    again = DecodeReplay(pair)
-
-    def assisted(answer: int) -> None:
-        ids = torch.tensor([pair.encode(prompts[answer])])
-        run_generate(pair.large, ids, MAX_NEW_TOKENS, assistant_model=pair.small)
-
-    one_by_one: dict[str, Callable[[int], object]] = {
-        "routed": lambda answer: router.generate(prompts[answer], **options)
-    }
-    if "predicted" in plan.only:
-        one_by_one["predicted"] = lambda answer: again.run(passes[answer])
-    if "assisted" in plan.only:
-        one_by_one["assisted"] = assisted
-    turns = [answer_by_answer(one_by_one, len(prompts), now)]
+    router, options = Router(pair, FirstTokenEntropy(0.5)), {"max_new_tokens": tokens}
+    wanted = {measure: sides for measure, sides in _RATIOS.items() if measure in plan.only}
+    sides = {side for both in wanted.values() for side in both}
+    calls: dict[str, Callable[[int], object]] = {}
+    if "routed" in sides or "cohort" in plan.only:
+        calls["routed"] = lambda answer: router.generate(prompts[answer], **options)
+    if "predicted" in sides:
+        again = DecodeReplay(pair)
+        passes = [passes_of(router, prompt, tokens) for prompt in prompts]
+        calls["predicted"] = lambda answer: again.run(passes[answer])
+    calls |= drafted(pair, prompts, tokens, sides)
+    turns = [answer_by_answer(calls, len(prompts), now)]
     if "cohort" in plan.only:
         turns.append(timed("cohort", partial(router.cohort, prompts, **options), now))
     least, spread = in_turns(turns, plan.turns, plan.seconds)
-    found = {}
-    if "predicted" in one_by_one:
-        found["predicted"] = total(least, "routed") / total(least, "predicted")
-    if "assisted" in one_by_one:
-        found["assisted"] = total(least, "assisted") / total(least, "routed")
+    found = {name: total(least, a) / total(least, b) for name, (a, b) in wanted.items()}
     if "cohort" in plan.only:
         # A cohort is timed as a whole, and so are then the answers one by one.
         found["cohort"] = least["routed"] / least["cohort"]
     longest = max(len(pair.encode(prompt)) for prompt in prompts)
     return [DecodeRow.of(name, job, value, spread, longest) for name, value in found.items()]
+
+
+def drafted(
+    pair: Pair, prompts: Sequence[str], tokens: int, sides: Container[str]
+) -> dict[str, Callable[[int], object]]:
+    """Answers of the large model by drafts of the small one.
+
+    "assisted" is ``generate`` of transformers with an assistant, as its defaults have it; any other
+    is a router. Each checks whenever it has answered that the answer is the large model's greedy
+    one, token by token: so all of them do the same work.
+
+    Args:
+        pair: that answers.
+        prompts: what is answered, by its place.
+        tokens: most of an answer.
+        sides: which of them are wanted.
+
+    Raises:
+        SteerError: from a call, if the answer is another one.
+    """
+    ids = [torch.tensor([pair.encode(prompt)]) for prompt in prompts]
+
+    def theirs(answer: int, **more: Any) -> list[int]:
+        out = run_generate(pair.large, ids[answer], tokens, **more)
+        written: list[int] = out[0, ids[answer].shape[1] :].tolist()
+        return written
+
+    def ours(router: Router, answer: int) -> list[int]:
+        return router.generate(ids[answer][0].tolist(), max_new_tokens=tokens).token_ids
+
+    writers: dict[str, Callable[[int], list[int]]] = {
+        "speculative:k=auto": partial(ours, Router(pair, Speculative("auto"))),
+        "speculative:k=4": partial(ours, Router(pair, Speculative(4))),
+        "assisted": partial(theirs, assistant_model=pair.small),
+    }
+    writers = {side: write for side, write in writers.items() if side in sides}
+    own = [theirs(answer) for answer in range(len(prompts))] if writers else []
+
+    def checked(side: str, write: Callable[[int], list[int]], answer: int) -> None:
+        if write(answer) != own[answer]:
+            raise SteerError(
+                f"{side} answered {prompts[answer]!r} with other tokens than the large model, so "
+                f"that their times do not compare: {_WAY_OUT}"
+            )
+
+    return {side: partial(checked, side, write) for side, write in writers.items()}
 
 
 def answer_by_answer(calls: dict[str, Callable[[int], object]], answers: int, now: Clock) -> Turn:
@@ -104,16 +159,16 @@ def answer_by_answer(calls: dict[str, Callable[[int], object]], answers: int, no
     return turn
 
 
-def passes_of(router: Router, prompt: str) -> list[DecodePass]:
+def passes_of(router: Router, prompt: str, tokens: int = MAX_NEW_TOKENS) -> list[DecodePass]:
     """The forward passes behind a routed answer, in order.
 
-    ``prompt`` is what is answered.
+    ``prompt`` is what is answered, by ``tokens`` at most.
     """
     passes: list[DecodePass] = []
     with contextlib.ExitStack() as hooks:
         for writer in WRITERS:
             hooks.enter_context(_noted(router.pair.model(writer), writer, passes))
-        router.generate(prompt, max_new_tokens=MAX_NEW_TOKENS)
+        router.generate(prompt, max_new_tokens=tokens)
     return passes
 
 

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -86,6 +87,20 @@ def _endless(small: Any, large: Any, tokenizer: Any) -> Pair:
 def demo_pair() -> Pair:
     """The demo pair as it is shipped."""
     return Pair.from_pretrained(*pair_paths(), device="cpu", dtype=torch.float32)
+
+
+def plain(pair: Pair) -> Pair:
+    """The pair, with ``generate`` of transformers as its bare defaults have it.
+
+    A checkpoint may come with settings, as a penalty for repetitions, that a router knows nothing
+    of: with them the two would write different texts.
+    """
+    ends = sorted(pair.eos_ids)
+    for model in (pair.small, pair.large):
+        model.generation_config = GenerationConfig(
+            eos_token_id=ends or None, pad_token_id=ends[0] if ends else 0
+        )
+    return pair
 
 
 def random_model(

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import SteerError
 from ..kernels.plan import known
 
+if TYPE_CHECKING:
+    from ...models.pair import Pair
+
 MODELS = ("demo", "smollm2-135m", "qwen2.5-0.5b")
 TOKENS = dict(zip(MODELS, (128, 16, 8), strict=True))  # of one turn: the slower, the fewer
+GIVEN = "given"  # the model's name in rows of a pair that the caller gives
 POSITIONS = 32_768  # that every model is given, whatever it was trained for
 LONG_CONTEXT = 4096  # from here on the cache in place has to show
 
@@ -66,6 +70,8 @@ MEASURES = {
     "encode-again": Measure("encoding all / hand-over", "at least", 10.0),
     "predicted": Measure("routed / its passes, bare", "within", 0.10),
     "assisted": Measure("assisted / routed decoding"),
+    "speculative": Measure("k=auto / assisted decoding", "at most", 1.0),
+    "speculative-k4": Measure("k=4 / assisted decoding", "at most", 1.0),
     "cohort": Measure("one by one / in a cohort", "at least", 4.0),
     "memory": Measure("peak / weights and caches", "at most", 1.05),
 }
@@ -74,7 +80,7 @@ MEASURES = {
 GROUPS = {
     "decode": ("loop", "generate"),
     "hand-over": ("hand-over", "encode-again"),
-    "answers": ("predicted", "assisted", "cohort"),
+    "answers": ("predicted", "assisted", "speculative", "speculative-k4", "cohort"),
     "memory": ("memory",),
     "whole": ("generate-whole",),
 }
@@ -142,9 +148,10 @@ class DecodePlan:
             `generate-whole`.
         hand_over_context, hand_over_tokens: what was read before, and what the other model wrote.
         memory_context: prompt length of `memory`.
-        problems: of the demo's tasks, for `predicted`, `assisted` and `cohort`.
-        tokens: of one turn; by default :data:`TOKENS`.
+        problems: of the demo's tasks, for the measures of whole answers.
+        tokens: of one turn; by default :data:`TOKENS`, and 200 at most of a whole answer.
         turns: of each contender; as many more as fit into ``seconds``.
+        given: a pair that takes the place of ``models``, for whole answers only.
     """
 
     only: Sequence[str] = tuple(MEASURES)
@@ -158,6 +165,7 @@ class DecodePlan:
     tokens: int | None = None
     turns: int = 5
     seconds: float = 10.0
+    given: Pair | None = None
 
     def check(self) -> None:
         """Check that the plan can be run.
@@ -203,9 +211,9 @@ class DecodePlan:
         wanted = [group for group in GROUPS if set(GROUPS[group]) & set(self.only)]
         found = []
         for late in (False, True):
-            for model in self.models:
+            for model in (GIVEN,) if self.given else self.models:
                 for group in wanted:
-                    if (group == "whole") != late or (group == "answers" and model != "demo"):
+                    if (group == "whole") != late or not _measured(group, model):
                         continue
                     # Memory does not depend on the threads.
                     threads = self.threads[:1] if group == "memory" else self.threads
@@ -215,6 +223,11 @@ class DecodePlan:
                         for n in threads
                     ]
         return found
+
+
+def _measured(group: str, model: str) -> bool:
+    """Whether ``model`` can do it: answers want a real pair, and the rest texts without an end."""
+    return model in ("demo", GIVEN) if group == "answers" else model != GIVEN
 
 
 QUICK = DecodePlan(
