@@ -1,4 +1,4 @@
-"""Whole answers of the demo pair, or of a pair that is given.
+"""Whole answers of the demo pair or a given one.
 
 Routed, predicted, by assisted decoding and by our own drafts, and in a cohort. A second of answers
 is long enough to meet whatever else the machine does; a millisecond of a pass is not, and the ratio
@@ -97,7 +97,7 @@ def rows(job: Job, plan: DecodePlan) -> list[DecodeRow]:
 def drafted(
     pair: Pair, prompts: Sequence[str], tokens: int, sides: Container[str]
 ) -> dict[str, Callable[[int], object]]:
-    """Answers of the large model by drafts of the small one.
+    """The large model's answers, drafted by the small one.
 
     "assisted" is ``generate`` of transformers with an assistant, as its defaults have it; any other
     is a router. Each checks whenever it has answered that the answer is the large model's greedy

@@ -90,7 +90,7 @@ def demo_pair() -> Pair:
 
 
 def plain(pair: Pair) -> Pair:
-    """The pair, with ``generate`` of transformers as its bare defaults have it.
+    """Give the pair's ``generate`` its bare defaults.
 
     A checkpoint may come with settings, as a penalty for repetitions, that a router knows nothing
     of: with them the two would write different texts.
