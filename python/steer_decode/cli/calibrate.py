@@ -40,6 +40,12 @@ def calibrate(
     signal: Annotated[
         str, typer.Option("--signal", help="max-logit, max-prob, entropy or margin.")
     ] = "max-logit",
+    promise: Annotated[
+        bool,
+        typer.Option(
+            "--promise", help="For both-sides: what --router both-sides:loss=0.01 goes by."
+        ),
+    ] = False,
     max_new_tokens: opt.MaxNewTokensOption = None,
     temperature: opt.TemperatureOption = 0.0,
     seed: opt.SeedOption = 0,
@@ -78,12 +84,17 @@ def calibrate(
     With --router both-sides the signals and thresholds of that router are found instead, by what
     the large model makes of the small one's drafts; a few dozen prompts will do (--n 20).
 
+    With --promise the answers of that router are compared with the large model's own, without
+    labels, to see how far it may go for both-sides:loss=0.01 to hold: 300 prompts or more.
+
     Answers are kept beside --out as they come, and the same command goes on after an interruption.
     The file with them goes when the calibration is saved.
 
     Examples:
 
     - `steer calibrate --pair demo --router both-sides --n 20 --out sides.json`
+
+    - `steer calibrate --pair demo --router both-sides --promise --out promise.json`
 
     - `steer calibrate --pair demo --signal margin --out margin.json --figure margin.png`
 
@@ -103,6 +114,8 @@ def calibrate(
 
     if router not in ("steer", "both-sides"):
         raise SteerError(f"--router must be steer or both-sides, got {router!r}")
+    if promise and router != "both-sides":
+        raise SteerError("--promise is for --router both-sides")
     if router == "both-sides":
         _steer_only(
             signal=signal != "max-logit", gamma=gamma, large_share=large_share, figure=figure
@@ -123,10 +136,12 @@ def calibrate(
         **opt.template_options(chat, template_arg),
     }
     if router == "both-sides":
+        from .calibrate_promise import calibrate_promise
         from .calibrate_sides import calibrate_both_sides
 
         together = cohort or (DEMO_COHORT if models.demo else 1)
-        calibrate_both_sides(models, texts, options, together, out)
+        make = calibrate_promise if promise else calibrate_both_sides
+        make(models, texts, options, together, out)
         return
     loaded = models.load()
     together = cohort or (DEMO_COHORT if models.demo else 1)

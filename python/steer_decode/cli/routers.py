@@ -9,7 +9,7 @@ from ..errors import SteerError
 from .models import Models
 
 if TYPE_CHECKING:
-    from ..policies import Policy
+    from ..policies import Policy, RouterSpec
 
 
 def make_policy(
@@ -28,7 +28,7 @@ def make_policy(
     text = ":".join([spec, *(f"{key}={value}" for key, value in given.items())])
     router = RouterSpec.read(text)
     if calibration is None:
-        return router.make(**(_shipped(router.policy) if models.demo else {}))
+        return router.make(**(_shipped(router) if models.demo else {}))
     if not router.policy.takes_calibration:
         raise SteerError(f"router {router.name!r} takes no calibration: leave out --calibration")
     if "threshold" in router.settings:
@@ -50,10 +50,11 @@ def wants_calibration(spec: str) -> bool:
     return router.policy.takes_calibration and "threshold" not in router.settings
 
 
-def _shipped(policy: type[Policy]) -> dict[str, str]:
+def _shipped(router: RouterSpec) -> dict[str, str]:
     """What the package has for the demo pair: a calibration, and parameters of fitted routers."""
     from ..policies.fitted.file import SHIPPED
 
+    policy, file = router.policy, router.policy.shipped_for(router.settings)
     made = str(SHIPPED.parent / "calibration.json")
     files = {"calibration": made} if policy.takes_calibration else {}
-    return files | ({"path": str(SHIPPED / policy.shipped)} if policy.shipped else {})
+    return files | ({"path": str(SHIPPED / file)} if file else {})

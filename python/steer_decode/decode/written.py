@@ -63,7 +63,7 @@ class Written:
         self.routing, self.policy, self.transcript = routing, policy, transcript
         self.sampling, self.hooks, self.limit = sampling, hooks, limit
         self.boundary, self.ends = routing.boundary, routing.ends
-        self.drafting = None if hooks.processors else routing.policy.drafting
+        self.drafting = None if hooks.processors else routing.policy.drafts(sampling)
         self.drafts: Sequence[Draw] = []
         self.proposes = False
         if self.drafting:

@@ -5,7 +5,7 @@ Before a step, after a step, or both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, NamedTuple
 
@@ -13,6 +13,7 @@ from steer_kernels import LogitStats
 
 from ..core.drafting import Drafting
 from ..core.requests import Question
+from ..core.sampling import Sampling
 from ..core.signals import SIGNALS, Signal
 from ..core.trace import Step, Trace
 from ..core.transcript import Writer
@@ -136,6 +137,15 @@ class Policy:
     tokens: str = "all"
     lead: int = 0
     drafting: Drafting | None = None
+
+    def drafts(self, sampling: Sampling) -> Drafting | None:
+        """How an answer that is drawn so is drafted."""
+        return self.drafting
+
+    @classmethod
+    def shipped_for(cls, settings: Collection[str]) -> str:
+        """The shipped file for these settings; "" without one."""
+        return cls.shipped
 
     def check(self, pair: Pair) -> None:
         """Raise :class:`SteerError` where this policy cannot serve ``pair``."""

@@ -27,12 +27,8 @@ trained and no label is used. ``hold``, hysteresis, is added to ``lost`` after a
 model, which has then read the answer so far: a step of the small model would have to be read as
 well if it took over again.
 
-With ``part`` drafts are judged in parts of so many tokens, not whole steps, so that no draft runs
-on after it went wrong: a part of which every token is sure stays unread, any other is verified by
-``accept`` (``core/drafting.py``), and a part ends before a token below ``least``. The exact rule
-tosses the coin of speculative decoding, so with ``sure=1`` every token has the large model's
-distribution at any temperature; "cascade" is ``keep`` relative to the large model's best, and
-"typical" is gated by its entropy.
+With ``part`` drafts are judged in parts, not whole steps; with ``loss`` by a promise. ``parts.py``
+has both.
 
 With ``share`` one knob sets all of them, by a calibration of the pair (``steer calibrate --router
 both-sides``), and ``cost`` says what is to be saved: reading is free as papers count FLOPs, costs
@@ -43,13 +39,15 @@ domains.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from statistics import fmean
 from typing import ClassVar, Literal
 
 from ..core.drafting import Drafting, Rule
+from ..core.sampling import Sampling
 from ..core.signals import Signal, get_signal
 from ..core.trace import Step
 from ..core.transcript import Writer
@@ -59,15 +57,16 @@ from ..util import checks
 from .base import REDO, Mend, Policy, Redo, StepStart
 from .fitted.both_sides import COST_NAMES, BothSidesCalibration, Thresholds
 from .fitted.file import path_setting
+from .fitted.promise import Promise
+from .parts import SCALES, alone, loaded_promise, parts, promised
 
 OVER: dict[str, Callable[[Sequence[float]], float]] = {
     "min": min,
     "mean": lambda values: sum(values) / len(values),
 }
 PATIENCE = 3  # tokens of one step that are mended before the large model writes the rest
-PART_SURE = 0.95  # of parts
+SHIPPED_PROMISE = "both-sides-promise.json"
 DEFAULTS = {"sure": 0.95, "keep": -0.1, "lost": 0.0, "doubt": 0.0, "hold": 0.0}
-_SCALES = {"margin": (0.0, 1.0), "max-prob": (0.0, 1.0)}
 
 
 def refused(step: Step, keep: float) -> int | None:
@@ -110,6 +109,9 @@ class BothSides(Policy):
         part: tokens of a part, or "auto" (see :class:`~steer_decode.core.drafting.Drafting`).
         accept: with ``part``, which tokens of a part that is read stay; "exact" by default.
         least: with ``part``, a part ends before a token that is less sure.
+        loss: in place of all of these, how much accuracy may be lost beside the large model alone,
+            as a share of prompts: parts whose bar ``path``, a promise, holds for it at 95 %
+            confidence (``fitted/promise.py``). Above temperature 0 every draft is read.
 
     Raises:
         SteerError: another signal, a value out of its range, a share without a calibration, a share
@@ -117,6 +119,8 @@ class BothSides(Policy):
     """
 
     name: ClassVar[str] = "both-sides"
+    promise: Promise | None = None
+    loss = 0.0
     shipped: ClassVar[str] = "both-sides.json"
     grades = True
 
@@ -132,28 +136,32 @@ class BothSides(Policy):
         fix: str | None = None,
         share: float | None = None,
         cost: str | None = None,
-        path: str | Path | BothSidesCalibration | None = None,
+        path: str | Path | BothSidesCalibration | Promise | None = None,
         part: int | Literal["auto"] | None = None,
         accept: Rule | None = None,
         least: float | None = None,
+        loss: float | None = None,
     ) -> None:
         given = {"sure": sure, "keep": keep, "lost": lost, "doubt": doubt, "hold": hold}
         own = {**given, "signal": signal, "over": over, "fix": fix}
+        whole: dict[str, object] = {k: v for k, v in own.items() if k not in ("sure", "signal")}
+        whole |= {"share": share, "cost": cost}
+        self._source = ""
+        if loss is not None:
+            of_parts = {"part": part, "accept": accept, "least": least}
+            alone("loss", {**of_parts, "sure": sure, "signal": signal, **whole})
+            self.loss = checks.fraction("loss", loss)
+            self.promise, self._source = loaded_promise(path)
+            self.fitted = f"sure={self.promise.sure(self.loss):g}"
+            self._in_parts(promised(self.promise, self.loss))
+            return
         if part is not None:
-            others = {k: v for k, v in own.items() if k not in ("sure", "signal")}
-            self._in_parts(
-                part,
-                accept,
-                least,
-                sure,
-                signal,
-                {**others, "share": share, "cost": cost},
-            )
+            alone("part", whole)
+            self._in_parts(parts(part, accept, least, sure, signal))
             return
         for name, value in (("accept", accept), ("least", least)):
             if value is not None:
                 raise SteerError(f"{name}={value} is for part, drafts that are judged in parts")
-        self._source = ""
         self.sides: BothSidesCalibration | None = None
         self.share = None if share is None else checks.fraction("share", share)
         if self.share is None:
@@ -172,38 +180,20 @@ class BothSides(Policy):
             if named:
                 raise SteerError(f"give either share or {named[0]}: the calibration sets it")
             self.cost = "bytes" if cost is None else cost
-            self._calibrated(self.share, path)
+            self._calibrated(self.share, path)  # type: ignore[arg-type]
         self.looks_ahead = self.thresholds.lost > self._lowest
 
-    def _in_parts(
-        self,
-        part: int | Literal["auto"],
-        accept: Rule | None,
-        least: float | None,
-        sure: float | None,
-        signal: str | Signal | None,
-        others: Mapping[str, object],
-    ) -> None:
-        for name, value in others.items():
-            if value is not None:
-                raise SteerError(f"give either part or {name}: {name} is for drafts of whole steps")
-        self.signal = get_signal("max-prob" if signal is None else signal)
-        if self.signal.name not in _SCALES:
-            raise SteerError(f"signal must be margin or max-prob, got {self.signal.name}")
-        if not (isinstance(part, str) and part == "auto") and checks.whole("part", part) < 1:
-            raise SteerError(f"part must be 'auto' or at least 1 token, got {part}")
-        self.grades, self.sides, self.share = False, None, None
-        self.drafting = Drafting(
-            part,
-            accept or "exact",
-            least=0.0 if least is None else checks.fraction("least", least),
-            sure=PART_SURE if sure is None else checks.fraction("sure", sure),
-            signal=self.signal.name,  # type: ignore[arg-type]
-            beyond=True,
-        )
+    def _in_parts(self, drafting: Drafting) -> None:
+        self.signal = get_signal(drafting.signal)
+        self.grades, self.sides, self.share, self.drafting = False, None, None, drafting
+
+    def drafts(self, sampling: Sampling) -> Drafting | None:
+        if self.promise is None or self.drafting is None or not sampling.temperature:
+            return self.drafting
+        return replace(self.drafting, sure=1.0)  # nothing is promised of what is sampled
 
     def _checked(self, values: dict[str, float]) -> Thresholds:
-        if self.signal.name not in _SCALES:
+        if self.signal.name not in SCALES:
             raise SteerError(f"signal must be margin or max-prob, got {self.signal.name}")
         checks.one_of("fix", self.fix, ("token", "step"))
         checks.one_of("over", self.over, OVER)
@@ -235,8 +225,9 @@ class BothSides(Policy):
         self.fitted = str(self.thresholds)
 
     def check(self, pair: Pair) -> None:
-        if self.sides is not None:
-            self.sides.check(pair, self._source)
+        for made in (self.sides, self.promise):
+            if made is not None:
+                made.check(pair, self._source)
 
     def before_step(self, start: StepStart) -> Writer:
         if self.drafting is not None and self.drafting.beyond:
@@ -277,7 +268,13 @@ class BothSides(Policy):
         parts = self.drafting is not None and self.drafting.beyond
         return str(self) if parts else super().label
 
+    @classmethod
+    def shipped_for(cls, settings: Collection[str]) -> str:
+        return SHIPPED_PROMISE if "loss" in settings else cls.shipped
+
     def __str__(self) -> str:
+        if self.promise is not None:
+            return f"{self.name}:loss={self.loss:g}{path_setting(self._source)}"
         if self.drafting is not None and self.drafting.beyond:
             sure = f":sure={self.drafting.sure:g}"
             more = str(self.drafting).replace(sure, "")
