@@ -14,8 +14,8 @@ from steer_decode.fitting.mixtures import Prompts
 from steer_decode.fitting.promises import make_promise
 from steer_decode.policies.fitted.promise import (
     CONFIDENCE,
-    Rung,
     Promise,
+    Rung,
     chance_of_so_few,
     fewest_prompts,
 )

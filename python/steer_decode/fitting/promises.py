@@ -12,7 +12,7 @@ from typing import Any
 from ..core.events import RoutedOutput
 from ..errors import SteerError
 from ..policies import AlwaysLarge, BothSides
-from ..policies.fitted.promise import Rung, Promise, fewest_prompts
+from ..policies.fitted.promise import Promise, Rung, fewest_prompts
 from .mixtures import Prompts
 
 PART, LEAST = 16, 0.5
