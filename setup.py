@@ -12,6 +12,7 @@ Environment:
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import sys
@@ -28,6 +29,8 @@ LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
 DEFAULT_CUDA_ARCHS = "8.0;9.0;10.0+PTX"
 PARTS = ("cpu", "fast", "cuda")
 
+KERNELS = "csrc/cpu/"  # these know neither Python nor torch
+
 CXX_FLAGS = [
     "-std=c++17",
     "-O3",
@@ -36,9 +39,9 @@ CXX_FLAGS = [
     "-Wall",
     "-Wextra",
     "-Wno-missing-field-initializers",
-    f"-DTORCH_TARGET_VERSION={TORCH_TARGET}",
 ]
-NVCC_FLAGS = ["-std=c++17", "-O3", "-Xptxas", "-v", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]
+STABLE_ABI = f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"
+NVCC_FLAGS = ["-std=c++17", "-O3", "-Xptxas", "-v", STABLE_ABI]
 
 
 def flag(name: str) -> bool | None:
@@ -115,7 +118,7 @@ def cpu_extension():
         sources("csrc/bind/cpu.cpp", "csrc/cpu/*.cpp"),
         include_dirs=[str(ROOT / "csrc")],
         depends=headers(),
-        extra_compile_args={"cxx": CXX_FLAGS},
+        extra_compile_args={"cxx": [*CXX_FLAGS, STABLE_ABI]},
         py_limited_api=LIMITED_API,
     )
 
@@ -129,7 +132,7 @@ def fast_extension():
         sources("csrc/bind/fast.cpp", "csrc/cpu/*.cpp"),
         include_dirs=[str(ROOT / "csrc")],
         depends=headers(),
-        extra_compile_args={"cxx": [f for f in CXX_FLAGS if "TORCH_TARGET_VERSION" not in f]},
+        extra_compile_args={"cxx": CXX_FLAGS},
     )
 
 
@@ -158,9 +161,42 @@ def cuda_extension():
         library_dirs=[str(path) for path in libraries if path.is_dir()],
         libraries=["cudart_static", "dl", "pthread", "rt"],
         depends=headers(),
-        extra_compile_args={"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS},
+        extra_compile_args={"cxx": [*CXX_FLAGS, STABLE_ABI], "nvcc": NVCC_FLAGS},
         py_limited_api=LIMITED_API,
     )
+
+
+def build_command() -> type:
+    """The command build_ext, which compiles what it has not compiled before."""
+    import torch
+    from torch.utils.cpp_extension import BuildExtension
+
+    # pip drops the objects of an editable build; here ninja finds them, and each torch its own.
+    name = f"temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}-{torch.__version__}"
+
+    class BuildOnce(BuildExtension):
+        """The kernels are compiled once, for all extensions that they are linked into."""
+
+        def finalize_options(self) -> None:
+            named = self.build_temp
+            super().finalize_options()
+            self.build_temp = named or str(ROOT / "build" / name)
+
+        def build_extension(self, extension) -> None:
+            kernels = [source for source in extension.sources if source.startswith(KERNELS)]
+            if kernels:
+                extension = copy.copy(extension)
+                extension.sources = [s for s in extension.sources if s not in kernels]
+                extension.depends = [*extension.depends, *kernels]
+                extension.extra_objects = self.compiler.compile(
+                    kernels,
+                    output_dir=self.build_temp,
+                    include_dirs=[str(ROOT / "csrc")],
+                    extra_postargs={"cxx": CXX_FLAGS},
+                )
+            super().build_extension(extension)
+
+    return BuildOnce
 
 
 def extensions() -> dict:
@@ -169,7 +205,7 @@ def extensions() -> dict:
         print("steer-kernels: STEER_SKIP_EXT=1, building without the C++ extension")
         return {}
     try:
-        from torch.utils.cpp_extension import BuildExtension
+        build = build_command()
     except ImportError as error:
         if {"sdist", "egg_info"} & set(sys.argv):  # these compile nothing
             return {}
@@ -190,7 +226,7 @@ def extensions() -> dict:
             "steer-kernels: STEER_BUILD leaves nothing to build: fast is for a build in the source "
             "tree, and cuda needs nvcc, and a torch with CUDA or STEER_FORCE_CUDA=1"
         )
-    commands = {"build_ext": BuildExtension}
+    commands = {"build_ext": build}
     if LIMITED_API:
         commands["bdist_wheel"] = Abi3Wheel
     return {"ext_modules": modules, "cmdclass": commands}
