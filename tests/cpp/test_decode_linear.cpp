@@ -61,6 +61,8 @@ void check_formula(DType dtype, double tolerance) {
     for (int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 17, 122})
       for (int64_t in : {1, 16, 45, 160, 1030, 2080})
         for (int64_t outs : {1, 4, 71}) {
+          // Two thirds of all products; every two of the three sizes meet in another problem.
+          if (tokens == 122 && in > 160 && outs == 71) continue;
           Problem<T> problem(dtype, tokens, in, outs);
           decode_linear_cpu(problem.params, at_once);
           for (int64_t t = 0; t < tokens; ++t)

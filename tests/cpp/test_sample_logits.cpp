@@ -114,8 +114,10 @@ TEST(the_token_is_the_one_in_whose_share_the_uniform_lies) {
         std::vector<double> uniform;
         std::vector<int64_t> expected;
         double below = 0.0;
+        int wide = 0;
         for (int64_t i = 0; i < vocab; below += p[i++]) {
           if (p[i] < 1e-3) continue;  // the middle of a share that rounding cannot reach across
+          if (vocab > 4000 && wide++ % 3) continue;  // a third of the hundreds that there are
           uniform.push_back(below + p[i] / 2);
           expected.push_back(i);
         }

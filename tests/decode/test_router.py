@@ -109,7 +109,7 @@ def routers(family: str, seed: int) -> tuple[Pair, dict[str, tuple[Policy, ref.B
     }
 
 
-@pytest.mark.spread(2)
+@pytest.mark.spread(2, ci=3)
 @pytest.mark.parametrize(
     "name", ["small", "large", "threshold", "posterior", "first-token", "random", "custom"]
 )

@@ -52,8 +52,9 @@ def _shapes() -> list:
     params = []
     for columns in VOCABS:
         for rows in BATCHES:
-            heavy = rows * columns > 300_000
-            params.append(pytest.param(rows, columns, marks=pytest.mark.slow if heavy else ()))
+            size = rows * columns
+            mark = pytest.mark.exhaustive if size > 9_000_000 else pytest.mark.slow
+            params.append(pytest.param(rows, columns, marks=mark if size > 300_000 else ()))
     return params
 
 

@@ -18,6 +18,7 @@ import pytest
 import torch
 from support.ahead_of_time import compiler, serve
 from support.compiled import DEVICE, INTEGERS, POINTERS, _output
+from support.selection import one_of_three
 from torch import Tensor
 
 pytest.importorskip("triton")
@@ -204,11 +205,11 @@ def report() -> Iterator[Callable[..., dict[str, Any]]]:
 
 def _gate_cases() -> list:
     cases = []
-    for capability in (80, 90, 100):
-        for dtype in ("bf16", "fp16", "fp32"):
-            for k in (8, 20, 64):
+    for a, capability in enumerate((80, 90, 100)):
+        for b, dtype in enumerate(("bf16", "fp16", "fp32")):
+            for c, k in enumerate((8, 20, 64)):
                 quick = (capability, dtype, k) == (90, "bf16", 20)
-                marks = () if quick else pytest.mark.slow
+                marks = () if quick else one_of_three(a, b, c)
                 cases.append(
                     pytest.param(
                         dtype, capability, k, marks=marks, id=f"sm_{capability}-{dtype}-{k}"

@@ -1,6 +1,7 @@
-"""What runs by default of tests with many cases; the others are marked slow and run in CI.
+"""What runs by default of tests with many cases, and what in CI; no case is lost.
 
-All of the thinning out is here; `conftest.py` calls it. No case is lost: ``-m slow`` has the rest.
+All of the thinning out is here; `conftest.py` calls it. What a default run leaves out is marked
+slow, and what CI leaves out as well is marked exhaustive: ``make test-exhaustive`` runs that.
 """
 
 from __future__ import annotations
@@ -16,26 +17,52 @@ _LONG_WHEN_INTERPRETED = {
     "test_ties_of_the_kth_stay_and_ties_of_the_nucleus_go_by_column",
 }
 
+# Dozens of seconds each: of these the interpreter has every value of each parameter once in CI.
+_MANY_WHEN_INTERPRETED = {
+    "test_every_token_is_found_where_its_share_lies",
+    "test_tokens_are_in_range_and_never_masked",
+}
+
 
 def spare_the_usual_pairings(items: Iterable[pytest.Item]) -> None:
     """Of a test marked ``spread(times)``, keep cases that have every value ``times`` times.
 
     A fault shows in a family, or in a router, far more often than in one pairing of the two alone.
     So each value of each parameter is in the default set, with ``times`` companions as far as there
-    are so many, and the other pairings are slow.
+    are so many, and the other pairings are slow. With ``spread(times, ci=more)`` CI has ``more``
+    companions of each, and what is left is exhaustive.
     """
-    tests: dict[str, list[pytest.Item]] = defaultdict(list)
-    for item in items:
-        if item.get_closest_marker("spread"):
-            tests[item.nodeid.partition("[")[0]].append(item)
-    for cases in tests.values():
+    for cases in _by_test(item for item in items if item.get_closest_marker("spread")):
         mark = cases[0].get_closest_marker("spread")
         assert mark is not None
-        places = [_place(case) for case in cases]
-        kept = cover(places, *mark.args)
-        for case, place in zip(cases, places, strict=True):
-            if place not in kept:
-                case.add_marker(pytest.mark.slow)
+        times = mark.args[0] if mark.args else 1
+        _keep(cases, pytest.mark.slow, times)
+        if "ci" in mark.kwargs:
+            _keep(cases, pytest.mark.exhaustive, times, mark.kwargs["ci"])
+
+
+def what_ci_leaves_out_is_slow(items: Iterable[pytest.Item]) -> None:
+    """So ``not slow`` is the default set, whatever was marked exhaustive and how."""
+    for item in items:
+        if item.get_closest_marker("exhaustive"):
+            item.add_marker(pytest.mark.slow)
+
+
+def _by_test(items: Iterable[pytest.Item]) -> Iterable[list[pytest.Item]]:
+    """The cases of each test."""
+    tests: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        tests[item.nodeid.partition("[")[0]].append(item)
+    return tests.values()
+
+
+def _keep(cases: Sequence[pytest.Item], mark: pytest.MarkDecorator, *times: int) -> None:
+    """Put `mark` on all cases but those that have every value so often, by each of `times`."""
+    places = [_place(case) for case in cases]
+    kept = {place for often in times for place in cover(places, often)}
+    for case, place in zip(cases, places, strict=True):
+        if place not in kept:
+            case.add_marker(mark)
 
 
 def _place(item: pytest.Item) -> tuple[int, ...]:
@@ -75,16 +102,34 @@ def examples(few: int, whole: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("examples", [few, pytest.param(whole, marks=pytest.mark.slow)])
 
 
+def one_of_three(*places: int) -> pytest.MarkDecorator:
+    """Slow or exhaustive, by where a case's values stand among those of its three parameters.
+
+    A Latin square: slow is a third of all cases, in which every two values meet if the third
+    parameter has three values or more.
+    """
+    return pytest.mark.exhaustive if sum(places) % 3 else pytest.mark.slow
+
+
 def spare_the_interpreter(items: Iterable[pytest.Item]) -> None:
     """Of each test one case runs by default; Triton's interpreter takes seconds for the others."""
+    items = list(items)
+    many = (i for i in items if _name(i) in _MANY_WHEN_INTERPRETED and of_triton(i))
+    for cases in _by_test(many):
+        _keep(cases, pytest.mark.exhaustive, 1)
     seen = set()
     for item in items:
         if not hasattr(item, "callspec") or not of_triton(item):
             continue
-        name = item.path.name, item.originalname  # type: ignore[attr-defined]
+        name = item.path.name, _name(item)
         if name in seen or name[1] in _LONG_WHEN_INTERPRETED:
             item.add_marker(pytest.mark.slow)
         seen.add(name)
+
+
+def _name(item: pytest.Item) -> str:
+    """That of the test, without its parameters."""
+    return item.originalname  # type: ignore[attr-defined]
 
 
 def of_triton(item: pytest.Item) -> bool:
