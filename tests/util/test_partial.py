@@ -14,7 +14,7 @@ import pytest
 from steer_decode import Pair, SteerError
 from steer_decode.cli import app
 from steer_decode.demo import DOMAINS, grade, pair_paths, problems
-from steer_decode.fitting import CheckedPrompt, Training, fit_corea, fit_ecotab, train
+from steer_decode.fitting import CheckedPrompt, Training, fit_corea, fit_ecotab, mixtures, train
 from steer_decode.fitting.both_sides import calibrate_sides
 from steer_decode.fitting.mixtures import Prompts, calibrate
 from steer_decode.util.partial import Partial
@@ -161,11 +161,20 @@ class TestCalibrations:
             pair, self.PROMPTS, "max-logit", options, cohort, counted, kept=kept
         ), counted
 
-    @pytest.mark.parametrize("share", [None, pytest.param(0.4, marks=pytest.mark.slow)])
-    @pytest.mark.parametrize("cohort", [1, 5])
+    @pytest.mark.parametrize(
+        ("cohort", "share"),
+        [
+            (1, None),
+            (5, None),
+            pytest.param(5, 0.4, marks=pytest.mark.slow),
+            pytest.param(1, 0.4, marks=pytest.mark.exhaustive),
+        ],
+    )
     def test_one_that_goes_on_is_one_that_was_not_cut_off(
-        self, share: float | None, cohort: int, tmp_path: Path
+        self, share: float | None, cohort: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(mixtures, "_HALVINGS", 3)  # what is run between two cuts: no matter
+        monkeypatch.setattr(mixtures, "_REFITS", 2)
         whole, counted = self.run(cohort)
         expected = calibrate(whole, large_share=share)
         total = counted.answers
@@ -192,8 +201,8 @@ class TestCalibrations:
     @pytest.mark.slow
     def test_both_sides(self, tmp_path: Path) -> None:
         pair = Pair.from_pretrained(*pair_paths())
-        prompts = [p.prompt for name in DOMAINS for p in problems(name, 8, split="calibration")]
-        about: dict[str, Any] = {"options": {"max_new_tokens": 128}, "cohort": 12}
+        prompts = [p.prompt for name in DOMAINS for p in problems(name, 4, split="calibration")]
+        about: dict[str, Any] = {"options": {"max_new_tokens": 64}, "cohort": 12}
         expected = calibrate_sides(Prompts(pair, prompts, **about), ["margin"])
         kept = Partial(tmp_path / "c.json", SETTINGS)
         cut_off = Prompts(pair, prompts, **about, progress=Stop(40), kept=kept)
@@ -210,7 +219,9 @@ class TestCalibrations:
 @pytest.mark.parametrize("kind", ["corea", "ecotab", "policy-guided", "roro"])
 def test_a_router_that_is_trained_on_is_one_that_was_not_cut_off(kind: str, tmp_path: Path) -> None:
     pair = Pair.from_pretrained(*pair_paths())
-    drawn = [p for name in DOMAINS for p in problems(name, 24, split="calibration")]
+    network = kind in ("policy-guided", "roro")
+    some = 6 if network else 24
+    drawn = [p for name in DOMAINS for p in problems(name, some, split="calibration")]
     tasks = [CheckedPrompt(p.prompt, lambda text, p=p: grade(p, text)) for p in drawn]
 
     def made(stop: int, kept: Partial | None) -> Any:
@@ -218,7 +229,7 @@ def test_a_router_that_is_trained_on_is_one_that_was_not_cut_off(kind: str, tmp_
             return fit_corea(pair, tasks, progress=Stop(stop), kept=kept)
         if kind == "ecotab":
             return fit_ecotab(pair, tasks, progress=Stop(stop), kept=kept)
-        training = Training(kind, iterations=4, questions=6)
+        training = Training(kind, iterations=4, questions=3, max_new_tokens=64)
         router = train(pair, tasks, training, Stop(stop), kept)
         state = {name: value.tolist() for name, value in router.network.state_dict().items()}
         return router.settings, state
@@ -226,7 +237,7 @@ def test_a_router_that_is_trained_on_is_one_that_was_not_cut_off(kind: str, tmp_
     expected = made(0, None)
     kept = Partial(tmp_path / "r", SETTINGS)
     with pytest.raises(KeyboardInterrupt):
-        made(3 if kind in ("policy-guided", "roro") else 40, kept)
+        made(3 if network else 40, kept)
     found = kept.records
     kept.close()
     kept = Partial(tmp_path / "r", SETTINGS)

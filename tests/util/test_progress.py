@@ -121,8 +121,8 @@ EVAL = ["eval", "--domains", "math", "--n", "4", "--cohort", "2", "--routers", "
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            ["calibrate", "--n", "8", "--router", "both-sides"],
-            r"answers: \d+ of at least 120 after",
+            ["calibrate", "--n", "4", "--router", "both-sides", "--max-new-tokens", "40"],
+            r"answers: \d+ of at least 60 after",
             marks=pytest.mark.slow,
         ),
         ([*EVAL, "--out", "OUT"], r"answers: \d of 4 after"),
