@@ -59,24 +59,33 @@ test-oldest: $(OLDEST)/.installed
 # GATES: of the tests, as for pytest -k                   make test-tritons TRITONS=3.6.0 GATES=fp32
 TRITONS ?= 3.6.0 3.7.1 3.8.0
 GATES ?= compiled_code
-test-tritons: $(TRITONS:%=$(VENV)-triton-%/.installed)
-	for version in $(TRITONS); do \
-	  echo "Triton $$version"; $(VENV)-triton-$$version/bin/python -m pytest $(WORKERS) \
-	    -k "compiled_code and ($(GATES))" tests/kernels/test_*_triton.py || exit; done
+test-tritons: $(TRITONS:%=test-triton-%)
 
-ctest: $(VENV)/.dev
-	cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=RelWithDebInfo
-	cmake --build build/cmake --parallel 2
-	ctest --test-dir build/cmake --output-on-failure --parallel 2
+# One process each, which compiles one after another: run two with --jobs 2.
+$(TRITONS:%=test-triton-%): test-triton-%: $(VENV)-triton-%/.installed
+	@echo "Triton $*"
+	$(VENV)-triton-$*/bin/python -m pytest -q -k "compiled_code and ($(GATES))" \
+	  tests/kernels/test_*_triton.py
+
+# The C++ tests need no Python: only a cmake, which the machine has or else the environment.
+CMAKE := $(shell command -v cmake || echo $(BIN)/cmake)
+CTEST := $(shell command -v ctest || echo $(BIN)/ctest)
+
+$(BIN)/cmake: | $(VENV)/.dev
+
+ctest: | $(CMAKE)
+	$(CMAKE) -S . -B build/cmake -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	$(CMAKE) --build build/cmake --parallel 2
+	$(CTEST) --test-dir build/cmake --output-on-failure --parallel 2
 
 # The same C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer.
-ctest-sanitize: $(VENV)/.dev
-	cmake -S . -B build/sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTEER_SANITIZE=ON
-	cmake --build build/sanitize --parallel 2
-	ctest --test-dir build/sanitize --output-on-failure --parallel 2
+ctest-sanitize: | $(CMAKE)
+	$(CMAKE) -S . -B build/sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTEER_SANITIZE=ON
+	$(CMAKE) --build build/sanitize --parallel 2
+	$(CTEST) --test-dir build/sanitize --output-on-failure --parallel 2
 
 # The C++ tests of the CPU kernels for AArch64, under QEMU; says what is missing where it cannot.
-ctest-neon: $(VENV)/.dev
+ctest-neon: | $(CMAKE)
 	PATH="$(abspath $(BIN)):$$PATH" tests/cpp/neon.sh
 
 lint: $(VENV)/.dev
@@ -89,7 +98,7 @@ wheel-check: $(VENV)/.dev
 	  TORCH_INDEX=$(TORCH_INDEX) tests/wheel_smoke.sh
 
 # The bindings against the headers of the oldest torch and of the newest: 200 MB, seconds.
-headers-check: $(VENV)/.dev
+headers-check: | $(BIN)/python
 	PYTHON=$(abspath $(BIN)/python) tests/cpp/torch_headers.sh
 
 # Reads the sources and imports nothing of theirs, so it needs no torch and has an environment of its own.
@@ -105,9 +114,11 @@ gpu-check: export OUT := $(OUT)
 gpu-check:
 	@$(PYTHON) benchmarks/gpu_check.py $(if $(QUICK),--quick)
 
-$(VENV)/.installed: $(SOURCES)
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(SOURCES) | $(BIN)/python
 	@echo "Setting up $(VENV): torch first, then the extension (a minute or two)."
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	$(PIP) "setuptools>=77" ninja numpy
 	$(PIP) --no-build-isolation -e .

@@ -139,7 +139,7 @@ def test_any_case(sample: Sample, shape, layout, masks, cuts, seed) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @any_arguments
 @pytest.mark.parametrize("sample", ["triton"], indirect=True)
 def test_a_few_cases_when_interpreted(sample: Sample, shape, layout, masks, cuts, seed) -> None:

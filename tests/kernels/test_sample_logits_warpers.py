@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support.backends import INF, random_logits
-from support.samplers import CUTS, Sample
+from support.samplers import CUTS, Sample, triton_sample
 from transformers import (
     LogitsProcessorList,
     MinPLogitsWarper,
@@ -36,8 +36,9 @@ def test_kept_sets_are_those_of_transformers(cuts: tuple) -> None:
 def test_ties_of_the_kth_stay_and_ties_of_the_nucleus_go_by_column(sample: Sample) -> None:
     row = torch.zeros(40)
     row[[3, 9, 11, 30]] = 2.0
-    uniform = torch.linspace(0.001, 0.999, 101)
-    rows = row.expand(101, -1)
+    many = 13 if sample is triton_sample else 101  # of four shares
+    uniform = torch.linspace(0.001, 0.999, many)
+    rows = row.expand(many, -1)
     kept = TopKLogitsWarper(2)(None, row[None]).isfinite().nonzero()[:, 1]
     assert sample(rows, uniform, top_k=2).token.unique().tolist() == kept.tolist()
     assert kept.tolist() == [3, 9, 11, 30]

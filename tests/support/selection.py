@@ -12,10 +12,10 @@ from itertools import combinations
 
 import pytest
 
-_LONG_WHEN_INTERPRETED = {
-    "test_any_case",
-    "test_ties_of_the_kth_stay_and_ties_of_the_nucleus_go_by_column",
-}
+_LONG_WHEN_INTERPRETED = {"test_ties_of_the_kth_stay_and_ties_of_the_nucleus_go_by_column"}
+
+# Beside these there is test_a_few_cases_when_interpreted.
+_TOO_LONG_WHEN_INTERPRETED = {"test_any_case"}
 
 # Dozens of seconds each: of these the interpreter has every value of each parameter once in CI.
 _MANY_WHEN_INTERPRETED = {
@@ -122,7 +122,9 @@ def spare_the_interpreter(items: Iterable[pytest.Item]) -> None:
         if not hasattr(item, "callspec") or not of_triton(item):
             continue
         name = item.path.name, _name(item)
-        if name in seen or name[1] in _LONG_WHEN_INTERPRETED:
+        if name[1] in _TOO_LONG_WHEN_INTERPRETED:
+            item.add_marker(pytest.mark.exhaustive)
+        elif name in seen or name[1] in _LONG_WHEN_INTERPRETED:
             item.add_marker(pytest.mark.slow)
         seen.add(name)
 
