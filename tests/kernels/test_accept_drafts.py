@@ -45,6 +45,7 @@ def places(p: list[float], q: list[float], most: int) -> list[tuple[int, float, 
     return found
 
 
+@pytest.mark.spread(3)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("cuts", CUTS, ids=str)
 def test_every_outcome_is_found_where_its_share_lies(
@@ -190,9 +191,20 @@ def test_greedy_drafts_stand_if_they_are_the_first_of_the_largest(accept: Accept
 
 @needs_extension
 @pytest.mark.parametrize(
-    "cuts", [*PLAIN, (1.3, 20, 1.0, 0.0), (1.5, 0, 0.8, 0.0), CUTS[8]], ids=str
+    ("cuts", "informed"),
+    [
+        (CUTS[0], True),
+        (CUTS[0], False),
+        ((1.3, 20, 1.0, 0.0), True),
+        (CUTS[8], True),
+        *(
+            pytest.param(cuts, informed, marks=pytest.mark.slow)
+            for cuts in (*PLAIN[1:], (1.5, 0, 0.8, 0.0))
+            for informed in (True, False)
+        ),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("informed", [True, False])
 def test_whatever_the_drafts_the_tokens_follow_p(cuts: tuple, informed: bool) -> None:
     """200 000 drafts from q, each with a uniform of its own: chi-square with tail buckets."""
     draws = 200_000

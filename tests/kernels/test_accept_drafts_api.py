@@ -102,7 +102,7 @@ def test_values_outside_their_range_on_a_device(cuts: tuple) -> None:
     drafts = torch.tensor([4, 4, -1, 10, -2, 2**62], device=device)
     logits = -torch.arange(10.0, device=device).expand(6, -1)
     logits = logits.where(logits != -4, 9.0)
-    out = op_module._cuda(logits, drafts, uniform, torch.zeros(6, 10, device=device), *cuts, k=1)
+    out = op_module._cuda(logits, drafts, uniform, logits.flip(1), *cuts, k=1)
     assert out[:, Packed.TOKEN].tolist() == [4, 0, 0, 0, 0, 0]
     assert out[:, PackedDraft.ACCEPTED].tolist() == [1, 0, 0, 0, 0, 0]
     assert out[:, Packed.LOGPROB].isnan().tolist() == [False, *[True] * 5]

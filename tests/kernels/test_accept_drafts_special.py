@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.acceptors import CUTS, Accept, distribution, ratio, rest
+from support.acceptors import CUTS, Accept, distribution, ratio, rest, triton_accept
 from support.backends import DTYPES, INF, NAN, random_logits
 
 from steer_kernels import Packed, PackedDraft, reference
@@ -57,6 +57,7 @@ def test_infinities_share_all_of_the_mass(accept: Accept, cuts: tuple) -> None:
     torch.testing.assert_close(out[:, PackedDraft.DRAFT_LOGPROB], torch.tensor(expected).double())
 
 
+@pytest.mark.spread(2)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("cuts", CUTS, ids=str)
 def test_tokens_are_in_range_and_never_masked(
@@ -97,11 +98,12 @@ def test_extreme_temperatures(accept: Accept) -> None:
     best, other = large.argmax(-1), small.argmax(-1)
     assert not torch.equal(best, other)
     uniform = torch.tensor([0.1, 0.9])
-    for cold in (1e-30, 5e-324, 1e-40):
+    interpreted = accept is triton_accept
+    for cold in (5e-324,) if interpreted else (1e-30, 5e-324, 1e-40):
         out = accept(large, other, uniform, small, cold)
         assert torch.equal(out[:, Packed.TOKEN].long(), best)
         assert (accept(large, best, uniform, small, cold)[:, PackedDraft.ACCEPTED] == 1).all()
-    for heat in (1e30, 1e37, 1e300):  # all columns alike
+    for heat in (1e300,) if interpreted else (1e30, 1e37, 1e300):  # all columns alike
         hot = accept(large, torch.tensor([7, 9]), uniform, small, heat)
         assert (hot[:, PackedDraft.ACCEPTED] == 1).all()
 
