@@ -1,9 +1,9 @@
 """Every kernel once, at sizes that a sanitizer can bear; with --under, under its tools.
 
 V = 6221 is odd: rows start off 16 bytes, several programs share a row, and the last tile is ragged.
-logit_stats, sample_logits and the search behind its cuts reduce through shared memory, which is
-what racecheck looks at. The definition is computed on the CPU, or torch's kernels would be checked
-too.
+logit_stats, sample_logits, the search behind its cuts and accept_drafts reduce through shared
+memory, which is what racecheck looks at. The definition is computed on the CPU, or torch's kernels
+would be checked too.
 """
 
 from __future__ import annotations

@@ -12,14 +12,18 @@ from torch import Tensor
 
 from steer_kernels import (
     LogitStats,
+    Packed,
+    PackedDraft,
     RowFlag,
     StepState,
     TokenClass,
+    accept_drafts,
     kv_append_,
     logit_stats,
     reference,
     sample_logits,
     step_update_,
+    unpack,
 )
 
 Outputs = tuple[Tensor, ...]
@@ -65,6 +69,7 @@ def subjects(
     logits = noise(batch, vocab, dtype, generator)
     found = [_stats(logits, k, device)]
     found += [_sample(logits, name, k, device, generator) for name in samplings]
+    found.append(_accept(logits, k, device, generator))
     return [*found, _append(batch, dtype, device), _step(batch, vocab, device)]
 
 
@@ -163,6 +168,53 @@ def _expected_draws(
         tokens.append(token)
         logprobs.append(logprob)
     return torch.cat(uniforms), torch.cat(tokens), torch.cat(logprobs)
+
+
+def _accept(logits: Tensor, k: int, device: str, generator: torch.Generator) -> Subject:
+    """Likely drafts, of which every second is refused; every fourth row has none."""
+    shape, there = logits.shape, generator.device
+    small = torch.randn(shape, generator=generator, device=there).mul_(4).to(logits.dtype)
+    drafts = small.argmax(-1)
+    drafts[3::4] = -1
+    parts = [slice(first, first + ROWS_AT_ONCE) for first in range(0, shape[0], ROWS_AT_ONCE)]
+    uniform = torch.cat([_judged_by(logits[r], small[r], drafts[r], generator) for r in parts])
+    given = [tensor.to(device) for tensor in (logits, drafts, uniform, small)]
+
+    def check(out: Outputs) -> None:
+        packed = out[0].to(there)
+        _check_stats(tuple(unpack(packed[:, :-2])[:6]), logits, k)
+        for rows in parts:
+            truth = reference.accept_drafts(
+                logits[rows], drafts[rows], uniform[rows], small[rows], k=k, out_dtype=torch.float64
+            )
+            for column in (Packed.TOKEN, PackedDraft.ACCEPTED):
+                _require_equal(column.name.lower(), packed[rows, column], truth[:, column])
+            for column in (Packed.LOGPROB, PackedDraft.DRAFT_LOGPROB):
+                torch.testing.assert_close(
+                    packed[rows, column],
+                    truth[:, column],
+                    rtol=4e-6,
+                    atol=LOGPROB_ERROR,
+                    equal_nan=True,
+                )
+
+    return Subject("accept_drafts", lambda: (accept_drafts(*given, k=k),), overwrite, check)
+
+
+def _judged_by(logits: Tensor, small: Tensor, drafts: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform numbers in the middle of what accepts a draft, or redraws a likely token."""
+    p, q = logits.double().softmax(-1), small.double().softmax(-1)
+    at = drafts.clamp(min=0)[:, None]
+    ratio = (p.gather(-1, at) / q.gather(-1, at)).clamp(max=1.0)[:, 0].where(drafts >= 0, 0.0)
+    rest = (p - q).clamp(min=0.0).where((drafts >= 0)[:, None], p)
+    share = rest / rest.sum(-1, keepdim=True)
+    likely = (share >= LIKELY).double()
+    likely[likely.sum(-1) == 0, 0] = 1.0  # a row that is not valid: any will do
+    token = torch.multinomial(likely, 1, generator=generator)
+    middle = (share.cumsum(-1) - share / 2).gather(-1, token)[:, 0]
+    accepts = (torch.arange(len(drafts), device=drafts.device) % 2 == 0) & (ratio > LIKELY)
+    uniform = torch.where(accepts, ratio / 2, ratio + (1.0 - ratio) * middle)
+    return uniform.nan_to_num(0.5).clamp(0.0, 1.0 - 2.0**-53)
 
 
 def _append(batch: int, dtype: torch.dtype, device: str) -> Subject:

@@ -21,7 +21,9 @@ from steer_kernels.triton.heuristics import NUCLEUS
 from gpu import ahead, measure, profiled, sanitized, smoke, subjects  # isort: skip
 from gpu.stages import TOOLS, WRONG  # isort: skip
 
-NAMES = ["logit_stats", *(f"sample_logits {s}" for s in SAMPLINGS), "kv_append_", "step_update_"]
+NAMES = ["logit_stats", *(f"sample_logits {s}" for s in SAMPLINGS)]
+NAMES += ["accept_drafts", "kv_append_", "step_update_"]
+MEASURED = [name for name in NAMES if name.split()[0] in OPS]  # those of `steer bench kernels`
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +58,7 @@ class TestSmoke:
         assert status == 0
         assert [(c["op"], c["batch"]) for c in written["checks"]] == [(name, 2) for name in NAMES]
         assert not any("wrong" in c or "failed" in c for c in written["checks"])
-        assert capsys.readouterr().out.splitlines()[-1] == "7 checks, all right"
+        assert capsys.readouterr().out.splitlines()[-1] == "8 checks, all right"
 
     def test_a_wrong_result_is_named_and_decisive(
         self, rehearse: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -70,7 +72,7 @@ class TestSmoke:
         assert status == WRONG
         assert written["checks"][0]["wrong"].startswith("entropy: 2 of 2 off, the worst at ")
         assert not any("wrong" in check for check in written["checks"][1:])
-        assert capsys.readouterr().out.splitlines()[-1] == ("7 checks, wrong: logit_stats at B = 2")
+        assert capsys.readouterr().out.splitlines()[-1] == ("8 checks, wrong: logit_stats at B = 2")
 
     def test_what_a_replay_does_not_write_anew_shows(self) -> None:
         kept = torch.zeros(3)
@@ -139,7 +141,7 @@ class TestMeasure:
         assert status == 0
         assert written["done"] == written["of"]
         cases = {(row["op"], row["sampling"], row["batch"]) for row in written["rows"]}
-        assert len(cases) == len(written["of"]) == 2 * len(NAMES)
+        assert len(cases) == len(written["of"]) == 2 * len(MEASURED)
         assert written["floors"]["copy_gbps"] > 0
         text = (tmp_path / "out.md").read_text()
         assert text.startswith("# Rehearsal on a CPU: no figure here is of a GPU\n")

@@ -98,6 +98,18 @@ def test_values_outside_their_range_on_a_device(cuts: tuple) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and (fault := interpreter_fault()):
         pytest.skip(fault)
+    _check_marks(device, cuts)
+
+
+@pytest.mark.parametrize("cuts", [(1.0,), (0.0,), (0.8, 3)], ids=str)
+def test_values_outside_their_range_on_a_device_without_triton(
+    monkeypatch: pytest.MonkeyPatch, cuts: tuple
+) -> None:
+    monkeypatch.setattr(op_module._logits, "triton_kernel", lambda name: None)
+    _check_marks("cpu", cuts)
+
+
+def _check_marks(device: str, cuts: tuple) -> None:
     uniform = torch.tensor([0.5, NAN, 1.0, 0.5, 0.5, 0.5], device=device)
     drafts = torch.tensor([4, 4, -1, 10, -2, 2**62], device=device)
     logits = -torch.arange(10.0, device=device).expand(6, -1)

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SANITIZER = shutil.which("compute-sanitizer")
 OPS = ("logit_stats", "sample_logits plain", "sample_logits greedy", "sample_logits top_p=0.95")
-OPS += ("sample_logits top_k=50", "kv_append_", "step_update_")
+OPS += ("sample_logits top_k=50", "accept_drafts", "kv_append_", "step_update_")
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "benchmarks" / "gpu").exists(), reason="benchmarks/ is not here"
