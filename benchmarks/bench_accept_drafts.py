@@ -7,7 +7,8 @@ Rows are the drafts of a text and the place behind them. Peers: softmax of both,
 max(0, p - q) with multinomial of the refused rows alone (`torch`) or of all rows, as a loop that
 reads nothing on the host has it (`torch, all rows`); neither gives statistics.
 `sample_logits_packed` of the large model's rows is what a loop does without drafts. Contenders take
-turns in short runs, each with the caches as it leaves them, and the least time of each counts.
+turns within each round, each with the caches as it leaves them, and the fastest round counts: CPU
+time of one thread, the wall clock on more, calls included.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from bench_logit_stats import least_microseconds
+from rounds import fastest
 from torch import Tensor
 
 import steer_kernels
@@ -93,7 +94,7 @@ def main() -> None:
     parser.add_argument("--cuts", nargs="+", choices=CUTS, default=list(CUTS))
     parser.add_argument("--vocab", type=int, default=151_936)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--seconds", type=float, default=3.0, help="time for each line")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {steer_kernels.cpu_isa()}, {options.threads} thread(s)")
@@ -105,12 +106,12 @@ def main() -> None:
                         drafts, options.vocab, getattr(torch, dtype), refused, CUTS[cuts]
                     )
                     table = contenders(given, CUTS[cuts])
-                    best = least_microseconds(table, options.rounds)
+                    best = fastest(table, options.seconds, options.threads, warm=True)
                     ours = best.pop("steer")
                     peers = ", ".join(f"{name} {t / ours:5.2f}x" for name, t in best.items())
                     print(
                         f"{dtype:>8} {drafts} drafts, {refused:>4} refused {cuts:15s}: "
-                        f"{ours / (drafts + 1):7.1f} us a row; {peers}",
+                        f"{1e6 * ours / (drafts + 1):7.1f} us a row; {peers}",
                         flush=True,
                     )
 
