@@ -6,6 +6,7 @@ test_sample_logits_triton.py, this file run as a script compiles the kernels wit
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import tempfile
@@ -88,10 +89,11 @@ def test_bounds_keep_what_the_definition_keeps(cuts: tuple) -> None:
     kept = reference.kept(x, *cuts) & (x > -torch.inf)
     columns = torch.arange(vocab, device=DEVICE)
     value, edge = found.value.double()[:, None], found.edge[:, None]
-    here = (x > value) | ((x == value) & (columns <= edge))
-    d = reference.exponents(x, *cuts)
-    assert torch.equal(here & (d > -torch.inf), kept)
-    assert (here & ~kept).sum() == 0 or cuts[3] > 0  # which min_p takes away by itself
+    d = (x - x.amax(-1, keepdim=True)) / cuts[0]
+    least = math.log(cuts[3]) if cuts[3] else -math.inf
+    here = ((x > value) | ((x == value) & (columns <= edge))) & (x > -torch.inf) & (d >= least)
+    assert torch.equal(here, kept)
+    d = d.where(kept, -torch.inf)
     torch.testing.assert_close(found.total, d.exp().sum(-1), atol=1e-6, rtol=1e-6)
 
 
