@@ -22,7 +22,7 @@ from steer_decode.evaluation.report import load as load_results
 from steer_decode.evaluation.results import ResultsFolder
 from steer_decode.evaluation.summary import markdown, summarise
 from steer_decode.fitting.kept import kept_answers
-from steer_decode.policies import EcoTab, Learned, QueryCascade, Replay
+from steer_decode.policies import BothSides, EcoTab, Learned, QueryCascade, Replay
 from steer_decode.policies.features import FEATURES
 from steer_decode.policies.fitted.both_sides import COST_NAMES, BothSidesCalibration
 from steer_decode.policies.fitted.file import SHIPPED
@@ -48,6 +48,12 @@ def sides(path: Path) -> None:
     made = BothSidesCalibration.load(path)
     for cost in COST_NAMES:
         assert math.isfinite(made.plans[cost].thresholds(0.3).sure)
+
+
+def promise(path: Path) -> None:
+    router = BothSides(loss=0.01, path=path)
+    assert router.drafting is not None
+    assert 0 <= router.drafting.least <= router.drafting.sure <= 1
 
 
 def ecotab(path: Path) -> None:
@@ -94,6 +100,7 @@ def a_trace() -> Any:
 KINDS: dict[str, tuple[Callable[[], Any], Callable[[Path], None]]] = {
     "calibration": (lambda: json.loads((DEMO / "calibration.json").read_text()), calibration),
     "sides": (lambda: json.loads((SHIPPED / "both-sides.json").read_text()), sides),
+    "promise": (lambda: json.loads((SHIPPED / "both-sides-promise.json").read_text()), promise),
     "ecotab": (lambda: json.loads((SHIPPED / "ecotab.json").read_text()), ecotab),
     "corea": (lambda: json.loads((SHIPPED / "corea.json").read_text()), corea),
     "trace": (a_trace, trace),

@@ -14,11 +14,13 @@ from steer_decode.policies.fitted.both_sides import BothSidesCalibration
 from steer_decode.policies.fitted.file import SHIPPED
 from steer_decode.policies.fitted.logistic import Logistic, LogisticMaps
 from steer_decode.policies.fitted.network import TrainedNetwork
+from steer_decode.policies.fitted.promise import Promise
 from support.side_door import PAIR
 
 LOAD: dict[str, Any] = {
     "../calibration.json": Calibration.load,
     "both-sides.json": BothSidesCalibration.load,
+    "both-sides-promise.json": Promise.load,
     "corea.json": partial(LogisticMaps.load, kind="corea"),
     "ecotab.json": partial(LogisticMaps.load, kind="ecotab"),
     "policy-guided.safetensors": TrainedNetwork.load,
@@ -29,6 +31,10 @@ REFUSED = {
     "both-sides.json": (
         "calibration 'f' of router 'both-sides' was made",
         "`steer calibrate --router both-sides`",
+    ),
+    "both-sides-promise.json": (
+        "promise 'f' was made",
+        "`steer calibrate --router both-sides --promise`",
     ),
     "corea.json": ("router parameters 'f' were fitted", "`steer train-router corea`"),
     "ecotab.json": ("router parameters 'f' were fitted", "`steer train-router ecotab`"),
