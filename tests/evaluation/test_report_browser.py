@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from steer_decode.evaluation.report import build, load
+from steer_decode.evaluation.rows import StepRecord
 from support import made_results as made
 
 _NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
@@ -109,6 +110,27 @@ def test_fits_the_window_and_filters(page: Path, width: int) -> None:
     assert found["none"] == "0 answers found."
     assert found["back"] == "160 answers found."
     assert found["struck"] == "line-through"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 760, 1000])
+def test_a_page_with_drafts_fits_the_window(tmp_path: Path, width: int) -> None:
+    """Its tables have two columns more, and its steps say what was drafted."""
+    rows = [made.row(r, "qa", i) for r in ("small", "large") for i in range(6)]
+    step = StepRecord("large", "a b\n\n", 8, drafts=((4, 4), (4, 1)))
+    drafted = ("speculative:k=4", "speculative:k=auto", "both-sides:part=auto:sure=0.95")
+    rows += [made.row(r, "qa", i, trace=[step], large_passes=3) for r in drafted for i in range(6)]
+    folder = made.write(tmp_path / "results", rows, made.settings(["small", "large", *drafted]))
+    path = tmp_path / "report.html"
+    page = build(load([folder]), resamples=100).page
+    path.write_text(page.replace("</body>", _PROBE), encoding="utf-8")
+    dom = browse(path, f"--window-size={width},900", "--dump-dom")
+    match = re.search(r'<output id="probe">(.*?)</output>', dom)
+    assert match is not None
+    found = json.loads(unescape(match[1]))
+    assert (found["problems"], found["overlaps"], found["empty"]) == ([], 0, 0)
+    assert found["scroll"] <= found["width"]
+    assert "<span>5 of 8 drafted</span>" in dom
 
 
 @pytest.mark.parametrize(("width", "height"), [(390, 2400), (1280, 2400)])

@@ -13,7 +13,8 @@ from steer_decode.evaluation.report import load
 from steer_decode.evaluation.report.bootstrap import Bootstrap, auroc, interval
 from steer_decode.evaluation.report.confidence import calibration, how_judged, judged, scores
 from steer_decode.evaluation.report.data import Results
-from steer_decode.evaluation.report.measure import Scope, by_difficulty, by_position, measure
+from steer_decode.evaluation.report.measure import Scope, measure
+from steer_decode.evaluation.report.series import by_difficulty, by_position
 from steer_decode.evaluation.report.traces import choose
 from steer_decode.evaluation.rows import StepRecord
 from support import made_results as made

@@ -241,10 +241,11 @@ def _tables(summary: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
-    from ..evaluation.summary import cells, columns, scales
+    from ..evaluation.summary import cells, columns, drafts, scales
 
     units = scales(summary)
-    titles = columns(units)
+    drafted = drafts(summary)
+    titles = columns(units, drafted)
     tables: list[RenderableType] = []
     for domain in dict.fromkeys(record["domain"] for record in summary):
         here = [record for record in summary if record["domain"] == domain]
@@ -256,7 +257,7 @@ def _tables(summary: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
         for record in here:
             chance = record["random_accuracy_at_share"]
             better = chance is not None and record["accuracy"] > chance
-            row = [Text(cell) for cell in cells(record, units)]
+            row = [Text(cell) for cell in cells(record, units, drafted)]
             row[1].stylize("green" if better else "")
             table.add_row(*row)
         tables += [table, ""]

@@ -40,6 +40,16 @@ def _log_probs(value: Any) -> list[float]:
     return [math.nan if each is None else each for each in listed(_FIGURE)(value)]
 
 
+def drafts(value: Any) -> list[tuple[int, int]]:
+    """Read verified drafts: tokens, and how many stayed."""
+    found = []
+    for each in listed(listed(_COUNT))(value):
+        if len(each) != 2 or each[0] < 1 or each[1] > each[0]:
+            raise Fault("must be pairs: tokens of a draft, and how many of them stayed")
+        found.append((each[0], each[1]))
+    return found
+
+
 _STEP = record(
     {"index": _COUNT, "writer": one_of(WRITERS), "token_ids": _IDS, "text": text},
     {
@@ -51,6 +61,7 @@ _STEP = record(
         **dict.fromkeys(("others", "ends"), _IDS),
         "milliseconds": _AMOUNT,
         "refused": optional(_COUNT),
+        "drafts": drafts,
     },
     others="dropped",  # its score, which follows from the rest
 )

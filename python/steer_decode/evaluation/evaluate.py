@@ -181,6 +181,7 @@ class Evaluation:
             trace=_labelled(task, output.trace, scores),
             difficulty=task.difficulty,
             error=error,
+            large_passes=cost.large.forwards,
         )
 
     def __post_init__(self) -> None:
@@ -289,4 +290,4 @@ def settings(
 
 
 def _describe(policy: Policy) -> str:
-    return f"{policy} on {policy.fitted}" if policy.fitted else str(policy)
+    return f"{policy.label} on {policy.fitted}" if policy.fitted else policy.label

@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
-from ..core.trace_file import STOPS
+from ..core.trace_file import STOPS, drafts
 from ..core.transcript import WRITERS
 from ..util.documents import (
     Fault,
@@ -34,6 +34,7 @@ _STEP = record(
         "discarded": boolean,
         "refused": optional(_COUNT),
         "patches": listed(listed(_COUNT)),
+        "drafts": drafts,
         "right": optional(boolean),
         "scores": optional(mapped(_FIGURE)),
     },
@@ -62,7 +63,12 @@ _ROW = record(
         "stop_reason": one_of(STOPS),
         "trace": listed(_step_of),
     },
-    {"difficulty": _LEVEL, "error": text, "first_step": mapped(_AMOUNT)},
+    {
+        "difficulty": _LEVEL,
+        "error": text,
+        "first_step": mapped(_AMOUNT),
+        "large_passes": optional(_COUNT),
+    },
 )
 _PROBLEM = record(
     dict.fromkeys(("domain", "problem", "prompt", "answer"), text),

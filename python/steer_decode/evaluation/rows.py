@@ -31,10 +31,11 @@ class StepRecord:
     """What is kept of a step; fields as in :class:`~steer_decode.core.trace.Step`.
 
     ``tokens`` is their number and ``others`` that of those which the other model wrote; ``patches``
-    says where in the text those begin and end. ``right`` says whether the step is right where the
-    task can tell; it is None after a wrong step, and everywhere where only the whole answer can be
-    judged. ``scores`` has the step's score under every built-in signal, where the small model wrote
-    alone.
+    says where in the text those begin and end. ``drafts`` has each draft that the large model
+    verified in it: its tokens, and how many of them stayed. ``right`` says whether the step is
+    right where the task can tell; it is None after a wrong step, and everywhere where only the
+    whole answer can be judged. ``scores`` has the step's score under every built-in signal, where
+    the small model wrote alone.
     """
 
     writer: Writer
@@ -49,6 +50,7 @@ class StepRecord:
     inherited: int = 0
     refused: int | None = None
     patches: Sequence[tuple[int, int]] = ()
+    drafts: Sequence[tuple[int, int]] = ()
     right: bool | None = None
     scores: Mapping[str, float | None] | None = None
 
@@ -71,7 +73,9 @@ class ResultRow:
 
     Costs are totals of that answer. ``error`` is what the checker raised, if it did; the answer
     then counts as wrong. ``first_step`` has the costs up to the end of step 0, under the names of
-    the whole answer's, where the small model wrote alone and step 0 was not cut off. ``record`` is
+    the whole answer's, where the small model wrote alone and step 0 was not cut off.
+    ``large_passes`` is how often the large model ran; folders of an older version do not tell, nor
+    what was drafted. ``record`` is
     what both models make of every token, where that was asked for; it has a file of its own.
     """
 
@@ -90,6 +94,7 @@ class ResultRow:
     difficulty: int | None = None
     error: str = ""
     first_step: Mapping[str, float] = field(default_factory=dict)
+    large_passes: int | None = None
     record: AnswerRecord | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -125,6 +130,19 @@ class ResultRow:
         # What stays of a draft is counted by the step that took its place.
         drafted = sum(step.tokens for step in self.trace if step.discarded)
         return drafted - sum(step.inherited for step in self.trace)
+
+    @cached_property
+    def drafts(self) -> list[tuple[int, int]]:
+        """Verified drafts: tokens, and how many stayed."""
+        return [(drafted, stayed) for step in self.trace for drafted, stayed in step.drafts]
+
+    @property
+    def drafted_tokens(self) -> int:
+        return sum(drafted for drafted, _ in self.drafts)
+
+    @property
+    def stayed_tokens(self) -> int:
+        return sum(stayed for _, stayed in self.drafts)
 
     @property
     def without_posterior(self) -> int:
@@ -173,6 +191,7 @@ def step_records(
             inherited=step.inherited,
             refused=step.refused,
             patches=step.patches or (),
+            drafts=step.drafts or (),
             scores={name: _finite(value) for name, value in more.items()} or None,
         )
         for step, more in zip(trace.steps, each, strict=True)

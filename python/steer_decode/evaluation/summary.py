@@ -29,7 +29,10 @@ def summarise(
     counts problems; ``accuracy_se`` is the standard error over them, the seeds of a problem taken
     together (with one seed, the binomial sqrt(p (1 - p) / n)), ``accuracy_low`` and
     ``accuracy_high`` are its 95 % interval (Wilson's). ``accuracy_per_tflop`` is the A/F of STEER's
-    tables: accuracy in per cent over FLOPs as papers count, x 1e-12, per answer.
+    tables: accuracy in per cent over FLOPs as papers count, x 1e-12, per answer. Of a router that
+    drafts, ``tokens_per_large_pass`` is how many kept tokens a pass of the large model wrote, the
+    passes that read the prompt included, and ``drafts_stayed`` the share of verified drafted tokens
+    that stayed; None of others.
 
     ``random_accuracy_at_share``: the routers named by ``curve`` (random ones, and both models
     alone) give points (large token share reached, accuracy). The straight line between the two
@@ -94,6 +97,18 @@ def _record(router: str, domain: str, rows: Sequence[ResultRow]) -> dict[str, An
         "seconds": sum(r.seconds for r in rows) / n,
         "hand_overs": sum(r.hand_overs for r in rows) / n,
         "discarded_tokens": sum(r.discarded_tokens for r in rows) / n,
+        **_drafting(rows),
+    }
+
+
+def _drafting(rows: Sequence[ResultRow]) -> dict[str, float | None]:
+    """What drafts brought; None where none was verified, or where the passes are not known."""
+    drafted = sum(r.drafted_tokens for r in rows)
+    passes = [r.large_passes for r in rows if r.large_passes is not None]
+    known = drafted and sum(passes) and len(passes) == len(rows)
+    return {
+        "tokens_per_large_pass": sum(r.large_tokens for r in rows) / sum(passes) if known else None,
+        "drafts_stayed": sum(r.stayed_tokens for r in rows) / drafted if drafted else None,
     }
 
 
@@ -114,8 +129,16 @@ def scales(summary: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, str]]
     return {key: prefix(record[key] for record in records) for key, _ in _COSTS}
 
 
-def columns(units: Scales) -> list[str]:
-    """Titles of the columns of a table, with their units."""
+def drafts(summary: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether any router drafts."""
+    return any(record["drafts_stayed"] is not None for record in summary)
+
+
+def columns(units: Scales, drafts: bool = False) -> list[str]:
+    """Titles of the columns of a table, with their units.
+
+    With ``drafts`` two more, of what they brought.
+    """
     return [
         "router",
         "accuracy %",
@@ -125,16 +148,22 @@ def columns(units: Scales) -> list[str]:
         "hand-overs",
         *(f"{units[key][1]}{title}" for key, title in _COSTS),
         "s",
+        *(("tokens a large pass", "drafts kept %") if drafts else ()),
     ]
 
 
-def cells(record: Mapping[str, Any], units: Scales) -> list[str]:
+def cells(record: Mapping[str, Any], units: Scales, drafts: bool = False) -> list[str]:
     """The figures of one record under :func:`columns`.
 
     Costs are means per answer.
     """
     chance = record["random_accuracy_at_share"]
     value, low, high = (100 * record[f"accuracy{end}"] for end in ("", "_low", "_high"))
+    a_pass, stayed = record["tokens_per_large_pass"], record["drafts_stayed"]
+    more = (
+        "" if a_pass is None else f"{a_pass:.2f}",
+        "" if stayed is None else f"{100 * stayed:.1f}",
+    )
     return [
         record["router"],
         f"{value:.1f} ({low:.1f} to {high:.1f})",
@@ -144,6 +173,7 @@ def cells(record: Mapping[str, Any], units: Scales) -> list[str]:
         f"{record['hand_overs']:.2f}",
         *(significant(record[key] / units[key][0], 4) for key, _ in _COSTS),
         f"{record['seconds']:.3f}",
+        *(more if drafts else ()),
     ]
 
 
@@ -151,18 +181,26 @@ def markdown(summary: Sequence[Mapping[str, Any]]) -> str:
     """The summary as one Markdown table a domain."""
     parts = []
     units = scales(summary)
-    titles = columns(units)
+    drafted = drafts(summary)
+    titles = columns(units, drafted)
     for domain in dict.fromkeys(record["domain"] for record in summary):
         here = [record for record in summary if record["domain"] == domain]
         lines = [f"### {cell(domain)}, n = {max(r['n'] for r in here)}", ""]
         lines.append("| " + " | ".join(titles) + " |")
         lines.append("|---|" + "---:|" * (len(titles) - 1))
-        lines += ["| " + " | ".join(map(cell, cells(record, units))) + " |" for record in here]
+        lines += [
+            "| " + " | ".join(map(cell, cells(record, units, drafted))) + " |" for record in here
+        ]
         parts.append("\n".join(lines) + "\n")
     note = (
         "In brackets 95 % intervals. Costs, seconds and hand-overs are means per answer; random % "
         "is the accuracy of random routing at the router's own share of large-model tokens.\n"
     )
+    if drafted:
+        note += (
+            "Of routers that draft: kept tokens that a pass of the large model wrote, and how many "
+            "of the drafted tokens that it read stayed.\n"
+        )
     return "\n".join([*parts, note])
 
 

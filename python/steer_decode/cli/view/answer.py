@@ -65,7 +65,10 @@ def title(answer: SavedAnswer) -> RenderableType:
 
 
 def summary(answer: SavedAnswer) -> RenderableType:
-    """Steps, tokens, hand-overs and the four costs, in three lines."""
+    """Steps, tokens, hand-overs and the four costs, in three lines.
+
+    A fourth tells of drafts, if the large model read any.
+    """
     trace, cost = answer.output.trace, answer.output.cost
     by_writer = Text()
     for writer in WRITERS:
@@ -88,6 +91,14 @@ def summary(answer: SavedAnswer) -> RenderableType:
     grid.add_row(" written", by_writer)
     grid.add_row(" path", path)
     grid.add_row(" cost", costs)
+    drafts = [draft for step in trace.steps for draft in step.drafts]
+    if drafts:
+        drafted, stayed = (sum(draft[at] for draft in drafts) for at in (0, 1))
+        unread = sum(len(step.others) for step in trace.kept if step.writer == "large")
+        told = f"{count(len(drafts), 'draft')} read by L: {stayed} of "
+        told += f"{count(drafted, 'token')} stayed"
+        told += f", {unread} more {'stands' if unread == 1 else 'stand'} unread" if unread else ""
+        grid.add_row(" drafted", told)
     if answer.correct is not None:
         grid.add_row(" answer", verdict(answer.correct))
     return grid

@@ -34,7 +34,7 @@ _INDENT = " " * 8
 class _Column(NamedTuple):
     title: str
     width: int
-    read: Callable[[Step], float | None]
+    read: Callable[[Step], float | str | None]
     digits: int = 2
 
     def figure(self, step: Step) -> str:
@@ -43,6 +43,8 @@ class _Column(NamedTuple):
         Never more than fits, never a figure cut off.
         """
         value = self.read(step)
+        if isinstance(value, str):
+            return value
         if value is None or not math.isfinite(value):
             return ""
         for digits in range(self.digits, -1, -1):
@@ -51,6 +53,12 @@ class _Column(NamedTuple):
         if self.title == "ms":
             return f"{value / 1e3:.0f} s" if value < 1e7 else f"{value / 3.6e6:.0f} h"
         return next(t for d in (3, 2, 1, 0) if len(t := f"{value:.{d}e}") <= self.width or not d)
+
+
+def _drafts(step: Step) -> str:
+    """``3/4``: of the drafted tokens that the large model read, how many stayed."""
+    drafted = sum(tokens for tokens, _ in step.drafts)
+    return f"{sum(stayed for _, stayed in step.drafts)}/{drafted}" if drafted else ""
 
 
 class TraceView:
@@ -62,14 +70,24 @@ class TraceView:
         signal: name of the signal whose mean is a step's score.
         posterior: show the posterior of the mixture.
         looks_ahead: show the signal of the small model's next token, read before the step.
+        drafts: show how many of the drafted tokens that the large model read stayed.
     """
 
-    def __init__(self, signal: str, *, posterior: bool = False, looks_ahead: bool = False) -> None:
+    def __init__(
+        self,
+        signal: str,
+        *,
+        posterior: bool = False,
+        looks_ahead: bool = False,
+        drafts: bool = False,
+    ) -> None:
         self.columns = [_Column(signal, 9, lambda step: step.score)]
         if posterior:
             self.columns.append(_Column("P(conf)", 7, lambda step: step.posterior))
         if looks_ahead:
             self.columns.append(_Column("1st token", 9, lambda step: step.before))
+        if drafts:
+            self.columns.append(_Column("drafts", 7, _drafts))
         self.columns.append(_Column("ms", 6, lambda step: step.milliseconds, 1))
 
     @classmethod
@@ -81,11 +99,17 @@ class TraceView:
         if isinstance(source, Policy):
             # What is shown as it goes is one answer, which is no cohort to fit a mixture to.
             posterior = source.has_posterior and not source.in_rounds
-            return cls(source.signal.name, posterior=posterior, looks_ahead=source.looks_ahead)
+            return cls(
+                source.signal.name,
+                posterior=posterior,
+                looks_ahead=source.looks_ahead,
+                drafts=source.drafting is not None,
+            )
         return cls(
             source.signal,
             posterior=any(step.posterior is not None for step in source.steps),
             looks_ahead=any(step.before is not None for step in source.steps),
+            drafts=any(step.drafts for step in source.steps),
         )
 
     def _grid(self) -> Table:

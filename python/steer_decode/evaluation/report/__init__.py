@@ -21,6 +21,7 @@ from .traces import ANSWERS
 if TYPE_CHECKING:
     from .area import Areas
     from .bootstrap import Bootstrap
+    from .drafts import DraftFigures
     from .measure import Scope
     from .picture import Picture
     from .styles import Style
@@ -80,7 +81,7 @@ def build(
         answers: most answers that the page carries.
         resamples: of the bootstrap.
     """
-    from . import page
+    from . import draw_drafts, page
     from .bootstrap import Bootstrap
     from .measure import measure
     from .styles import styles as assign
@@ -89,11 +90,13 @@ def build(
     boot = Bootstrap([domain for domain, _ in results.names], resamples)
     domains = [None, *results.domains] if len(results.domains) > 1 else [None]
     scopes = [measure(results, boot, domain, seconds) for domain in domains]
-    styles = assign([(r.router, r.kind) for r in scopes[0].routers])
+    described = {name: str(text) for name, text in results.settings["routers"].items()}
+    styles = assign([(r.router, r.kind) for r in scopes[0].routers], described)
     drawn = results.routed()[:_ROUTERS] or results.routers[:_ROUTERS]
     sections = {
         **_draw_costs(scopes, styles),
         **_draw_steps(results, boot, styles, drawn),
+        "drafts": draw_drafts.pictures(results, boot, styles, list(scopes[0].drafts)),
     }
     chosen = choose(results, answers)
     return Report(
@@ -164,6 +167,7 @@ def _numbers(scope: Scope) -> dict[str, Any]:
                 "above_chance": {key: _plain(value) for key, value in r.above_chance.items()},
                 "hand_overs": r.hand_overs,
                 "discarded_tokens": r.discarded,
+                "drafts": _drafts(scope.drafts.get(r.router)),
             }
             for r in scope.routers
         ],
@@ -176,6 +180,16 @@ def _numbers(scope: Scope) -> dict[str, Any]:
             for p in scope.pairs
         ],
         "areas": _areas(scope.areas),
+    }
+
+
+def _drafts(figures: DraftFigures | None) -> dict[str, Any] | None:
+    if figures is None:
+        return None
+    return {
+        "verified": figures.drafts,
+        "tokens_per_large_pass": _plain(figures.a_pass),
+        "stayed": _plain(figures.stayed),
     }
 
 

@@ -15,7 +15,11 @@ from ...util.numbers import area, corners
 from .bootstrap import Array, Interval, difference, mean_share
 from .data import Results
 
-KNOBS = ("share", "threshold", "gamma", "cut")
+KNOBS = (
+    *("share", "threshold", "gamma", "cut", "sure"),
+    *("k", "n"),  # lengths of drafts, and of what leads a step
+    *("delta", "eps", "alpha", "rollback", "theta", "fallback"),  # of rules by which drafts stay
+)
 
 
 @dataclass(frozen=True)

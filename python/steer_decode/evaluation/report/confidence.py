@@ -15,7 +15,7 @@ from ...core.transcript import WRITERS, Writer
 from ..rows import ResultRow, StepRecord
 from .bootstrap import Bootstrap, auroc
 from .data import Results
-from .measure import Series
+from .series import Series
 
 _BINS = 10
 _FEWEST = 10

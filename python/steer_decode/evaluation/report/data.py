@@ -87,9 +87,13 @@ class Results:
         return {field: total / answers for field, total in totals.items()}
 
     def kind(self, router: str) -> str:
-        """``small``, ``large``, ``random`` or ``routed``."""
-        name = str(self.settings["routers"][router]).partition(":")[0].partition(" ")[0]
-        return name if name in ("small", "large", "random") else "routed"
+        """``small``, ``large``, ``random`` or ``routed``.
+
+        A control whose large steps are drafted is none: it is not one model alone any more.
+        """
+        name, *more = str(self.settings["routers"][router]).partition(" ")[0].split(":")
+        plain = not any(part.startswith("draft=") for part in more)
+        return name if name in ("small", "large", "random") and plain else "routed"
 
     def alone(self, writer: str) -> str | None:
         """The router that is one model alone, if any."""

@@ -32,14 +32,11 @@ def _curve(scope: Scope, areas: Areas, cost: CostAxis, styles: Mapping[str, Styl
     for family in areas.families:
         style = styles[family.routers[0]]
         x, y = zip(*family.curves[cost.key], strict=True)
-        axes.plot(
-            x,
-            [100 * value for value in y],
-            color=style.light,
-            linestyle=":" if style.colour == _RANDOM else "-",
-            linewidth=1.3,
-            label=family.name,
-        )
+        dashes = ":" if style.colour == _RANDOM else "-"
+        line = {"color": style.light, "linestyle": dashes, "linewidth": 1.3}
+        axes.plot(x, [100 * value for value in y], **line)
+        # The legend has line and marker: more than five families share colours.
+        axes.plot([], [], marker=style.marker, markersize=4.5, label=family.name, **line)
         end = x[-1]
         shown = [router for router in family.routers if costs[router] <= end]
         axes.plot(

@@ -17,8 +17,8 @@ from .bootstrap import Bootstrap
 from .confidence import Reliability, Scores
 from .data import Results
 from .draw import curves
-from .measure import Series, by_difficulty, by_position, difficulties
 from .picture import INK, Picture, canvas, errors, legend, percent, shortened
+from .series import Series, by_difficulty, by_position, difficulties
 from .styles import Style
 
 _RIGHT, _WRONG = SURE.light, UNSURE.light
@@ -40,10 +40,10 @@ def use_by_position(
         title="Use of the large model, by step",
         caption="Share of kept tokens that the large model wrote, at each position; bands are 95 % "
         "intervals. Positions that fewer than 5 answers reach are left out.",
-        alt="Share of tokens by the large model, by position. " + _ends(series),
+        alt="Share of tokens by the large model, by position. " + ends(series),
         figure=figure,
         header=["router", "step", "by the large model, %", "answers"],
-        rows=_rows(series),
+        rows=series_rows(series),
     )
 
 
@@ -75,16 +75,17 @@ def use_by_difficulty(
                 name=f"{'use' if what == 'large' else 'accuracy'}-by-difficulty",
                 title=title,
                 caption="Bands are 95 % intervals. What a difficulty means is up to the task.",
-                alt=f"{title}. {_ends(series)}",
+                alt=f"{title}. {ends(series)}",
                 figure=figure,
                 header=["router", "difficulty", label, "answers"],
-                rows=_rows(series),
+                rows=series_rows(series),
             )
         )
     return pictures
 
 
-def _ends(series: Sequence[tuple[str, Style, Series]]) -> str:
+def ends(series: Sequence[tuple[str, Style, Series]]) -> str:
+    """First and last points, in words."""
     return (
         "; ".join(
             f"{name}: {100 * s.y[0].value:.0f} % at {s.x[0]:g}, "
@@ -96,7 +97,8 @@ def _ends(series: Sequence[tuple[str, Style, Series]]) -> str:
     )
 
 
-def _rows(series: Sequence[tuple[str, Style, Series]]) -> list[list[str]]:
+def series_rows(series: Sequence[tuple[str, Style, Series]]) -> list[list[str]]:
+    """All points, as rows of a table."""
     return [
         [name, f"{x:.3g}", percent(y), str(n)]
         for name, _, s in series
@@ -199,10 +201,10 @@ def calibration_curve(curve: Reliability, number: int) -> Picture:
         name=f"calibration-{number}",
         title=f"Calibration: {curve.router}",
         caption=_bins(curve) + " Bars are 95 % intervals.",
-        alt=f"Share of right steps against the {curve.measure}. {_ends(labelled)}",
+        alt=f"Share of right steps against the {curve.measure}. {ends(labelled)}",
         figure=figure,
         header=["writer", curve.measure, "right steps, %", "steps"],
-        rows=_rows(labelled),
+        rows=series_rows(labelled),
     )
 
 

@@ -1,20 +1,21 @@
 """The figures of a report.
 
-Routers with intervals, chance at equal cost, use of the large model.
+Routers with intervals, and chance at equal cost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 
 from .area import Areas, measure_areas
-from .bootstrap import Array, Bootstrap, Interval, difference, interval, intervals, mean_share
+from .bootstrap import Array, Bootstrap, Interval, difference, interval, mean_share
 from .data import Results
+from .drafts import DraftFigures, measure_drafts
 
 
 class CostAxis(NamedTuple):
@@ -35,8 +36,6 @@ COSTS = (
 SECONDS = CostAxis("seconds", "seconds", "s")
 LINE_POINTS = 25
 MOST_PAIRED = 6
-_LONGEST = 30
-_FEWEST = 5
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,7 @@ class Scope:
     relative: bool
     costs: Sequence[CostAxis]
     areas: Areas | None = None
+    drafts: Mapping[str, DraftFigures] = field(default_factory=dict)
 
 
 def measure(results: Results, boot: Bootstrap, domain: str | None, seconds: bool) -> Scope:
@@ -166,7 +166,9 @@ def measure(results: Results, boot: Bootstrap, domain: str | None, seconds: bool
     # A mix of questions is no straight line in the share of tokens, and that is no cost.
     priced = {key: sample for key, sample in samples.items() if key != SHARE.key}
     areas = measure_areas(results, priced, accuracy, count)
-    return Scope(domain or "all", count, figures, pairs, lines, large is not None, costs, areas)
+    drafts = measure_drafts(results, boot, domain)
+    relative = large is not None
+    return Scope(domain or "all", count, figures, pairs, lines, relative, costs, areas, drafts)
 
 
 def _quotient(above: Array, below: Array) -> Array:
@@ -210,63 +212,3 @@ class _Mix:
         at = np.linspace(low, high, LINE_POINTS)
         mixed = self.at(np.broadcast_to(at, (len(self.ends[0]), LINE_POINTS)))
         return Line(at.tolist(), [mean_share(column, self.problems) for column in mixed.T])
-
-
-@dataclass(frozen=True)
-class Series:
-    """One curve: x, and y with intervals.
-
-    Also how many answers each point rests on.
-    """
-
-    x: Sequence[float]
-    y: Sequence[Interval]
-    n: Sequence[int]
-
-
-def by_position(results: Results, boot: Bootstrap, router: str) -> Series:
-    """Share of kept tokens by the large model, by position.
-
-    The position is that of their step in the answer.
-    """
-    length = min(_LONGEST, max(1, *(row.steps for row in results.rows[router])))
-    large = np.zeros((len(results.names), length))
-    tokens = np.zeros_like(large)
-    n = np.zeros(length, dtype=int)
-    for row in results.rows[router]:
-        at = results.place[row.domain, row.problem]
-        for i, step in enumerate(row.kept[:length]):
-            n[i] += 1
-            tokens[at, i] += step.tokens
-            large[at, i] += step.large_tokens
-    some = np.flatnonzero(n >= min(_FEWEST, n.max(initial=0)))
-    y = intervals(boot.ratio(large[:, some], tokens[:, some]))
-    return Series((some + 1).tolist(), y, n[some].tolist())
-
-
-def by_difficulty(results: Results, boot: Bootstrap, router: str, what: str) -> Series:
-    """One figure by difficulty.
-
-    ``large`` is a share of tokens, ``correct`` a share of answers.
-    """
-    levels = difficulties(results)
-    above = np.zeros((len(results.names), len(levels)))
-    below = np.zeros_like(above)
-    n = [0] * len(levels)
-    for row in results.rows[router]:
-        if row.difficulty is None:
-            continue
-        at, level = results.place[row.domain, row.problem], levels.index(row.difficulty)
-        above[at, level] += row.large_tokens if what == "large" else row.correct
-        below[at, level] += row.tokens if what == "large" else 1
-        n[level] += 1
-    if what == "correct":
-        return Series(levels, boot.shares(above, below), n)
-    return Series(levels, intervals(boot.ratio(above, below)), n)
-
-
-def difficulties(results: Results) -> list[int]:
-    """Those that the problems have, in order."""
-    return sorted(
-        {r.difficulty for rows in results.rows.values() for r in rows if r.difficulty is not None}
-    )

@@ -48,6 +48,10 @@ function stepItem(step, signal) {
   } else if (step.others) {
     figures.append(make("span", "", `${step.others} by ${step.writer === "small" ? "L" : "S"}`));
   }
+  if (step.drafts) {
+    const sum = (at) => step.drafts.reduce((all, draft) => all + draft[at], 0);
+    figures.append(make("span", "", `${sum(1)} of ${sum(0)} drafted`));
+  }
   if (step.right !== undefined) figures.append(make("span", "", step.right ? "✓ step" : "✗ step"));
   add("before", step.before, 2);
   add(signal, step.score, 2);
