@@ -19,7 +19,6 @@ from steer_decode.core.trace import Step, Trace
 from steer_decode.decode.session import Turn
 from steer_decode.errors import SteerError
 from steer_decode.evaluation.summary import markdown, summarise
-from steer_decode.policies import parse_policy
 from steer_decode.util.text import duration, printable, si, significant
 from support import made_results as made
 
@@ -218,24 +217,6 @@ def test_a_mended_step_says_so_and_shows_whose_token_it_is() -> None:
         for i, b in bodies.items()
     }
     assert struck == {0: ["31 = 5 *6"], 1: [], 2: ["31"], 3: []}
-
-
-def test_a_step_with_drafts_says_how_many_stayed(tmp_path: Path) -> None:
-    drafts = [(4, 4), (4, 1)]
-    step = Step(0, "large", [1, 2, 3], "a b c", [1.0] * 3, ends=[1, 3, 5], drafts=drafts)
-    step.others = [2]
-    steps = [step, Step(1, "small", [4], "d", [2.0], ends=[1])]
-    shown = plain(*page(answer(steps)))
-    lines = [line.split() for line in shown.splitlines()]
-    assert ["step", "max-logit", "drafts", "ms"] in lines
-    assert ["0", "L", "a", "b", "c", "1.00", "5/8", "0.0"] in lines
-    assert ["1", "S", "d", "2.00", "0.0"] in lines
-    assert "2 drafts read by L: 5 of 8 tokens stayed, 1 more stands unread" in shown
-    assert "drafts" not in plain(*page(answer()))
-    assert TraceView.of(parse_policy("speculative")).columns[1].title == "drafts"
-    path = tmp_path / "trace.json"
-    path.write_text(document(answer(steps), {}))
-    assert [each.drafts for each in load(path)[0].output.trace.steps] == [drafts, []]
 
 
 def test_printer_shows_mended_steps_as_the_finished_trace_does() -> None:
