@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from rich.console import Console
-from steer_decode import AlwaysSmall, Calibration, FirstTokenEntropy, Router, SteerError
+from steer_decode import Calibration, FirstTokenEntropy, Router, SteerError
 from steer_decode.cli.view.answer import page, svg
-from steer_decode.core.saved import SavedAnswer, document, load
+from steer_decode.core.saved import document, load
 from steer_decode.core.transcript import WRITERS
 from steer_decode.evaluation.replay.cascades import load as load_replay
 from steer_decode.evaluation.report import load as load_results
+from steer_decode.evaluation.report.bootstrap import Bootstrap
+from steer_decode.evaluation.report.drafts import measure_drafts
+from steer_decode.evaluation.report.series import by_place, lengths
 from steer_decode.evaluation.results import ResultsFolder
 from steer_decode.evaluation.summary import markdown, summarise
 from steer_decode.fitting.kept import kept_answers
@@ -30,6 +34,7 @@ from steer_decode.policies.fitted.network import RouterNetwork, TrainedNetwork
 from steer_decode.util.partial import Partial
 from support import made_results
 from support.forged import HUGE, forged
+from support.saved_answers import a_trace, made_answer
 from support.side_door import PAIR
 from support.tiny import prompt_ids
 
@@ -76,23 +81,6 @@ def trace(path: Path) -> None:
 def replay(path: Path) -> None:
     made = Replay(path=path)
     assert "path=" in str(made)
-
-
-def made_answer(policy: Any) -> SavedAnswer:
-    output = Router(PAIR, policy).generate("w1 w2 w3", max_new_tokens=24, chat=False)
-    return SavedAnswer(
-        prompt="w1 w2 w3",
-        models={"small": "a", "large": "b"},
-        parameters={"small": 10, "large": 100},
-        output=output,
-        correct=True,
-        options={"seed": 0},
-    )
-
-
-def a_trace() -> Any:
-    one = made_answer(FirstTokenEntropy(0.5))
-    return json.loads(document(one, {"small": made_answer(AlwaysSmall())}))
 
 
 KINDS: dict[str, tuple[Callable[[], Any], Callable[[Path], None]]] = {
@@ -143,6 +131,8 @@ def a_folder(folder: Path) -> Path:
         for i in range(2)
         for scores_seed in (0, 1)
     ]
+    drafted = replace(rows[0].trace[0], drafts=((4, 3), (2, 2)))
+    rows[0] = replace(rows[0], trace=[drafted], large_passes=3)
     names = ("small", "large", "steer")
     return made_results.write(folder, rows, made_results.settings(names, cohort=1))
 
@@ -152,6 +142,10 @@ def results(folder: Path) -> None:
     assert found.tables["flops_paper"].shape == (len(found.names), len(found.routers))
     rows = [row for rows in found.rows.values() for row in rows]
     markdown(summarise(rows))
+    boot = Bootstrap([domain for domain, _ in found.names], 10)
+    for router in measure_drafts(found, boot, None):
+        by_place(found, boot, router)
+        lengths(found, boot, router)
     try:
         load_replay(folder)
     except SteerError as error:

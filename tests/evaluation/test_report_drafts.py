@@ -133,6 +133,15 @@ class TestFigures:
         assert (list(series.x), series.y[0].value) == ([0], 1)
         assert list(by_place(found, boot(found), "speculative:k=4").x) == [1]
 
+    def test_drafts_of_any_length_are_drawn(self, tmp_path: Path) -> None:
+        """A file may say so much that no table of all places would fit in memory."""
+        step = StepRecord("large", "a", 1, drafts=((2**50, 2**49), (2**50, 1)))
+        found = results(tmp_path, *(drafted("qa", i, trace=[step]) for i in range(6)))
+        places, kept = (f(found, boot(found), "speculative:k=4") for f in (by_place, lengths))
+        assert (places.x[-1], kept.x[-1]) == (64, 64)
+        assert [y.value for y in places.y[:3]] == pytest.approx([1, 0.5, 1])
+        assert (kept.y[1].value, kept.y[64].value) == (0.5, 0.5)
+
     def test_a_drafted_control_is_no_control(self, tmp_path: Path) -> None:
         routers = ["large:draft=4", "large", "random:share=0.5:draft=4", "random:share=0.5"]
         rows = [made.row(router, "qa", 0) for router in routers]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 from steer_decode import Calibration, SteerError
+from steer_decode.policies import BothSides
 from steer_decode.policies.fitted.both_sides import BothSidesCalibration
 from steer_decode.policies.fitted.file import SHIPPED
 from steer_decode.policies.fitted.logistic import Logistic, LogisticMaps
@@ -83,3 +85,14 @@ def test_a_number_that_could_not_be_read_again_is_not_written(tmp_path: Path) ->
     with pytest.raises(SteerError, match=r"^cannot write '.*f\.json': .*JSON compliant"):
         made.save(path)
     assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("least", [1, 0.99])
+def test_a_promise_whose_parts_no_router_takes_is_named(tmp_path: Path, least: float) -> None:
+    """A part ends before a token below ``least``, which no bar may lie below."""
+    record = json.loads((SHIPPED / "both-sides-promise.json").read_text())
+    assert record["bars"][-1]["sure"] < 0.99
+    path = tmp_path / "promise.json"
+    path.write_text(json.dumps({**record, "least": least}))
+    with pytest.raises(SteerError, match=r"promise\.json.*least is"):
+        BothSides(loss=0.01, path=path)

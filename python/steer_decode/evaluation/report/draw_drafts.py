@@ -12,7 +12,7 @@ from .data import Results
 from .draw import curves
 from .draw_steps import ends, series_rows
 from .picture import Picture, canvas, legend
-from .series import Series, by_place, lengths
+from .series import LONGEST_DRAFT, Series, by_place, lengths
 from .styles import Style
 
 
@@ -30,7 +30,8 @@ def pictures(
             "place in the draft",
             "tokens that stay, %",
             "Of the drafted tokens at each place that the large model came to, those before it "
-            "having stayed, how many stayed. Places that fewer than 5 drafts reach are left out.",
+            "having stayed, how many stayed. Places that fewer than 5 drafts reach are left out, "
+            f"and those beyond {LONGEST_DRAFT}.",
         ),
         _picture(
             [(r, styles[r], lengths(results, boot, r)) for r in routers],
@@ -39,7 +40,8 @@ def pictures(
             "tokens of the draft that stayed",
             "drafts, %",
             "Of all drafts that the large model read, how many kept so many tokens. With each "
-            "comes one token more, which the large model writes in the same pass.",
+            "comes one token more, which the large model writes in the same pass. More than "
+            f"{LONGEST_DRAFT} count as {LONGEST_DRAFT}.",
         ),
     ]
 

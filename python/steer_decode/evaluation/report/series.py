@@ -15,6 +15,7 @@ from .data import Results
 
 _LONGEST = 30
 _FEWEST = 5
+LONGEST_DRAFT = 64  # places that are drawn; a longer draft counts as one of so many tokens
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def by_place(results: Results, boot: Bootstrap, router: str) -> Series:
     A token counts where those before it in the draft stayed; ``n`` are such tokens. Places that
     fewer drafts reach than positions want answers are left out.
     """
-    longest = max(drafted for row in results.rows[router] for drafted, _ in row.drafts)
+    longest = min(LONGEST_DRAFT, max(n for row in results.rows[router] for n, _ in row.drafts))
     examined, stayed = np.zeros((2, len(results.names), longest))
     for row in results.rows[router]:
         at = results.place[row.domain, row.problem]
@@ -101,11 +102,12 @@ def lengths(results: Results, boot: Bootstrap, router: str) -> Series:
 
     ``n`` are the drafts of which so many did.
     """
-    longest = max(kept for row in results.rows[router] for _, kept in row.drafts)
+    most = max(kept for row in results.rows[router] for _, kept in row.drafts)
+    longest = min(LONGEST_DRAFT, most)
     counts = np.zeros((len(results.names), longest + 1))
     for row in results.rows[router]:
         at = results.place[row.domain, row.problem]
         for _, kept in row.drafts:
-            counts[at, kept] += 1
+            counts[at, min(kept, longest)] += 1
     y = intervals(boot.ratio(counts, counts.sum(1, keepdims=True)))
     return Series(list(range(longest + 1)), y, counts.sum(0).astype(int).tolist())

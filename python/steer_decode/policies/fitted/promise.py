@@ -104,7 +104,11 @@ class Promise(FittedFile):
 
     @classmethod
     def read(cls, value: Any, kind: str) -> Promise:
-        return cls(**_FILE(value))
+        made = cls(**_FILE(value))
+        lowest = min((bar.sure for bar in made.bars), default=1.0)
+        if made.least >= 1 or made.least > lowest:
+            raise documents.Fault(f"least is {made.least:g}, and the lowest bar {lowest:g}")
+        return made
 
     def members(self) -> Mapping[str, Any]:
         return asdict(self)
