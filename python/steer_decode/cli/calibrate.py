@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import SteerError
+from ..util.checks import one_of
 from ..util.files import check_writable
 from . import options as opt
 from . import say
 from .models import Models
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..policies.fitted.calibration import Calibration
 
 
@@ -46,6 +45,13 @@ def calibrate(
             "--promise", help="For both-sides: what --router both-sides:loss=0.01 goes by."
         ),
     ] = False,
+    compare: Annotated[
+        str,
+        typer.Option(
+            "--compare",
+            help="With --promise, what of two answers: text; or answer, where nothing else counts.",
+        ),
+    ] = "text",
     max_new_tokens: opt.MaxNewTokensOption = None,
     temperature: opt.TemperatureOption = 0.0,
     seed: opt.SeedOption = 0,
@@ -85,7 +91,9 @@ def calibrate(
     the large model makes of the small one's drafts; a few dozen prompts will do (--n 20).
 
     With --promise the answers of that router are compared with the large model's own, without
-    labels, to see how far it may go for both-sides:loss=0.01 to hold: 300 prompts or more.
+    labels, to see how far it may go for both-sides:loss=0.01 to hold: 300 prompts or more. Their
+    texts are compared, or with --compare answer their final answers, which lets more pass; but only
+    where nothing but the final answer makes a text right.
 
     Answers are kept beside --out as they come, and the same command goes on after an interruption.
     The file with them goes when the calibration is saved.
@@ -110,10 +118,12 @@ def calibrate(
     from .evaluate import DEMO_COHORT
     from .forecast import say_how_long
     from .resume import kept_beside, what_answers_depend_on
+    from .view.scores import scores_table
     from .view.terminal import Bar, console
 
     if router not in ("steer", "both-sides"):
         raise SteerError(f"--router must be steer or both-sides, got {router!r}")
+    one_of("--compare", compare, ("text", "answer"))
     if promise and router != "both-sides":
         raise SteerError("--promise is for --router both-sides")
     if router == "both-sides":
@@ -140,8 +150,10 @@ def calibrate(
         from .calibrate_sides import calibrate_both_sides
 
         together = cohort or (DEMO_COHORT if models.demo else 1)
-        make = calibrate_promise if promise else calibrate_both_sides
-        make(models, texts, options, together, out)
+        if promise:
+            calibrate_promise(models, texts, options, together, out, compare)
+        else:
+            calibrate_both_sides(models, texts, options, together, out)
         return
     loaded = models.load()
     together = cohort or (DEMO_COHORT if models.demo else 1)
@@ -162,7 +174,7 @@ def calibrate(
         result.save(out)
         kept.finish()
     screen = console()
-    screen.print(_table(result))
+    screen.print(scores_table(result))
     screen.print(_said(result, len(texts), out), markup=False, soft_wrap=True)
     for doubt in _doubts(result):
         say.note(doubt)
@@ -242,42 +254,6 @@ def _prompts(path: Path | None, n: int, models: Models) -> list[str]:
         return [p.prompt for name in DOMAINS for p in problems(name, n, split="calibration")]
     except ValueError as error:
         raise SteerError(str(error)) from error
-
-
-def _table(calibration: Calibration) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="dim")
-    table.add_column("written by")
-    for column in (
-        "step",
-        "scores",
-        "confident %",
-        "unconfident",
-        "sd",
-        "confident",
-        "sd",
-        "apart",
-    ):
-        table.add_column(column, justify="right")
-    for writer, counts in calibration.counts.items():
-        for key, number in sorted(counts.items(), key=lambda item: item[0] % 100):
-            step = "all" if key < 0 else f"{key}+" if key == 4 else str(key)
-            fit = calibration.fits[writer].get(key)
-            figures = (
-                ["no fit"]
-                if fit is None
-                else [
-                    f"{100 * fit.weight_c:.0f}",
-                    f"{fit.mean_u:.2f}",
-                    f"{fit.var_u**0.5:.2f}",
-                    f"{fit.mean_c:.2f}",
-                    f"{fit.var_c**0.5:.2f}",
-                    f"{fit.separation:.1f}",
-                ]
-            )
-            table.add_row(writer, step, str(number), *figures)
-    return table
 
 
 def _steer_only(**given: object) -> None:

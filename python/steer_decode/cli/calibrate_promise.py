@@ -6,10 +6,11 @@ Answers are compared with the large model's own, without labels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..evaluation.tasks.final import final_answer
 from . import say
 
 if TYPE_CHECKING:
@@ -18,14 +19,20 @@ if TYPE_CHECKING:
     from ..policies.fitted.promise import Promise
     from .models import Models
 
+# What two answers are compared by. The text is safe whatever the checker looks at.
+COMPARED: dict[str, Callable[[str], str]] = {"text": str, "answer": final_answer}
 LOSSES = (0.005, 0.01, 0.02, 0.05)
 
 
 def calibrate_promise(
-    models: Models, prompts: Sequence[str], options: dict[str, Any], cohort: int, out: Path
+    models: Models,
+    prompts: Sequence[str],
+    options: dict[str, Any],
+    cohort: int,
+    out: Path,
+    compare: str = "text",
 ) -> None:
     """Make the promise, save it, and say what holds."""
-    from ..evaluation.tasks.final import final_answer
     from ..fitting.mixtures import Prompts
     from ..fitting.promises import BARS, check_promise, make_promise
     from ..preflight.pace import Work
@@ -52,7 +59,7 @@ def calibrate_promise(
                 expects=bar.expect,
                 kept=kept,
             )
-            made = make_promise(run, final_answer)
+            made = make_promise(run, COMPARED[compare], compare)
         made.save(out)
         kept.finish()
     screen = console()
@@ -69,7 +76,9 @@ def calibrate_promise(
 def _bars(made: Promise) -> Table:
     from rich.table import Table
 
-    table = Table(title="answers that say something else than the large model's own")
+    table = Table(
+        title=f"answers whose {made.settings['compare']} differs from the large model's own"
+    )
     table.title_justify = "left"
     for column in ("stays unread from", "answers", "differ"):
         table.add_column(column, justify="right")

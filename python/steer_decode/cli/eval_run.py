@@ -201,7 +201,7 @@ def _say_how_long(
 
 
 def _finish(evaluation: Evaluation, folder: ResultsFolder, curve: Sequence[str]) -> None:
-    from ..evaluation.summary import markdown, summarise, write
+    from ..evaluation.summary import markdown, never_right, summarise, write
     from .view.terminal import console
 
     rows = [folder.rows[job] for job in evaluation.jobs()]
@@ -220,6 +220,12 @@ def _finish(evaluation: Evaluation, folder: ResultsFolder, curve: Sequence[str])
             f"the checker failed on {len(failed)} of {len(rows)} answers, which count as "
             f"wrong; first on {one.domain}:{one.problem} ({one.router}, seed {one.seed}): "
             + one.error
+        )
+    for domain in never_right(rows):
+        say.note(
+            f"no answer in {domain} is right, of any router: nothing can be learned of routers "
+            "there; look at one with `steer show`, and at what the checker makes of it "
+            "(--checker, --max-new-tokens)"
         )
     for name, policy in evaluation.routers.items():
         _say_unjudged(name, policy, [row for row in rows if row.router == name])

@@ -120,6 +120,14 @@ _COSTS = (
 Scales = Mapping[str, tuple[float, str]]
 
 
+def never_right(rows: Sequence[ResultRow]) -> list[str]:
+    """Domains in which no answer of any router is right."""
+    right: dict[str, bool] = {}
+    for row in rows:
+        right[row.domain] = right.get(row.domain, False) or row.correct
+    return [domain for domain, any_right in right.items() if not any_right]
+
+
 def scales(summary: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, str]]:
     """Each cost's factor, and the prefix of its unit.
 

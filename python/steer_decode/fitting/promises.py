@@ -23,6 +23,7 @@ FEWEST = 20
 def make_promise(
     run: Prompts,
     said: Callable[[str], str],
+    compare: str = "text",
     part: int = PART,
     least: float = LEAST,
     bars: Sequence[float] = BARS,
@@ -33,7 +34,8 @@ def make_promise(
 
     Args:
         run: pair, prompts and options.
-        said: what a text says, so that two that say the same are equal: its final answer, say.
+        said: what of a text counts: two of which it is the same are right or wrong alike.
+        compare: its name, for the reader.
         part, least: of the drafts.
         bars: of sureness, falling.
 
@@ -49,7 +51,7 @@ def make_promise(
         routed = list(run.answers(BothSides(part=part, least=least, sure=sure)))
         differ = sum(said(output.text) != own[_prompt(output)] for output in routed)
         rungs.append(Rung(sure, len(routed), differ))
-    settings = {"prompts": len(run.prompts), **run.options}
+    settings = {"prompts": len(run.prompts), "compare": compare, **run.options}
     return Promise(run.pair.fingerprint, part, least, rungs, settings)
 
 
