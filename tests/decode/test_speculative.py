@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 
 import pytest
-import torch
-from scipy.stats import chi2
 from steer_decode import Pair, Pool, RoutedOutput, Router, SteerError, parse_policy
-from steer_decode.core.drafting import Drafting
-from steer_decode.core.sampling import Sampling
-from steer_decode.engines.hf.verifying import _log_p
 from steer_decode.policies import POLICIES
-from support import reference_loop
 from support.tiny import FAMILIES, make_close_pair, prompt_ids
 
 PROMPTS = [prompt_ids(i, 4 + 5 * i) for i in range(3)]
@@ -91,99 +84,6 @@ def test_every_router_that_can_be_made_by_its_name_takes_drafts() -> None:
     for name in drafts_itself:
         with pytest.raises(SteerError, match="draft"):
             parse_policy(f"{name}:draft=3")
-
-
-def joint(pair: Pair, ids: list[int], sampling: Sampling, n: int) -> dict[tuple[int, ...], float]:
-    """Probability of the next ``n`` tokens of the large model, from full passes."""
-    if n == 0:
-        return {(): 1.0}
-    logits = reference_loop.next_logits(pair, "large", ids)[None]
-    probs = _log_p(logits, sampling)[0].exp().tolist()
-    found = {}
-    for token, p in enumerate(probs):
-        if p > 0:
-            ended = token in pair.eos_ids
-            rest = {(): 1.0} if ended else joint(pair, [*ids, token], sampling, n - 1)
-            found |= {(token, *more): p * q for more, q in rest.items()}
-    return found
-
-
-def assert_fits(counts: Counter[tuple[int, ...]], expected: dict[tuple[int, ...], float]) -> None:
-    """Pearson's chi-square at 1e-4, with what is expected less than ten times in one bucket."""
-    total = counts.total()
-    assert not {*counts} - {*expected}, "a token that cannot be drawn"
-    often = [key for key, p in expected.items() if p * total >= 10]
-    observed = [counts[key] for key in often] + [total - sum(counts[key] for key in often)]
-    wanted = [expected[key] * total for key in often]
-    wanted.append(total - sum(wanted))
-    pairs = [(o, w) for o, w in zip(observed, wanted, strict=True) if w > 1e-9]
-    statistic = sum((o - w) ** 2 / w for o, w in pairs)
-    assert statistic < chi2.isf(1e-4, len(pairs) - 1)
-
-
-CUTS = {
-    "plain": Sampling(1.0),
-    "top-k": Sampling(0.8, top_k=6),
-    "top-p": Sampling(1.3, top_p=0.8),
-    "min-p": Sampling(1.0, min_p=0.1),
-    "all": Sampling(1.5, 0.9, 12, 0.02),
-}
-
-
-def drawn(pair: Pair, router: str, sampling: Sampling, n: int, draws: int, at_once: int = 1000):
-    """The first ``n`` tokens of so many answers to one prompt, each with a seed of its own."""
-    made, counts = Router(pair, parse_policy(router)), Counter[tuple[int, ...]]()
-    options = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p,
-    }
-    for start in range(0, draws, at_once):
-        # Of ragged cohorts: every second prompt has another length, and is not counted.
-        outs = made.cohort(
-            [PROMPTS[1], PROMPTS[2]] * (at_once // 2) if at_once > 1 else [PROMPTS[1]],
-            max_new_tokens=n + 1,
-            seed=range(start, start + at_once),
-            **options,
-        )
-        counts.update(tuple(out.token_ids[:n]) for out in outs[:: 2 if at_once > 1 else 1])
-    return counts
-
-
-@pytest.mark.spread(1)
-@pytest.mark.parametrize(
-    "router",
-    [
-        "speculative:k=1",
-        "speculative:k=4",
-        "speculative:k=auto:least=0.3",
-        "both-sides:part=3:sure=1",
-    ],
-)
-@pytest.mark.parametrize("cut", CUTS)
-def test_sampled_tokens_have_the_large_models_distribution(cut: str, router: str) -> None:
-    pair = make_close_pair("qwen2", 11, 1.0)
-    counts = drawn(pair, router, CUTS[cut], 1, 2000)
-    assert_fits(counts, joint(pair, PROMPTS[1], CUTS[cut], 1))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("cut", ["plain", "all"])
-@pytest.mark.parametrize(("router", "n"), [("speculative:k=2", 1), ("speculative:k=3", 3)])
-def test_two_hundred_thousand_draws_fit(router: str, n: int, cut: str) -> None:
-    """200 000 answers, of which the half in a row of one length is counted."""
-    pair = make_close_pair("qwen2", 11, 1.0)
-    counts = drawn(pair, router, CUTS[cut], n, 200_000, 2000)
-    assert_fits(counts, joint(pair, PROMPTS[1], CUTS[cut], n))
-
-
-def test_drafts_of_another_distribution_would_be_noticed() -> None:
-    """The test can fail: what is drawn from the small model does not fit the large one's."""
-    pair = make_close_pair("qwen2", 11, 1.0)
-    counts = drawn(pair, "small", CUTS["plain"], 1, 4000)
-    with pytest.raises(AssertionError):
-        assert_fits(counts, joint(pair, PROMPTS[1], CUTS["plain"], 1))
 
 
 def test_an_answer_alone_is_that_of_a_cohort() -> None:
@@ -271,48 +171,6 @@ def test_the_same_model_twice_lets_everything_stay() -> None:
             PROMPTS[0], max_new_tokens=61, temperature=temperature
         )
         assert all(drafted == stayed for drafted, stayed in drafts_of(out)[:-1])
-
-
-P = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.97, 0.02, 0.01, 0.0], [0.4, 0.35, 0.2, 0.05]]).log()
-
-
-@pytest.mark.parametrize(
-    ("rule", "settings", "drafts", "stays"),
-    [
-        ("relaxed", {}, [1, 1, 2], [True, False, True]),
-        ("relaxed", {"top": 2}, [2, 0, 1], [False, True, True]),
-        ("relaxed", {"delta": 0.1}, [1, 0, 1], [False, True, True]),
-        # H of the first is 1.14 nats: 0.3 exp(-1.14) = 0.096, so eps = 0.09 decides.
-        ("typical", {}, [2, 1, 3], [True, False, False]),
-        ("typical", {"eps": 0.04}, [3, 2, 3], [True, False, True]),
-        ("cascade", {"alpha": 0.45}, [1, 1, 1], [True, False, True]),
-        ("cascade", {"alpha": 0.3}, [1, 0, 2], [False, True, False]),
-        ("bild", {"rollback": 2.0}, [2, 1, 3], [True, False, False]),
-        ("bild", {"rollback": 0.1}, [0, 0, 1], [True, True, False]),
-        ("fly", {"window": 1}, [1, 0, 0], [True, True, True]),
-        ("fly", {"window": 1}, [1, 1, 0], [False, False, True]),  # the next differs; it is sure
-        ("fly", {"window": 2}, [0, 0, 1], [True, True, False]),  # the window is not known
-    ],
-)
-def test_lossy_rules_as_published(
-    rule: str, settings: dict[str, float], drafts: list[int], stays: list[bool]
-) -> None:
-    drafting = Drafting(3, rule, settings)  # type: ignore[arg-type]
-    assert drafting.stays(P, torch.tensor(drafts)).tolist() == stays
-
-
-def test_cascade_draws_from_the_papers_target() -> None:
-    """TokenV3 of arXiv 2405.19261: q on the tokens that p finds likely, p for the rest of q."""
-    pair, sampling = make_close_pair("qwen2", 11, 1.0), CUTS["plain"]
-    counts = drawn(pair, "speculative:k=1:accept=cascade:alpha=0.97", sampling, 1, 2000)
-    p, q = (
-        reference_loop.next_logits(pair, writer, PROMPTS[1]).softmax(0)
-        for writer in ("large", "small")
-    )
-    likely = p >= 0.03 * p.max()
-    target = q * likely + p * float(q[~likely].sum())
-    assert 0.05 < float(q[~likely].sum()) < 0.95
-    assert_fits(counts, {(i,): x for i, x in enumerate(target.tolist())})
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ LONGEST = 300
 # To be split by idea. An entry that is no longer needed fails the test.
 KNOWN = {
     "bench/test_bench_decode.py",
-    "decode/test_speculative.py",
     "evaluation/test_records_replay.py",
 }
 
