@@ -80,8 +80,8 @@ def test_bad_arguments_name_themselves(arguments: tuple, error: type, message: s
         ((GOOD, 0), r"k must be in 1\.\.10, got 0"),
         ((GOOD, 11), r"k must be in 1\.\.10, got 11"),
         ((torch.zeros(1, 100), 65), r"k must be in 1\.\.64, got 65"),
-        ((GOOD, 2, 0), r"vocab_size must be in 1\.\.10, got 0"),
-        ((GOOD, 2, 11), r"vocab_size must be in 1\.\.10, got 11"),
+        ((GOOD, 2, 0), r"vocab_size must be in 1\.\.10 \(columns of logits\), got 0"),
+        ((GOOD, 2, 11), r"vocab_size must be in 1\.\.10 \(columns of logits\), got 11"),
     ],
 )
 def test_the_raw_operator_checks_too(arguments: tuple, message: str) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from steer_decode.evaluation.report.bootstrap import Bootstrap, difference, mean_share
 from steer_decode.evaluation.report.data import load
-from steer_decode.evaluation.report.measure import by_difficulty, measure
+from steer_decode.evaluation.report.measure import measure
+from steer_decode.evaluation.report.series import by_difficulty
 from steer_decode.evaluation.summary import summarise
 from steer_decode.util.intervals import shares, unseen, wilson
 from support import made_results as made
