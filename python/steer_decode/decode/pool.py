@@ -16,16 +16,18 @@ from ..core.boundary import StepBoundary
 from ..core.events import Done, Event, Failed, RoutedOutput
 from ..core.requests import Hooks
 from ..core.sampling import Sampling
-from ..core.transcript import Transcript
-from ..errors import SteerError
+from ..core.trace import Trace
+from ..core.transcript import Transcript, Writer
+from ..errors import OutOfMemoryError, SteerError
 from ..models.prompt import Prompt
 from ..policies import Policy
 from ..util.checks import whole
 from .answer import Answer
 from .router import Router
-from .routing import open_engines
+from .routing import Routing, open_engines
 from .scheduler import Scheduler
 from .stream import check_alone, check_room, has_ended, limits_of, output_of
+from .warm import Warm
 
 PART = 512  # tokens of prompts that a model reads an iteration, while others wait
 
@@ -43,12 +45,16 @@ class Pool:
         router: the pair, and what an answer that says nothing else is given.
         max_rows: answers at a time.
         part: most tokens of prompts that each model reads an iteration; None reads prompts whole.
+        keep_bytes: most bytes of keys and values of answers that have ended, kept for a prompt that
+            begins alike; 0 keeps none.
 
     Raises:
         SteerError: ``max_rows`` or ``part`` is no whole number from 1 on.
     """
 
-    def __init__(self, router: Router, max_rows: int = 16, part: int | None = PART) -> None:
+    def __init__(
+        self, router: Router, max_rows: int = 16, part: int | None = PART, keep_bytes: int = 0
+    ) -> None:
         self._router = router
         self._max_rows = whole("max_rows", max_rows)
         for name, value in (("max_rows", self._max_rows), ("part", part)):
@@ -59,7 +65,10 @@ class Pool:
         self._engines = open_engines(routing.pair, routing.ahead, limit, part=part)
         self._scheduler = Scheduler(self._engines)
         self._rows: dict[int, int] = {}  # of each answer that runs
+        self._keys: dict[int, int] = {}  # and the other way round
         self._answers: dict[int, Answer] = {}
+        self._reused: dict[int, dict[Writer, int]] = {}
+        self._warm = Warm(keep_bytes, routing.pair.shapes)
         self._next = 0
 
     def add(
@@ -98,19 +107,45 @@ class Pool:
             routing = replace(routing, boundary=boundary, own_boundary=True)
         check_alone(routing)
         sampling = Sampling(temperature, top_p, top_k, min_p)
-        text = Transcript(routing.pair.encode(prompt, chat, chat_template_kwargs))
-        (limit,) = limits_of(routing, [text], max_new_tokens)
+        ids = routing.pair.encode(prompt, chat, chat_template_kwargs)
+        (limit,) = limits_of(routing, [ids], max_new_tokens)
         if len(self._rows) >= self._max_rows:
             raise PoolFull(
                 f"{self._max_rows} answers run, as many as max_rows allows: wait until one ends"
             )
-        longest = max([limit, *(self._answers[key].limit for key in self._rows)])
-        check_room(routing, longest, len(self._rows) + 1, self._engines)
+        seed = whole("seed", seed)
+        row, text = self._place(routing, ids, limit)
         started = routing.policy.start()
-        answer = Answer(routing, started, text, limit, sampling, whole("seed", seed), Hooks())
+        answer = Answer(routing, started, text, limit, sampling, seed, Hooks())
         key, self._next = self._next, self._next + 1
-        self._rows[key], self._answers[key] = self._scheduler.add(answer), answer
+        self._rows[key] = row = self._scheduler.add(answer, row)
+        self._keys[row], self._answers[key] = key, answer
+        self._reused[key] = dict(text.read)
         return key
+
+    def _place(self, routing: Routing, ids: list[int], limit: int) -> tuple[int | None, Transcript]:
+        """Where an answer goes, and its prompt: where most of it has been read, or anywhere.
+
+        Answers that have ended make room for it, the one that ended first before the others.
+        """
+        longest = max([limit, *(self._answers[key].limit for key in self._rows)])
+        found = self._warm.take(ids)
+        try:
+            while True:
+                rows = len(self._rows) + len(self._warm) + 1
+                try:
+                    if rows <= self._max_rows:
+                        check_room(routing, longest, rows, self._engines)
+                        break
+                except OutOfMemoryError:
+                    if not self._warm:
+                        raise
+                self._scheduler.retire(self._warm.oldest())
+        except OutOfMemoryError:
+            if found:
+                self._scheduler.retire(found[0])
+            raise
+        return found or (None, Transcript(ids))
 
     def iterate(self) -> Iterator[tuple[int, Event]]:
         """Run each model once.
@@ -119,13 +154,13 @@ class Pool:
         answer is ``Done`` or ``Failed``; then its place is free.
         """
         for row, event in self._scheduler.iterate():
-            key = next(key for key, at in self._rows.items() if at == row)
+            key = self._keys[row]
             answer = self._answers[key]
             yield key, event
             if key not in self._rows:
                 continue  # its reader has cancelled it
             if isinstance(event, Failed):
-                self._release(key)
+                self._release(key, keep=False)
             elif has_ended(answer, event):
                 yield key, Done(self._release(key))
 
@@ -150,6 +185,14 @@ class Pool:
         self._scheduler.cancel(self._rows[key])
         return self._release(key)
 
+    def trace(self, key: int) -> Trace:
+        """What has happened so far in an answer that runs."""
+        return self._answers[key].trace
+
+    def reused(self, key: int) -> dict[Writer, int]:
+        """Tokens of the prompt that each model had read when an answer that runs was added."""
+        return self._reused[key]
+
     def output(self, key: int) -> RoutedOutput:
         """An answer that runs, as far as it is written.
 
@@ -170,12 +213,21 @@ class Pool:
     def held_bytes(self) -> int:
         """Bytes that both caches take.
 
-        All of it goes back when nothing runs.
+        All of it goes back when nothing runs, what is kept excepted.
         """
         return sum(engine.held_bytes for engine in self._engines.values())
 
-    def _release(self, key: int) -> RoutedOutput:
+    def _release(self, key: int, keep: bool = True) -> RoutedOutput:
         row, answer = self._rows.pop(key), self._answers.pop(key)
+        del self._keys[row], self._reused[key]
         output = output_of(self._scheduler, row, answer)
-        self._scheduler.retire(row)
+        self._scheduler.cancel(row)
+        given_up = self._warm.keep(row, answer.transcript) if keep else [row]
+        for old in given_up:
+            self._scheduler.retire(old)
         return output
+
+    def forget(self) -> None:
+        """Give back what is kept of answers that have ended."""
+        while self._warm:
+            self._scheduler.retire(self._warm.oldest())

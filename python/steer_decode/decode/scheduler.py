@@ -46,12 +46,14 @@ class Scheduler:
         self._rows: dict[int, _Row] = {}
         self._new: list[int] = []
 
-    def add(self, answer: Answer) -> int:
+    def add(self, answer: Answer, row: int | None = None) -> int:
         """Take an answer in and return its row.
 
-        It is the least row that is free.
+        It is the least row that is free; or ``row``, whose answer has ended. What was read there of
+        the same transcript need not be read again.
         """
-        row = next(i for i in range(len(self._rows) + 1) if i not in self._rows)
+        if row is None:
+            row = next(i for i in range(len(self._rows) + 1) if i not in self._rows)
         for engine in self.engines.values():
             engine.open(row, answer)
         self._rows[row] = _Row(answer)

@@ -5,7 +5,7 @@ Those of a cohort, or that of one prompt.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 
 from ..core.cost import Cost
@@ -181,10 +181,8 @@ def check_alone(routing: Routing) -> None:
         )
 
 
-def limits_of(
-    routing: Routing, transcripts: Sequence[Transcript], max_new_tokens: int
-) -> list[int]:
-    """Most tokens of each transcript.
+def limits_of(routing: Routing, prompts: Sequence[Sized], max_new_tokens: int) -> list[int]:
+    """Most tokens of the transcript of each prompt.
 
     Raises:
         SteerError: ``max_new_tokens`` is no whole number from 1 on.
@@ -192,7 +190,7 @@ def limits_of(
     max_new_tokens = whole("max_new_tokens", max_new_tokens)
     if max_new_tokens < 1:
         raise SteerError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    return [min(len(text) + max_new_tokens, routing.pair.max_length) for text in transcripts]
+    return [min(len(text) + max_new_tokens, routing.pair.max_length) for text in prompts]
 
 
 def check_room(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from steer_kernels import LogitStats
 
@@ -94,6 +94,14 @@ class StepStart:
         return float(signal.read(self.stats)[0])
 
 
+_JUDGES = ("after_step", "judge", "after_round")
+
+
+def _unsure(policy: Policy, step: Step) -> bool:
+    """Of a policy that judges steps and does not say which are sure to stay."""
+    return False
+
+
 class Policy:
     """Base of all routers.
 
@@ -137,6 +145,11 @@ class Policy:
     tokens: str = "all"
     lead: int = 0
     drafting: Drafting | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "stays" not in vars(cls) and any(name in vars(cls) for name in _JUDGES):
+            cls.stays = _unsure  # type: ignore[method-assign, assignment]
 
     def drafts(self, sampling: Sampling) -> Drafting | None:
         """How an answer that is drawn so is drafted."""
@@ -198,6 +211,14 @@ class Policy:
         among them, as a step 0 may be taken back.
         """
         return [self.after_step(step) for step in steps]
+
+    def stays(self, step: Step) -> bool:
+        """Whether an open step is sure to stay.
+
+        If it is, a reader is shown it while it is written; else when it has been judged. By default
+        it is where nothing judges steps. A class that judges them has to say it anew.
+        """
+        return True
 
     def start(self) -> Policy:
         """The policy for one run.

@@ -249,6 +249,9 @@ class BothSides(Policy):
     def wants_grade(self, step: Step) -> bool:
         return self.thresholds.doubt <= self.confidence(step) < self.thresholds.sure
 
+    def stays(self, step: Step) -> bool:
+        return step.writer == "large"
+
     def after_step(self, step: Step) -> Writer | Redo | Mend:
         if self.drafting is not None and self.drafting.beyond:
             return "large"

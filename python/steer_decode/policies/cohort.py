@@ -27,6 +27,9 @@ class CohortPolicy(Policy):
         self.signal = get_signal(signal)
         self.tokens = one_of("tokens", tokens, ("all", "math"))
 
+    def stays(self, step: Step) -> bool:
+        return step.index > 0 or step.writer == "large"
+
     def after_round(self, steps: Sequence[Step]) -> Sequence[Verdict]:
         verdicts = [verdict(step, False) for step in steps]
         for writer in WRITERS:

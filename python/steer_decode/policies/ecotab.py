@@ -166,6 +166,9 @@ class EcoTab(Policy):
     def counted(self, texts: Sequence[str], prompt: str) -> list[bool]:
         return table_tokens(texts, prompt, self._trie)
 
+    def stays(self, step: Step) -> bool:
+        return True
+
     def after_step(self, step: Step) -> Writer | Redo:
         return "large" if self.risk(step) > self.threshold else "small"
 

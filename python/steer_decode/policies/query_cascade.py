@@ -97,6 +97,9 @@ class QueryCascade(Policy):
         if self.parameters is not None:
             self.parameters.check(pair, self._path)
 
+    def stays(self, step: Step) -> bool:
+        return step.writer == "large"
+
     def judge(self, step: Step, trace: Trace) -> Writer | Redo | Restart:
         if step.writer == "large":
             return "large"

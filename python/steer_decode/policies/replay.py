@@ -85,6 +85,9 @@ class Replay(Policy):
             writers = self._each[prompt]
         return writers[min(start.index, len(writers) - 1)]
 
+    def stays(self, step: Step) -> bool:
+        return not self._mends
+
     def judge(self, step: Step, trace: Trace) -> Writer | Mend:
         mends = self._mends.get(tuple(trace.prompt_ids), ())
         planned = mends[step.index] if step.index < len(mends) else ()

@@ -53,6 +53,9 @@ class RewardGuided(Policy):
         if not self.grades:
             self._reward = load_reward(reward) if isinstance(reward, str) else reward
 
+    def stays(self, step: Step) -> bool:
+        return step.writer == "large"
+
     def judge(self, step: Step, trace: Trace) -> Writer | Redo:
         if step.writer == "large" or reward_of(self._reward, step, trace) >= self.threshold:
             return "small"

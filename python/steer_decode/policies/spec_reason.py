@@ -79,6 +79,9 @@ class SpecReason(Policy):
             self._questions[pair] = grading_question(pair)
         return self._questions[pair]
 
+    def stays(self, step: Step) -> bool:
+        return step.writer == "large"
+
     def after_step(self, step: Step) -> Writer | Redo:
         if step.writer == "large":
             return "small"

@@ -75,6 +75,9 @@ class Steer(Policy):
         if self.calibration is not None:
             self.calibration.check(pair, self._source)
 
+    def stays(self, step: Step) -> bool:
+        return step.index > 0 or step.writer == "large"
+
     def after_step(self, step: Step) -> Verdict:
         return verdict(step, *self._confident(step))
 

@@ -189,7 +189,7 @@ def _run(
         for _ in cohort:
             pass
         return
-    tokens = TokenStream(streamer, input_ids, routing.policy)
+    tokens = TokenStream(streamer, input_ids, routing.policy, cohort.trace(0))
     try:
         for _, event in cohort:
             tokens.show(event)

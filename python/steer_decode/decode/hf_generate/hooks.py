@@ -34,10 +34,12 @@ from transformers.generation import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from ...core.events import Event, StepClosed, TextDelta
+from ...core.events import Event
 from ...core.token_text import START, TokenTexts
+from ...core.trace import Trace
 from ...errors import SteerError
 from ...policies import Policy
+from ..staying import Staying
 
 # They remember what they were shown, and a step that was taken back cannot be unseen.
 _REMEMBER = {
@@ -209,43 +211,26 @@ class StopText(StoppingCriteria):
         return any(stop in text[max(0, old + 1 - len(stop)) :] for stop in self._texts)
 
 
-def _overrides(policy: Policy, name: str) -> bool:
-    return getattr(type(policy), name, None) is not getattr(Policy, name, None)
-
-
 class TokenStream:
-    """Tokens for a streamer: those that stay.
-
-    A token comes at once, or with its step where that may be taken back. A policy that says nothing
-    after a step takes none back; nor does any take back a step that the other model wrote in the
-    place of one that was.
+    """Tokens for a streamer: those that stay, see :class:`~..staying.Staying`.
 
     Args:
         streamer: of transformers; it is given the prompt, then one token at a time.
         prompt_ids: [1, L].
         policy: who may take steps back.
+        trace: of the answer.
     """
 
-    def __init__(self, streamer: BaseStreamer, prompt_ids: Tensor, policy: Policy) -> None:
+    def __init__(
+        self, streamer: BaseStreamer, prompt_ids: Tensor, policy: Policy, trace: Trace
+    ) -> None:
         self._streamer = streamer
-        self._stays = not any(
-            _overrides(policy, name) for name in ("after_step", "judge", "after_round")
-        )
-        self._at_once = self._stays
+        self._staying = Staying(policy, trace)
         streamer.put(prompt_ids.cpu())
 
     def show(self, event: Event) -> None:
-        if isinstance(event, TextDelta) and self._at_once:
-            self._put(event.token_id)
-        elif isinstance(event, StepClosed):
-            step = event.step
-            if not step.discarded and not self._at_once:
-                for token in step.token_ids:
-                    self._put(token)
-            self._at_once = self._stays or (step.discarded and step.refused is None)
+        for delta in self._staying.show(event):
+            self._streamer.put(torch.tensor([delta.token_id]))
 
     def end(self) -> None:
         self._streamer.end()
-
-    def _put(self, token: int) -> None:
-        self._streamer.put(torch.tensor([token]))
