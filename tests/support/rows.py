@@ -32,6 +32,7 @@ class PlainRow:
         self.drafts: Sequence[Draw] = []
         self.drafting: Drafting | None = None
         self.proposes = False
+        self.log_probs: int | None = None
         self._random = random.Random(0)
 
     def uniforms(self, n: int) -> list[float]:

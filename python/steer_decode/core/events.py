@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .cost import Cost
+from .log_probs import LogProbs
 from .trace import Step, Trace
 from .transcript import Writer
 
@@ -14,13 +15,15 @@ from .transcript import Writer
 class TextDelta:
     """A piece of text of the open step.
 
-    It is void if the step's StepClosed says that the step was discarded.
+    It is void if the step's StepClosed says that the step was discarded. ``log_probs`` are those of
+    the token, where they were asked for.
     """
 
     text: str
     token_id: int
     writer: Writer
     index: int
+    log_probs: LogProbs | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from steer_kernels import LogitStats
 
 from .drafting import Drafting
+from .log_probs import LogProbs
 from .sampling import Sampling
 from .signals import Signal
 from .transcript import Transcript, Writer
@@ -83,11 +84,13 @@ class Draw(NamedTuple):
         token, value: the id, and the signal.
         logits: of a draft, what it was drawn from, for the engine that verifies it; nobody else
             looks into it. None from an engine that has none.
+        log_probs: under the model whose token it is, where the answer asks for them.
     """
 
     token: int
     value: float
     logits: Any = None
+    log_probs: LogProbs | None = None
 
 
 class Looked(NamedTuple):
@@ -144,6 +147,8 @@ class Row(Protocol):
         drafts: tokens at the end of the transcript that the large model has yet to verify.
         drafting: how they are drafted and which stay; None without drafts.
         proposes: what is written now is a draft.
+        log_probs: how many of the likeliest tokens are wanted with each token; None for none, and
+            no log-probability of the token itself.
     """
 
     transcript: Transcript
@@ -154,6 +159,7 @@ class Row(Protocol):
     drafts: Sequence[Draw]
     drafting: Drafting | None
     proposes: bool
+    log_probs: int | None
 
     @property
     def signal(self) -> Signal:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import compress
 from math import isnan
 
+from .log_probs import LogProbs
 from .transcript import Writer, other
 
 
@@ -39,6 +40,7 @@ class Step:
         ends: for each token, where its text ends in ``text``.
         drafts: for each draft that the large model verified in it, how many tokens it had and how
             many stayed. The tokens that stayed count as the large model's.
+        log_probs: of each token, where they were asked for; not saved.
     """
 
     index: int
@@ -63,6 +65,7 @@ class Step:
     refused: int | None = None
     ends: list[int] = field(default_factory=list)
     drafts: list[tuple[int, int]] = field(default_factory=list)
+    log_probs: list[LogProbs] = field(default_factory=list)
 
     @property
     def writers(self) -> list[Writer]:
@@ -98,6 +101,7 @@ class Step:
             writer,
             self.token_ids[:at],
             values=self.values[:at],
+            log_probs=self.log_probs[:at],
             others=[i for i, author in enumerate(self.writers[:at]) if author != writer],
             inherited=at,
         )
@@ -113,6 +117,7 @@ class Step:
 
     def to_dict(self) -> dict[str, object]:
         record = asdict(self)
+        del record["log_probs"]
         score = self.score
         record["score"] = None if isnan(score) else score
         return record

@@ -29,6 +29,7 @@ from .scheduler import Scheduler
 from .stream import check_alone, check_room, has_ended, limits_of, output_of
 from .warm import Warm
 
+MOST_LOG_PROBS = 20  # as the interface of OpenAI has it
 PART = 512  # tokens of prompts that a model reads an iteration, while others wait
 
 
@@ -83,6 +84,7 @@ class Pool:
         top_k: int = 0,
         min_p: float = 0.0,
         seed: int = 0,
+        log_probs: int | None = None,
         chat: bool | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> int:
@@ -94,6 +96,8 @@ class Pool:
             policy, boundary: the router's by default.
             prompt, max_new_tokens, temperature, top_p, top_k, min_p: as in :meth:`Router.stream`.
             seed, chat, chat_template_kwargs: likewise.
+            log_probs: likeliest tokens whose log-probabilities come with each token, 0 to
+                :data:`MOST_LOG_PROBS`, beside that of the token itself; None for none of these.
 
         Raises:
             PoolFull: ``max_rows`` answers run.
@@ -114,9 +118,11 @@ class Pool:
                 f"{self._max_rows} answers run, as many as max_rows allows: wait until one ends"
             )
         seed = whole("seed", seed)
+        if log_probs is not None and not 0 <= whole("log_probs", log_probs) <= MOST_LOG_PROBS:
+            raise SteerError(f"log_probs must lie in 0..{MOST_LOG_PROBS}, got {log_probs}")
         row, text = self._place(routing, ids, limit)
         started = routing.policy.start()
-        answer = Answer(routing, started, text, limit, sampling, seed, Hooks())
+        answer = Answer(routing, started, text, limit, sampling, seed, Hooks(), log_probs)
         key, self._next = self._next, self._next + 1
         self._rows[key] = row = self._scheduler.add(answer, row)
         self._keys[row], self._answers[key] = key, answer

@@ -7,10 +7,11 @@ when they next look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from ..core.events import Event, HandOver, TextDelta
+from ..core.log_probs import LogProbs
 from ..core.requests import Read, Write
 from ..core.trace import Step
 from ..core.transcript import other
@@ -45,11 +46,12 @@ def mend(answer: Written, step: Step, rest: bool) -> Generator[Any, Any, None]:
     The other model writes the next token. With ``rest`` that is the step's writer, who is about to
     go on.
     """
-    for token, author in zip(step.token_ids, step.writers, strict=True):
+    known: Sequence[LogProbs | None] = step.log_probs or [None] * len(step.token_ids)
+    for token, author, found in zip(step.token_ids, step.writers, known, strict=True):
         text = answer.detokenizer.push(token)
         step.text += text
         step.ends.append(len(step.text))
-        yield TextDelta(text, token, author, step.index)
+        yield TextDelta(text, token, author, step.index, found)
     if rest:
         return
     yield from _by_the_other(answer, step, 1)

@@ -39,6 +39,7 @@ class Written:
         sampling: how tokens are drawn.
         seed: of this answer's draws, and of policies that draw.
         hooks: processors and stopping criteria.
+        log_probs: likeliest tokens that are wanted with each token; None for none.
 
     Attributes:
         trace: its steps so far.
@@ -59,6 +60,7 @@ class Written:
         sampling: Sampling,
         seed: int,
         hooks: Hooks,
+        log_probs: int | None = None,
     ) -> None:
         self.routing, self.policy, self.transcript = routing, policy, transcript
         self.sampling, self.hooks, self.limit = sampling, hooks, limit
@@ -66,6 +68,7 @@ class Written:
         self.drafting = None if hooks.processors else routing.policy.drafts(sampling)
         self.drafts: Sequence[Draw] = []
         self.proposes = False
+        self.log_probs = log_probs
         if self.drafting:
             self.length = DraftLength(self.drafting)
         self._seed = seed
@@ -174,6 +177,8 @@ class Written:
         self.written[writer] += not drafted
         step.token_ids.append(token)
         step.values.append(value)
+        if draw.log_probs is not None:
+            step.log_probs.append(draw.log_probs)
         text = self.detokenizer.push(token)
         step.ended = token in self.ends
         step.closed = self._scan.push(token) or step.ended
@@ -182,7 +187,7 @@ class Written:
             text += self.detokenizer.flush()
         step.text += text
         step.ends.append(len(step.text))
-        return TextDelta(text, token, writer, step.index)
+        return TextDelta(text, token, writer, step.index, draw.log_probs)
 
     def _cut(self) -> str:
         """Why the answer cannot go on, though no model has ended it; "" if it can."""

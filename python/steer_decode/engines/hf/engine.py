@@ -21,6 +21,7 @@ from ..base import Replies
 from .gradients import without_gradients
 from .grading import ask, grade
 from .lane import Lane
+from .log_probs import log_probs
 from .multi_step import MultiStep
 from .sampler import Sampler, values_of
 from .verifying import Places, verify
@@ -122,7 +123,7 @@ class HfEngine:
     def _stayed(self, found: Mapping[int, Places]) -> dict[int, list[Draw] | Exception | None]:
         """The drafts of each row that stay, and one token more; None where logits are not sound."""
         replies: dict[int, list[Draw] | Exception | None] = {}
-        for row, (packed, stays) in found.items():
+        for row, (packed, stays, logits) in found.items():
             answer = self._answers[row]
             numbers: list[list[float]] = packed.tolist()
             stay = [*stays.tolist(), False].index(False)
@@ -130,13 +131,14 @@ class HfEngine:
             values = values_of(packed[:n], numbers[:n], [answer] * n)
             errors = [value for value in values if isinstance(value, SteerError)]
             tokens = [*(d.token for d in answer.drafts[:stay]), int(numbers[stay][_TOKEN])]
-            replies[row] = (
-                None
-                if broken
-                else errors[0]
-                if errors
-                else [Draw(t, v) for t, v in zip(tokens, values, strict=True)]  # type: ignore[arg-type]
-            )
+            if broken or errors:
+                replies[row] = None if broken else errors[0]
+                continue
+            draws = [Draw(t, v) for t, v in zip(tokens, values, strict=True)]  # type: ignore[arg-type]
+            if (top := answer.log_probs) is not None:
+                places = zip(draws, numbers, logits, strict=False)
+                draws = [d._replace(log_probs=log_probs(n, x, d.token, top)) for d, n, x in places]
+            replies[row] = draws
         return replies
 
     def ask(self, rows: Sequence[int], question: Question) -> Replies[Graded]:
@@ -219,14 +221,16 @@ class HfEngine:
                 replies[row] = value
             elif row in looking:
                 # If it is to write, it takes this token: one pass less, and no call.
-                draw = None if answer.hooks.processors else Draw(int(numbers[i][_TOKEN]), value)
+                draw = (
+                    None
+                    if answer.hooks.processors
+                    else _drawn(answer, numbers[i], value, logits[i])
+                )
                 replies[row] = Looked(value, unpack(packed[i : i + 1]).stats, draw)
             elif answer.hooks.processors:
                 replies[row] = self._processed(logits[i : i + 1], answer, value)
-            elif answer.proposes and _keeps_logits(answer):
-                replies[row] = [Draw(int(numbers[i][_TOKEN]), value, logits[i])]
             else:
-                replies[row] = [Draw(int(numbers[i][_TOKEN]), value)]
+                replies[row] = [_drawn(answer, numbers[i], value, logits[i])]
         return replies
 
     def _processed(self, logits: Tensor, answer: Row, value: float) -> list[Draw] | Exception:
@@ -239,7 +243,7 @@ class HfEngine:
         answer = self._answers[row]
         if answer.proposes and answer.sampling.temperature:
             return False  # what drafts were drawn from is kept
-        return answer.room > 1 and not answer.hooks.processors
+        return answer.room > 1 and not answer.hooks.processors and answer.log_probs is None
 
     def _alike(self, rows: Sequence[int]) -> Iterable[list[int]]:
         """``rows`` by what they must have in common to be drawn and scored in one call."""
@@ -290,6 +294,15 @@ class HfEngine:
             f"{self._answers[row].place}: check its weights, or load it in "
             "float32 or bfloat16 if it was loaded in float16"
         )
+
+
+def _drawn(answer: Row, numbers: list[float], value: float, logits: Tensor) -> Draw:
+    """What was drawn from ``logits`` [V]; of a draft with them, where it matters."""
+    token, top = int(numbers[_TOKEN]), answer.log_probs
+    kept = logits if answer.proposes and _keeps_logits(answer) else None
+    if top is None:
+        return Draw(token, value, kept)
+    return Draw(token, value, kept, log_probs(numbers, logits, token, top))
 
 
 def _keeps_logits(answer: Row) -> bool:

@@ -5,7 +5,7 @@ The statistics are read in the same pass.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,21 +41,24 @@ class Sampler:
         Returned with its statistics, in float64. See ``steer_kernels.sample_logits_packed``, one
         call of which serves all rows with the same settings.
         """
-        sampling = rows[0].sampling
+        sampling, ranks = rows[0].sampling, ranks_for(rows)
         if all(row.sampling == sampling for row in rows):
-            return self._together(logits, rows, sampling)
+            return self._together(logits, rows, sampling, ranks)
         groups: dict[Sampling, list[int]] = {}
         for i, row in enumerate(rows):
             groups.setdefault(row.sampling, []).append(i)
         drawn = [
-            self._together(logits[at], [rows[i] for i in at], each) for each, at in groups.items()
+            self._together(logits[at], [rows[i] for i in at], each, ranks)
+            for each, at in groups.items()
         ]
         order = torch.tensor([i for at in groups.values() for i in at], device=logits.device)
         return torch.cat(drawn)[order.argsort()]
 
-    def _together(self, logits: Tensor, rows: Sequence[Row], sampling: Sampling) -> Tensor:
+    def _together(
+        self, logits: Tensor, rows: Sequence[Row], sampling: Sampling, ranks: int
+    ) -> Tensor:
         uniform = self._uniform(rows, logits, sampling)
-        return _draw(logits, uniform, *options(sampling), RANKS, self._vocab_size)
+        return _draw(logits, uniform, *options(sampling), ranks, self._vocab_size)
 
     def draw_processed(self, logits: Tensor, row: Row) -> int:
         """Draw a token from processed logits.
@@ -84,6 +87,11 @@ class Sampler:
         if len(self._unused) != len(rows) or self._unused.device != logits.device:
             self._unused = torch.zeros(len(rows), dtype=torch.float32, device=logits.device)
         return self._unused
+
+
+def ranks_for(rows: Iterable[Row]) -> int:
+    """How many of the likeliest tokens a call over ``rows`` has to find."""
+    return max(RANKS, max(row.log_probs or 0 for row in rows))
 
 
 def options(sampling: Sampling) -> tuple[float, int, float, float]:

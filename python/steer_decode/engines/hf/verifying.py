@@ -26,7 +26,7 @@ from ...core.sampling import Sampling
 from .gradients import without_gradients
 from .grading import behind_drafts
 from .lane import Lane
-from .sampler import RANKS, options
+from .sampler import options, ranks_for
 
 
 class Places(NamedTuple):
@@ -38,10 +38,12 @@ class Places(NamedTuple):
         packed: [n + 1, columns] as ``sample_logits_packed``, float64. Its token is the one to be
             written where the draft does not stay.
         stays: [n] bool, of each draft, as if those before it stayed.
+        logits: raw [n + 1, V].
     """
 
     packed: Tensor
     stays: Tensor
+    logits: Tensor
 
 
 def verify(
@@ -73,7 +75,7 @@ def verify(
             packed, stays = judge(logits, together, vocab_size)
             sizes = [len(answer.drafts) + 1 for answer in together]
             for row, p, s in zip(some, packed.split(sizes), stays.split(sizes), strict=True):
-                found[row] = Places(p, s[:-1])
+                found[row] = Places(p, s[:-1], read[row])
         return found
 
 
@@ -87,7 +89,7 @@ def _exact(logits: Tensor, rows: Sequence[Row], vocab_size: int) -> tuple[Tensor
     drafts = _ids(rows, logits.device)
     uniform = _uniform(rows, logits.device)
     found = accept_drafts(
-        logits, drafts, uniform, drawn_from, *options(sampling), RANKS, vocab_size
+        logits, drafts, uniform, drawn_from, *options(sampling), ranks_for(rows), vocab_size
     )
     return found[:, :-2], found[:, -1] > 0
 
@@ -95,7 +97,7 @@ def _exact(logits: Tensor, rows: Sequence[Row], vocab_size: int) -> tuple[Tensor
 def _lossy(logits: Tensor, rows: Sequence[Row], vocab_size: int) -> tuple[Tensor, Tensor]:
     sampling = rows[0].sampling
     uniform = _uniform(rows, logits.device)
-    packed = sample_logits_packed(logits, uniform, *options(sampling), RANKS, vocab_size)
+    packed = sample_logits_packed(logits, uniform, *options(sampling), ranks_for(rows), vocab_size)
     log_p = _log_p(logits[:, :vocab_size].float(), sampling)
     drafts, verdicts, at = _ids(rows, logits.device), [], 0
     for row in rows:
