@@ -15,6 +15,7 @@ LONGEST = 300
 ABOVE = "decode policies models engines core demo"
 ARROWS = {
     "bench": ABOVE,
+    "serve": ABOVE.replace(" demo", ""),
     "preflight": ABOVE,
     "fitting": ABOVE,
     "evaluation": ABOVE,

@@ -30,6 +30,7 @@ from .generate import generate
 from .info import info
 from .records import records
 from .report import report
+from .serve import serve
 from .show import show
 from .train_router import train_router
 
@@ -88,6 +89,7 @@ def _pipe_closed() -> int:
 app = typer.Typer(cls=_Group, add_completion=False, rich_markup_mode="markdown")
 app.command()(generate)
 app.command()(chat)
+app.command()(serve)
 app.command()(check)
 app.command("eval")(evaluate)
 app.command()(calibrate)

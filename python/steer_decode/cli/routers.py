@@ -28,7 +28,7 @@ def make_policy(
     text = ":".join([spec, *(f"{key}={value}" for key, value in given.items())])
     router = RouterSpec.read(text)
     if calibration is None:
-        return router.make(**(_shipped(router) if models.demo else {}))
+        return router.make(**files_of(router, models))
     if not router.policy.takes_calibration:
         raise SteerError(f"router {router.name!r} takes no calibration: leave out --calibration")
     if "threshold" in router.settings:
@@ -50,8 +50,13 @@ def wants_calibration(spec: str) -> bool:
     return router.policy.takes_calibration and "threshold" not in router.settings
 
 
-def _shipped(router: RouterSpec) -> dict[str, str]:
-    """What the package has for the demo pair: a calibration, and parameters of fitted routers."""
+def files_of(router: RouterSpec, models: Models) -> dict[str, str]:
+    """What the package has for these models: a calibration, and parameters of fitted routers.
+
+    It has nothing but for the demo pair.
+    """
+    if not models.demo:
+        return {}
     from ..policies.fitted.file import SHIPPED
 
     policy, file = router.policy, router.policy.shipped_for(router.settings)

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from typing import get_args
 
+from ..core.drafting import Rule
 from ..core.signals import SIGNALS
 from ..errors import SteerError
-from . import POLICIES, Policy
+from . import POLICIES, Policy, RouterSpec
 from .both_sides import OVER as OVER_TOKENS
 from .fitted.both_sides import COST_NAMES
 from .query_cascade import OVER as OVER_STEPS
@@ -30,8 +32,13 @@ WORDS: Mapping[str, Collection[str]] = {
     "over": tuple(dict.fromkeys((*OVER_TOKENS, *OVER_STEPS))),
     "cost": tuple(COST_NAMES),
     "fix": ("token", "step"),
+    "accept": get_args(Rule),
+    "k": ("auto",),
+    "part": ("auto",),
 }
 """Every word that data may set, by setting."""
+
+_NUMBERS_TOO = ("k", "part")
 
 # What a router reads or runs, and lists: never from data, whatever the value looks like.
 _NEVER = ("calibration", "path", "strings", "writers")
@@ -39,7 +46,17 @@ _WAY = "name it in the call, as steer={'router': ...} or Router(pair, policy)"
 
 
 def parse_data_policy(text: str) -> Policy:
-    """A built-in router from a text in a file.
+    """A built-in router from a text in a file; see :func:`data_spec`.
+
+    Raises:
+        SteerError: as there; or a router that needs a file.
+    """
+    spec = data_spec(text)
+    return spec.policy(**spec.settings)
+
+
+def data_spec(text: str) -> RouterSpec:
+    """What a text that is data says of a built-in router.
 
     ``NAME`` or ``NAME:SETTING=VALUE:...``.
 
@@ -47,8 +64,7 @@ def parse_data_policy(text: str) -> Policy:
         text: the specification; values are finite numbers, "true", "false", and :data:`WORDS`.
 
     Raises:
-        SteerError: an unknown name or setting, a value of another kind, or a router that needs a
-            file.
+        SteerError: an unknown name or setting, or a value of another kind.
     """
     name, *parts = text.split(":")
     if name not in POLICIES:
@@ -63,8 +79,9 @@ def parse_data_policy(text: str) -> Policy:
                 f"router {name!r} takes no {part!r} from a file: {choice} (as KEY=VALUE); what is "
                 f"read or run is named by the user: {_WAY}"
             )
-        settings[key] = _word(name, key, value) if key in WORDS else _number(name, key, value)
-    return POLICIES[name](**settings)
+        word = key in WORDS and (key not in _NUMBERS_TOO or value in WORDS[key])
+        settings[key] = _word(name, key, value) if word else _number(name, key, value)
+    return RouterSpec(name, POLICIES[name], settings)
 
 
 def _word(name: str, key: str, value: str) -> str:
@@ -79,6 +96,8 @@ def _word(name: str, key: str, value: str) -> str:
 def _number(name: str, key: str, value: str) -> float | bool:
     if value in SWITCHES:
         return SWITCHES[value]
+    if value.isascii() and value.isdecimal() and len(value) < 10:
+        return int(value)
     try:
         number = float(value)
     except ValueError:

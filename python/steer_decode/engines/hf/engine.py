@@ -18,6 +18,7 @@ from ...core.requests import Draw, Graded, Looked, Question, Row, kind
 from ...core.transcript import Writer
 from ...errors import BrokenModelError, OutOfMemoryError, SteerError
 from ..base import Replies
+from .drawing import drawn
 from .gradients import without_gradients
 from .grading import ask, grade
 from .lane import Lane
@@ -222,15 +223,13 @@ class HfEngine:
             elif row in looking:
                 # If it is to write, it takes this token: one pass less, and no call.
                 draw = (
-                    None
-                    if answer.hooks.processors
-                    else _drawn(answer, numbers[i], value, logits[i])
+                    None if answer.hooks.processors else drawn(answer, numbers[i], value, logits[i])
                 )
                 replies[row] = Looked(value, unpack(packed[i : i + 1]).stats, draw)
             elif answer.hooks.processors:
                 replies[row] = self._processed(logits[i : i + 1], answer, value)
             else:
-                replies[row] = [_drawn(answer, numbers[i], value, logits[i])]
+                replies[row] = [drawn(answer, numbers[i], value, logits[i])]
         return replies
 
     def _processed(self, logits: Tensor, answer: Row, value: float) -> list[Draw] | Exception:
@@ -265,12 +264,12 @@ class HfEngine:
         except (SteerError, RuntimeError) as error:
             return dict.fromkeys(rows, self._worded(error, rows))
         replies: dict[int, list[Draw] | Looked | Exception] = {}
-        for row, (drawn, valid) in written.items():
+        for row, (draws, valid) in written.items():
             # One whose first token was known has one more than the passes that there were room for.
-            drawn = drawn[: self._answers[row].room]
-            replies[row] = drawn if drawn or valid else self._broken(row)
+            draws = draws[: self._answers[row].room]
+            replies[row] = draws if draws or valid else self._broken(row)
             # What it has read beyond the end of the step is forgotten.
-            self.lane.roll_back(row, len(self._answers[row].transcript) + len(drawn))
+            self.lane.roll_back(row, len(self._answers[row].transcript) + len(draws))
         return replies
 
     def _worded(self, error: Exception, rows: Sequence[int]) -> SteerError:
@@ -294,17 +293,3 @@ class HfEngine:
             f"{self._answers[row].place}: check its weights, or load it in "
             "float32 or bfloat16 if it was loaded in float16"
         )
-
-
-def _drawn(answer: Row, numbers: list[float], value: float, logits: Tensor) -> Draw:
-    """What was drawn from ``logits`` [V]; of a draft with them, where it matters."""
-    token, top = int(numbers[_TOKEN]), answer.log_probs
-    kept = logits if answer.proposes and _keeps_logits(answer) else None
-    if top is None:
-        return Draw(token, value, kept)
-    return Draw(token, value, kept, log_probs(numbers, logits, token, top))
-
-
-def _keeps_logits(answer: Row) -> bool:
-    """Whether it matters what a draft was drawn from."""
-    return bool(answer.sampling.temperature and answer.drafting and answer.drafting.keeps_logits)

@@ -1,0 +1,267 @@
+"""``steer serve``: the pair behind the interface of OpenAI."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import SteerError
+from ..util.interruption import deafen
+from ..util.text import printable
+from . import options as opt
+from . import say
+from .models import Models
+from .routers import files_of
+
+if TYPE_CHECKING:
+    from ..policies import RouterSpec
+    from ..serve.app import Server
+
+KEY = "STEER_API_KEY"
+_SERVER, _LIMITS = "Server", "Limits"
+
+
+def serve(
+    pair: opt.PairOption = None,
+    small: opt.SmallOption = None,
+    large: opt.LargeOption = None,
+    dtype: opt.DtypeOption = None,
+    device: opt.DeviceOption = None,
+    threads: opt.ThreadsOption = None,
+    router: Annotated[
+        str | None,
+        typer.Option(
+            "--router",
+            help="Who writes: `NAME[:KEY=VALUE...]`; by default both-sides for the demo pair, else "
+            "speculative:k=auto, whose answers are the large model's.",
+        ),
+    ] = None,
+    calibration: opt.CalibrationOption = None,
+    allow: Annotated[
+        str | None,
+        typer.Option(
+            "--allow", help="Routers that a request may name, `A,B`; all by default; or `none`."
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on.", rich_help_panel=_SERVER)
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option("--port", min=0, max=65535, help="0 is any.", rich_help_panel=_SERVER),
+    ] = 8000,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--api-key-file",
+            help=f"The key that clients send is in this file, or in the environment as {KEY}.",
+            rich_help_panel=_SERVER,
+        ),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cors-origin", help="A page's origin that may ask; again.", rich_help_panel=_SERVER
+        ),
+    ] = None,
+    log_prompts: Annotated[
+        bool, typer.Option("--log-prompts", help="Log prompts too.", rich_help_panel=_SERVER)
+    ] = False,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--otlp-endpoint", help="Send spans to this collector.", rich_help_panel=_SERVER
+        ),
+    ] = None,
+    max_rows: Annotated[
+        int,
+        typer.Option("--max-rows", min=1, help="Answers at a time.", rich_help_panel=_LIMITS),
+    ] = 16,
+    max_queue: Annotated[
+        int,
+        typer.Option("--max-queue", min=0, help="Requests that may wait.", rich_help_panel=_LIMITS),
+    ] = 256,
+    max_new_tokens: opt.MaxNewTokensOption = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0, help="Where a request sets none; 0 is greedy.")
+    ] = 0.0,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", min=1, help="Seconds of a request.", rich_help_panel=_LIMITS),
+    ] = 600.0,
+    max_body: Annotated[
+        int,
+        typer.Option("--max-body", min=1024, help="Bytes of a body.", rich_help_panel=_LIMITS),
+    ] = 2**21,
+    keep: Annotated[
+        float,
+        typer.Option(
+            "--keep",
+            min=0,
+            help="MiB of keys and values of ended answers, for conversations that go on.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = 512.0,
+    shutdown_timeout: Annotated[
+        float,
+        typer.Option(
+            "--shutdown-timeout",
+            min=0,
+            help="Seconds that open answers have after SIGTERM.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = 30.0,
+) -> None:
+    """Serve the pair to clients of OpenAI's interface, with a page at /.
+
+    A request's `model` is small, large or steer. Needs `pip install steer-kernels[serve]`.
+
+    Examples:
+
+    - `steer serve`
+
+    - `steer serve --small Qwen/Qwen3-0.6B --large Qwen/Qwen3-8B --router first-token --port 8080`
+
+    - `steer serve --api-key-file key --host 0.0.0.0 --allow none`
+    """
+    _check_extra()
+    models = Models(pair, small, large, dtype and dtype.value, device, threads)
+    key = _key(api_key_file)
+    router = router or ("both-sides" if models.demo else "speculative:k=auto")
+    spec, files = _router(router, models, calibration)
+    _log()
+    from ..serve.app import application
+    from ..serve.run import listen, run
+
+    bound = listen(host, port)  # before models are loaded, which may take minutes
+    limits = {
+        "max_rows": max_rows,
+        "max_queue": max_queue,
+        "keep_bytes": int(keep * 2**20),
+        "max_new_tokens": models.max_new_tokens(max_new_tokens),
+        "temperature": temperature,
+        "timeout": timeout,
+    }
+    server = _server(models, spec, files, allow, limits, otlp_endpoint, log_prompts)
+    app = application(server, key, cors_origin or (), max_body)
+    at = _address(*bound.getsockname()[:2])
+    asked = "a key is asked for" if key else "no key is asked for"
+
+    def said() -> None:
+        say.note(f"serving {server.choices.default.label} at {at} (page at /, {asked})")
+        if not key and not ipaddress.ip_address(bound.getsockname()[0]).is_loopback:
+            say.note("anyone who reaches this address can ask: set --api-key-file")
+
+    deafen()  # the server answers signals itself
+    ended = run(app, server, bound, shutdown_timeout, said)
+    if server.spans is not None:
+        server.spans.close()
+    say.note("ended")
+    if server.worker.failed is not None:
+        raise typer.Exit(1)
+    if ended == signal.SIGINT:
+        raise typer.Exit(130)
+
+
+def _server(
+    models: Models,
+    spec: RouterSpec,
+    files: Any,
+    allow: str | None,
+    limits: Mapping[str, Any],
+    otlp_endpoint: str | None,
+    log_prompts: bool,
+) -> Server:
+    from ..decode.router import Router
+    from ..serve.app import Server
+    from ..serve.choices import Choices, nameable
+    from ..serve.intake import Intake
+    from ..serve.metrics import Metrics
+    from ..serve.spans import Spans
+    from ..serve.worker import Worker
+
+    spans = Spans(otlp_endpoint) if otlp_endpoint else None
+    pair = models.load()
+    allowed = nameable() if allow is None else [] if allow == "none" else opt.names(allow) or []
+    choices = Choices(pair, spec, files, allowed)
+    rows = limits["max_rows"]
+    metrics = Metrics(
+        capacity=rows * sum(shape.cache_bytes(pair.max_length) for shape in pair.shapes.values())
+    )
+    worker = Worker(
+        Router(pair, choices.default), rows, limits["max_queue"], limits["keep_bytes"], metrics
+    )
+    intake = Intake(
+        pair, choices, limits["max_new_tokens"], limits["temperature"], limits["timeout"]
+    )
+    return Server(worker, choices, intake, spans, log_prompts)
+
+
+def _router(router: str, models: Models, calibration: Path | None) -> tuple[RouterSpec, Any]:
+    """The operator's router, and what finds the files of any."""
+    from ..policies import RouterSpec
+
+    spec = RouterSpec.read(router)
+
+    def files(of: RouterSpec) -> dict[str, str]:
+        own = calibration is not None and of.policy.takes_calibration
+        if own and "threshold" not in of.settings:
+            return {"calibration": str(calibration)}
+        return files_of(of, models)
+
+    return spec, files
+
+
+def _key(file: Path | None) -> str:
+    """The API key; "" for none.
+
+    Raises:
+        SteerError: a file without a key.
+    """
+    if file is None:
+        return os.environ.get(KEY, "").strip()
+    try:
+        key = file.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise SteerError(f"--api-key-file {file} is no text") from error
+    if not key or not key.isascii() or not key.isprintable():
+        raise SteerError(f"--api-key-file {file} must hold one line of printable ASCII, the key")
+    return key
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _check_extra() -> None:
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise SteerError(
+            f"steer serve needs {error.name}: pip install 'steer-kernels[serve]'"
+        ) from error
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def _log() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
+    log = logging.getLogger("steer.serve")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    logging.getLogger("uvicorn").addHandler(handler)

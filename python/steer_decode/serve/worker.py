@@ -1,0 +1,225 @@
+"""The thread that answers: requests come in by a queue, and what they are told goes out.
+
+It alone touches the models. Between two iterations it takes in what is new, lets go what nobody
+waits for, admits what there is room for, and hands everything that the iteration has brought to the
+event loop in one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..core.events import Done, Failed
+from ..core.transcript import Writer
+from ..decode.pool import Pool
+from ..decode.router import Router
+from ..errors import OutOfMemoryError, SteerError
+from .metrics import Metrics
+from .tickets import Broke, Ended, Item, Showing, Ticket
+
+LOG = logging.getLogger("steer.serve")
+
+
+class QueueFull(SteerError):
+    """As many requests wait as may."""
+
+
+class NotServing(SteerError):
+    """The server is about to end, or its engine has failed."""
+
+
+class TimedOut(SteerError):
+    """A request has taken longer than the server allows."""
+
+
+class _Running(NamedTuple):
+    ticket: Ticket
+    showing: Showing
+    reused: dict[Writer, int]
+
+
+class Worker:
+    """The engine thread of a server.
+
+    Args:
+        router: the pair, and who writes where a request says nothing.
+        max_rows: answers at a time.
+        max_queue: requests that may wait beside them.
+        keep_bytes: of ended answers; see :class:`Pool`.
+        metrics: what is counted.
+    """
+
+    def __init__(
+        self, router: Router, max_rows: int, max_queue: int, keep_bytes: int, metrics: Metrics
+    ) -> None:
+        self.router = router
+        self.pool = Pool(router, max_rows, keep_bytes=keep_bytes)
+        self.max_rows, self._most = max_rows, max_rows + max_queue
+        self.metrics = metrics
+        self.failed: Exception | None = None
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._waiting: deque[Ticket] = deque()
+        self._running: dict[int, _Running] = {}
+        self._out: list[tuple[Ticket, Item]] = []
+        self._unanswered = 0  # tickets that have been taken and have not ended; of the event loop
+        self._thread = threading.Thread(target=self._run, name="steer-engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer; from the thread of a running event loop, to which items go."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, whatever it is at; what runs ends without an answer."""
+        self._inbox.put(None)
+        self._thread.join()
+
+    @property
+    def unanswered(self) -> int:
+        """Requests that run or wait."""
+        return self._unanswered
+
+    def submit(self, *tickets: Ticket) -> None:
+        """Take tickets in, all of them or none.
+
+        Raises:
+            QueueFull: there is no room for so many.
+            NotServing: the engine has failed.
+        """
+        if self.failed is not None:
+            raise NotServing(f"the engine has failed and answers nothing more: {self.failed}")
+        if self._unanswered + len(tickets) > self._most:
+            raise QueueFull(
+                f"{self._unanswered} answers run or wait, and the server takes {self._most}: "
+                "try again later"
+            )
+        self._unanswered += len(tickets)
+        for ticket in tickets:
+            self._inbox.put(lambda ticket=ticket: self._waiting.append(ticket))  # type: ignore[misc]
+
+    def cancel(self, ticket: Ticket) -> None:
+        """End a ticket that nobody waits for any more, ended or not."""
+        if not ticket.gone:
+            ticket.gone = True
+            self._inbox.put(lambda: self._drop(ticket))
+
+    def _run(self) -> None:
+        try:
+            while self._take_in():
+                self._end_late()
+                self._admit()
+                for key, event in self.pool.iterate():
+                    self._show(key, event)
+                self._send()
+        except Exception as error:
+            LOG.exception("the engine has failed; the server answers nothing more")
+            self.failed = error
+            broke = Broke(NotServing(f"the engine has failed: {type(error).__name__}"))
+            tickets = [*self._waiting, *(held.ticket for held in self._running.values())]
+            self._out += [(ticket, broke) for ticket in tickets]
+            self._send()
+
+    def _take_in(self) -> bool:
+        """What the queue has brought; waits where there is nothing to do. False at the end."""
+        while True:
+            idle = not self._running and not self._waiting
+            try:
+                message = self._inbox.get(block=idle)
+            except queue.Empty:
+                return True
+            if message is None:
+                return False
+            message()
+            if idle:
+                self._send()
+
+    def _drop(self, ticket: Ticket) -> None:
+        if ticket in self._waiting:
+            self._waiting.remove(ticket)
+        elif ticket.key in self._running:
+            self.pool.cancel(ticket.key)
+            del self._running[ticket.key]
+        else:
+            return
+        self._out.append((ticket, Broke(SteerError("cancelled"))))
+        self.metrics.ended("cancelled")
+
+    def _end_late(self) -> None:
+        now = time.monotonic()
+        late = [ticket for ticket in self._waiting if ticket.deadline < now]
+        late += [held.ticket for held in self._running.values() if held.ticket.deadline < now]
+        for ticket in late:
+            seconds = ticket.deadline - ticket.asked
+            self._break(ticket, TimedOut(f"the answer took longer than {seconds:g} seconds"))
+
+    def _admit(self) -> None:
+        while self._waiting and len(self.pool) < self.max_rows:
+            ticket = self._waiting[0]
+            try:
+                key = self.pool.add(ticket.ids, policy=ticket.policy, **ticket.options)
+            except OutOfMemoryError as error:
+                if len(self.pool):
+                    return  # until one that runs has ended
+                self._break(ticket, error)
+                continue
+            except SteerError as error:
+                self._break(ticket, error)
+                continue
+            self._waiting.popleft()
+            ticket.key, ticket.begun = key, time.monotonic()
+            reused = dict(self.pool.reused(key))
+            self._running[key] = _Running(ticket, Showing(ticket, self.pool.trace(key)), reused)
+            self.metrics.admitted(ticket, reused)
+
+    def _show(self, key: int, event: object) -> None:
+        held = self._running.get(key)
+        if held is None:
+            return  # ended by a stop text in this iteration
+        ticket, showing = held.ticket, held.showing
+        if isinstance(event, Failed):
+            del self._running[key]
+            self._out.append((ticket, Broke(event.error)))
+            self.metrics.ended("error")
+            LOG.warning("an answer has failed: %s", event.error)
+        elif isinstance(event, Done):
+            self._out += [(ticket, item) for item in showing.finish()]
+            self._end(key, event.output.trace.stop_reason, event.output)
+        else:
+            self._out += [(ticket, item) for item in showing.show(event)]  # type: ignore[arg-type]
+            if showing.stopped:
+                self._end(key, "stop", self.pool.cancel(key))
+
+    def _end(self, key: int, reason: str, output: object) -> None:
+        held = self._running.pop(key)
+        ended = Ended(reason, output, held.reused, held.showing.tokens)  # type: ignore[arg-type]
+        self._out.append((held.ticket, ended))
+        self.metrics.answered(held.ticket, ended)
+
+    def _break(self, ticket: Ticket, error: Exception) -> None:
+        if ticket in self._waiting:
+            self._waiting.remove(ticket)
+        elif ticket.key in self._running:
+            self.pool.cancel(ticket.key)
+            del self._running[ticket.key]
+        self._out.append((ticket, Broke(error)))
+        self.metrics.ended("error")
+
+    def _send(self) -> None:
+        if self._out:
+            out, self._out = self._out, []
+            self._loop.call_soon_threadsafe(self._deliver, out)
+        self.metrics.now(len(self._running), len(self._waiting), self.pool.held_bytes)
+
+    def _deliver(self, out: list[tuple[Ticket, Item]]) -> None:
+        for ticket, item in out:
+            ticket.items.append(item)
+            ticket.wake.set()
+            if isinstance(item, Ended | Broke):
+                self._unanswered -= 1
