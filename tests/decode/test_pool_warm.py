@@ -101,7 +101,7 @@ def test_without_a_budget_nothing_is_held_when_nothing_runs() -> None:
 def test_a_new_answer_takes_the_place_of_one_that_is_kept() -> None:
     pool = Pool(ROUTER, max_rows=2, keep_bytes=ROOM)
     kept = ids(1, 40)
-    output, _ = answered(pool, kept)
+    answered(pool, kept)
     for seed in (2, 3):
         pool.add(ids(seed, 40), max_new_tokens=24)
     found = {key: event.output for key, event in pool.run() if isinstance(event, Done)}

@@ -23,7 +23,7 @@ class Staying:
     def __init__(self, policy: Policy, trace: Trace) -> None:
         self._policy, self._trace = policy, trace
         self._held: list[TextDelta] = []
-        self._again = False  # the open step is written again, and has to stay
+        self._again: int | None = None  # of the step that is written again, and has to stay
 
     def show(self, event: Event) -> list[TextDelta]:
         """What may be shown after ``event``.
@@ -33,11 +33,11 @@ class Staying:
         """
         if isinstance(event, TextDelta):
             self._held.append(event)
-            if self._again or self._policy.stays(self._trace.steps[-1]):
+            if event.index == self._again or self._policy.stays(self._trace.steps[-1]):
                 return self._let_go()
         elif isinstance(event, StepClosed):
             step = event.step
-            self._again = step.discarded and step.refused is None
+            self._again = step.index if step.discarded and step.refused is None else None
             if not step.discarded:
                 return self._let_go()
             if len(self._held) < len(step.token_ids):

@@ -40,12 +40,17 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "echo": (False,),
     "suffix": ("",),
     "prompt_logprobs": (),
+    "chat_template": (),
     "structured_outputs": (),
     "guided_json": (),
     "guided_regex": (),
     "guided_choice": (),
     "guided_grammar": (),
 }
+
+
+# What a template's arguments may not say: a template is a program, and a client's is not run.
+_OPERATORS = ("chat_template", "tools", "documents")
 
 
 class _Base(BaseModel):
@@ -140,6 +145,16 @@ class ChatRequest(AnyRequest):
                 400, "top_logprobs is given without logprobs: set logprobs to true", "top_logprobs"
             )
         return (self.top_logprobs or 0) if self.logprobs else None
+
+    def refuse(self) -> None:
+        super().refuse()
+        for name in _OPERATORS:
+            if name in (self.chat_template_kwargs or {}):
+                raise Refusal(
+                    400,
+                    f"chat_template_kwargs cannot set {name!r}: the template is the operator's",
+                    "chat_template_kwargs",
+                )
 
     def conversation(self) -> list[dict[str, str]]:
         """The messages as a chat template takes them.

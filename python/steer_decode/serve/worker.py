@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..core.events import Done, Failed
+from ..core.events import Done, Event, Failed, RoutedOutput
 from ..core.transcript import Writer
 from ..decode.pool import Pool
 from ..decode.router import Router
@@ -130,6 +130,8 @@ class Worker:
         """What the queue has brought; waits where there is nothing to do. False at the end."""
         while True:
             idle = not self._running and not self._waiting
+            if idle:
+                self._send()  # what has been told must not wait for the next request
             try:
                 message = self._inbox.get(block=idle)
             except queue.Empty:
@@ -137,8 +139,6 @@ class Worker:
             if message is None:
                 return False
             message()
-            if idle:
-                self._send()
 
     def _drop(self, ticket: Ticket) -> None:
         if ticket in self._waiting:
@@ -178,7 +178,7 @@ class Worker:
             self._running[key] = _Running(ticket, Showing(ticket, self.pool.trace(key)), reused)
             self.metrics.admitted(ticket, reused)
 
-    def _show(self, key: int, event: object) -> None:
+    def _show(self, key: int, event: Event) -> None:
         held = self._running.get(key)
         if held is None:
             return  # ended by a stop text in this iteration
@@ -192,13 +192,18 @@ class Worker:
             self._out += [(ticket, item) for item in showing.finish()]
             self._end(key, event.output.trace.stop_reason, event.output)
         else:
-            self._out += [(ticket, item) for item in showing.show(event)]  # type: ignore[arg-type]
+            try:
+                items = showing.show(event)
+            except SteerError as error:  # of its policy; it ends this answer and no other
+                self._break(ticket, error)
+                return
+            self._out += [(ticket, item) for item in items]
             if showing.stopped:
                 self._end(key, "stop", self.pool.cancel(key))
 
-    def _end(self, key: int, reason: str, output: object) -> None:
+    def _end(self, key: int, reason: str, output: RoutedOutput) -> None:
         held = self._running.pop(key)
-        ended = Ended(reason, output, held.reused, held.showing.tokens)  # type: ignore[arg-type]
+        ended = Ended(reason, output, held.reused, held.showing.tokens)
         self._out.append((held.ticket, ended))
         self.metrics.answered(held.ticket, ended)
 
