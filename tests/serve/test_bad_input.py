@@ -221,10 +221,10 @@ def test_stops_cut_where_the_whole_text_would_be(pieces: list[str], stops: list[
         assert shown <= len(so_far)
         if done:
             break
-    first = min((at for at in (text.find(stop) for stop in stops) if at >= 0), default=-1)
-    assert done == (first >= 0)
+    found_at = [(at + len(s), at) for s in stops if (at := text.find(s)) >= 0]
+    assert done == bool(found_at)
     if done:
-        assert shown == first
+        assert shown == min(found_at)[1]  # the one that is complete first
     else:
         held = len(text) - shown
         assert held < max(map(len, stops), default=1)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 class Stops:
     """Looks for the first of some texts in a text that grows.
 
-    What may be the beginning of one of them is held until it is known not to be.
+    That is the one that is complete first, however the text is split; of two that end together the
+    longer one. What may be the beginning of one of them is held until it is known not to be.
 
     Args:
         texts: none of them empty.
@@ -28,10 +29,10 @@ class Stops:
         if not self._texts:
             return len(piece), False
         text = self._tail + piece
-        found = [at for at in (text.find(stop) for stop in self._texts) if at >= 0]
+        found = [(at + len(s), at) for s in self._texts if (at := text.find(s)) >= 0]
         if found:
             self._tail = ""
-            return min(found), True
+            return min(found)[1], True
         safe = len(text) - self._held(text)
         self._tail = text[safe:]
         return safe, False
