@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
-from steer_decode import AlwaysLarge, Pair, Router, Speculative
+from steer_decode import AlwaysLarge, Pair, RoutedOutput, Router, Speculative
 from steer_decode.preflight.agreement import agreement
 from steer_decode.preflight.speculation import Agreement, Prices, prices, tokens_a_pass
 from support.tiny import make_close_pair, prompt_ids, prompt_text
@@ -32,22 +34,26 @@ def test_the_least_agreement_by_hand() -> None:
     assert Prices("bytes", 1.0, 1.0, [1.0, 1.0]).least() is None
 
 
+PROMPT, N = prompt_ids(2, 12), 120
+
+
+@functools.cache
+def of_the_large_model(noise: float) -> tuple[Pair, RoutedOutput, Agreement]:
+    """A pair, the large model's own answer, and what the small one says to each of its tokens."""
+    pair = make_close_pair("llama", 6, noise)
+    plain = Router(pair, AlwaysLarge()).generate(PROMPT, max_new_tokens=N)
+    return pair, plain, walked(pair, PROMPT, N)
+
+
 @pytest.mark.parametrize("noise", [0.01, 0.1, 0.4])
 @pytest.mark.parametrize("k", [1, 4, 8])
 def test_what_is_foretold_is_what_a_run_costs(k: int, noise: float) -> None:
-    pair = make_close_pair("llama", 6, noise)
-    prompt, n = prompt_ids(2, 12), 120
-    ratio: dict[str, list[float]] = {}
-    runs = [
-        Router(pair, policy).generate(prompt, max_new_tokens=n)
-        for policy in (Speculative(k=k), AlwaysLarge())
-    ]
-    assert runs[0].token_ids == runs[1].token_ids
-    ratio = {c: [getattr(out.cost, c) for out in runs] for c in COSTS}
-    found = walked(pair, prompt, n)
-    foretold = prices(pair.shapes["small"], pair.shapes["large"], len(prompt) + n // 2)
+    pair, plain, found = of_the_large_model(noise)
+    drafted = Router(pair, Speculative(k=k)).generate(PROMPT, max_new_tokens=N)
+    assert drafted.token_ids == plain.token_ids
+    foretold = prices(pair.shapes["small"], pair.shapes["large"], len(PROMPT) + N // 2)
     for cost, price in zip(COSTS, foretold, strict=True):
-        spent = ratio[cost][0] / ratio[cost][1]
+        spent = getattr(drafted.cost, cost) / getattr(plain.cost, cost)
         assert price.ratio(k, *found.walk(k)) == pytest.approx(spent, rel=0.12), cost
 
 

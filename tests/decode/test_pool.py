@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from typing import Any
 
@@ -10,7 +11,6 @@ import torch
 from steer_decode import (
     AlwaysSmall,
     FirstTokenEntropy,
-    Pair,
     Policy,
     RandomShare,
     Router,
@@ -52,16 +52,18 @@ def wanted(i: int) -> dict[str, Any]:
     }
 
 
-def alone(i: int, pair: Pair = PAIR, **router: Any) -> list[int]:
+@functools.cache
+def alone(i: int) -> list[int]:
     options = wanted(i)
     policy, boundary = options.pop("policy"), options.pop("boundary")
-    return Router(pair, policy, boundary, **router).generate(prompt(i), **options).token_ids
+    return Router(PAIR, policy, boundary).generate(prompt(i), **options).token_ids
 
 
 def prompt(i: int) -> str:
     return prompt_text(i, 3 + (11 * i) % 40)
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("ahead", [1, 4])
 @pytest.mark.parametrize(("places", "part", "seed"), [(1, 8, 0), (3, None, 1), (8, 8, 2)])
 def test_any_order_of_arrival(places: int, part: int | None, seed: int, ahead: int) -> None:

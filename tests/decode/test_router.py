@@ -71,8 +71,10 @@ class WeakestToken(Policy):
 
 
 @functools.cache
-def routers(family: str, seed: int) -> tuple[Pair, dict[str, tuple[Policy, ref.Before, ref.After]]]:
-    """A pair, and for it every built-in router, beside its rule written out anew."""
+def routers(
+    family: str, seed: int
+) -> tuple[Pair, ref.Known, dict[str, tuple[Policy, ref.Before, ref.After]]]:
+    """A pair, passes, and for it every built-in router, beside its rule written out anew."""
     pair = make_pair(family, seed)
     level = usual_max_logit(pair, seed)
     looks = run(pair, FirstTokenEntropy(1.0), seed).trace.kept
@@ -94,19 +96,23 @@ def routers(family: str, seed: int) -> tuple[Pair, dict[str, tuple[Policy, ref.B
     def coin(index: int, writer: str, logits: torch.Tensor) -> str:
         return "large" if random.Random(f"{seed}:{index}").random() < 0.5 else "small"
 
-    return pair, {
-        "small": (AlwaysSmall(), lambda i, w, z: "small", keep),
-        "large": (AlwaysLarge(), lambda i, w, z: "large", keep),
-        "threshold": (Steer(threshold=level), stay, steer_reference(level)),
-        "posterior": (
-            Steer(calibration, gamma=0.6),
-            stay,
-            posterior_reference(mixtures, 0.6),
-        ),
-        "first-token": (FirstTokenEntropy(threshold=nats), first_token, keep),
-        "random": (RandomShare(0.5), coin, keep),
-        "custom": (WeakestToken(level - 2), stay, weakest),
-    }
+    return (
+        pair,
+        {},
+        {
+            "small": (AlwaysSmall(), lambda i, w, z: "small", keep),
+            "large": (AlwaysLarge(), lambda i, w, z: "large", keep),
+            "threshold": (Steer(threshold=level), stay, steer_reference(level)),
+            "posterior": (
+                Steer(calibration, gamma=0.6),
+                stay,
+                posterior_reference(mixtures, 0.6),
+            ),
+            "first-token": (FirstTokenEntropy(threshold=nats), first_token, keep),
+            "random": (RandomShare(0.5), coin, keep),
+            "custom": (WeakestToken(level - 2), stay, weakest),
+        },
+    )
 
 
 @pytest.mark.spread(2, ci=3)
@@ -117,9 +123,9 @@ def routers(family: str, seed: int) -> tuple[Pair, dict[str, tuple[Policy, ref.B
 def test_greedy_equals_recomputation_from_scratch(family: str, name: str) -> None:
     handed_over = discarded = 0
     for seed in range(4):
-        pair, rules = routers(family, seed)
+        pair, known, rules = routers(family, seed)
         policy, before, after = rules[name]
-        ids, steps = ref.generate(pair, prompt_ids(seed), LIMIT, before, after)
+        ids, steps = ref.generate(pair, prompt_ids(seed), LIMIT, before, after, known)
         out = run(pair, policy, seed)
         assert out.token_ids == ids
         ours = [(s.writer, s.token_ids, s.discarded) for s in out.trace.steps]

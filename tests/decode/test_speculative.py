@@ -22,14 +22,15 @@ def drafts_of(out: RoutedOutput) -> list[tuple[int, int]]:
     return [draft for step in out.trace.steps for draft in step.drafts]
 
 
-@pytest.mark.spread(1)
+@pytest.mark.spread(1, ci=3)
 @pytest.mark.parametrize("router", [*SPECULATIONS, "prompt-lookup:match=1", "large:draft=3"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_tokens_are_the_large_models(family: str, router: str) -> None:
     pair = make_close_pair(family, 3)
-    assert ids_of(pair, router) == ids_of(pair, "large")
+    own = ids_of(pair, "large")
+    assert ids_of(pair, router) == own
     alone = Router(pair, parse_policy(router)).generate(PROMPTS[1], max_new_tokens=40)
-    assert alone.token_ids == ids_of(pair, "large")[1]
+    assert alone.token_ids == own[1]
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.1, 5.0])
@@ -57,6 +58,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("ahead", [1, 4])
 @pytest.mark.parametrize("router", SETTINGS.values())
 def test_drafts_change_no_token_of_any_router(router: str, ahead: int) -> None:
@@ -196,7 +198,13 @@ def test_settings_that_mean_nothing_are_refused(router: str, words: str) -> None
         parse_policy(router)
 
 
-@pytest.mark.parametrize("router", ["speculative:k=500", "speculative:k=600:least=0.01"])
+@pytest.mark.parametrize(
+    "router",
+    [
+        "speculative:k=500",
+        pytest.param("speculative:k=600:least=0.01", marks=pytest.mark.slow),
+    ],
+)
 def test_a_draft_may_be_longer_than_the_context(router: str) -> None:
     """It is cut to what there is room for: the answer is the same."""
     pair = make_close_pair("llama", 9, 0.3)

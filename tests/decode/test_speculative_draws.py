@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from scipy.stats import chi2
@@ -12,7 +13,7 @@ from steer_decode.engines.hf.verifying import _log_p
 from support import reference_loop
 from support.tiny import make_close_pair, prompt_ids
 
-PROMPTS = [prompt_ids(i, 4 + 5 * i) for i in range(3)]
+ASKED = [prompt_ids(1, 9), prompt_ids(2, 14)]
 
 
 def joint(pair: Pair, ids: list[int], sampling: Sampling, n: int) -> dict[tuple[int, ...], float]:
@@ -28,6 +29,14 @@ def joint(pair: Pair, ids: list[int], sampling: Sampling, n: int) -> dict[tuple[
             rest = {(): 1.0} if ended else joint(pair, [*ids, token], sampling, n - 1)
             found |= {(token, *more): p * q for more, q in rest.items()}
     return found
+
+
+def assert_all_fit(
+    pair: Pair, counts: Sequence[Counter[tuple[int, ...]]], sampling: Sampling, n: int
+) -> None:
+    """The first tokens of answers to each prompt follow what is expected after it."""
+    for prompt, counted in zip(ASKED, counts, strict=True):
+        assert_fits(counted, joint(pair, prompt, sampling, n))
 
 
 def assert_fits(counts: Counter[tuple[int, ...]], expected: dict[tuple[int, ...], float]) -> None:
@@ -52,28 +61,31 @@ CUTS = {
 }
 
 
-def drawn(pair: Pair, router: str, sampling: Sampling, n: int, draws: int, at_once: int = 1000):
-    """The first ``n`` tokens of so many answers to one prompt, each with a seed of its own."""
-    made, counts = Router(pair, parse_policy(router)), Counter[tuple[int, ...]]()
+def drawn(
+    pair: Pair, router: str, sampling: Sampling, n: int, draws: int, at_once: int = 1000
+) -> list[Counter[tuple[int, ...]]]:
+    """The first ``n`` tokens of so many answers to each prompt, each with a seed of its own."""
+    made, counts = Router(pair, parse_policy(router)), [Counter[tuple[int, ...]]() for _ in ASKED]
     options = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
         "min_p": sampling.min_p,
     }
-    for start in range(0, draws, at_once):
-        # Of ragged cohorts: every second prompt has another length, and is not counted.
+    for start in range(0, 2 * draws, at_once):
+        # Of ragged cohorts: every second prompt has another length.
         outs = made.cohort(
-            [PROMPTS[1], PROMPTS[2]] * (at_once // 2) if at_once > 1 else [PROMPTS[1]],
+            ASKED * (at_once // 2),
             max_new_tokens=n + 1,
             seed=range(start, start + at_once),
             **options,
         )
-        counts.update(tuple(out.token_ids[:n]) for out in outs[:: 2 if at_once > 1 else 1])
+        for which, counted in enumerate(counts):
+            counted.update(tuple(out.token_ids[:n]) for out in outs[which::2])
     return counts
 
 
-@pytest.mark.spread(1)
+@pytest.mark.spread(1, ci=2)
 @pytest.mark.parametrize(
     "router",
     [
@@ -86,8 +98,7 @@ def drawn(pair: Pair, router: str, sampling: Sampling, n: int, draws: int, at_on
 @pytest.mark.parametrize("cut", CUTS)
 def test_sampled_tokens_have_the_large_models_distribution(cut: str, router: str) -> None:
     pair = make_close_pair("qwen2", 11, 1.0)
-    counts = drawn(pair, router, CUTS[cut], 1, 2000)
-    assert_fits(counts, joint(pair, PROMPTS[1], CUTS[cut], 1))
+    assert_all_fit(pair, drawn(pair, router, CUTS[cut], 1, 600, 1200), CUTS[cut], 1)
 
 
 FIRST_TOKENS = [("speculative:k=2", 1, "all"), ("speculative:k=3", 3, "plain")]
@@ -97,37 +108,36 @@ FIRST_TOKENS = [("speculative:k=2", 1, "all"), ("speculative:k=3", 3, "plain")]
 @pytest.mark.parametrize(("router", "n", "cut"), FIRST_TOKENS)
 def test_a_token_and_a_step_of_three_fit(router: str, n: int, cut: str) -> None:
     pair = make_close_pair("qwen2", 11, 1.0)
-    counts = drawn(pair, router, CUTS[cut], n, 20_000, 2000)
-    assert_fits(counts, joint(pair, PROMPTS[1], CUTS[cut], n))
+    assert_all_fit(pair, drawn(pair, router, CUTS[cut], n, 2500, 2500), CUTS[cut], n)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("router", "n", "cut"), FIRST_TOKENS)
 def test_two_hundred_thousand_draws_fit(router: str, n: int, cut: str) -> None:
-    """So many are counted, of cohorts in which every second answer has another length."""
     pair = make_close_pair("qwen2", 11, 1.0)
-    counts = drawn(pair, router, CUTS[cut], n, 400_000, 2000)
-    assert counts.total() == 200_000
-    assert_fits(counts, joint(pair, PROMPTS[1], CUTS[cut], n))
+    counts = drawn(pair, router, CUTS[cut], n, 100_000, 2000)
+    assert [counted.total() for counted in counts] == [100_000, 100_000]
+    assert_all_fit(pair, counts, CUTS[cut], n)
 
 
 def test_drafts_of_another_distribution_would_be_noticed() -> None:
     """The test can fail: what is drawn from the small model does not fit the large one's."""
     pair = make_close_pair("qwen2", 11, 1.0)
-    counts = drawn(pair, "small", CUTS["plain"], 1, 4000)
-    with pytest.raises(AssertionError):
-        assert_fits(counts, joint(pair, PROMPTS[1], CUTS["plain"], 1))
+    for prompt, counted in zip(ASKED, drawn(pair, "small", CUTS["plain"], 1, 600), strict=True):
+        with pytest.raises(AssertionError):
+            assert_fits(counted, joint(pair, prompt, CUTS["plain"], 1))
 
 
 def test_cascade_draws_from_the_papers_target() -> None:
     """TokenV3 of arXiv 2405.19261: q on the tokens that p finds likely, p for the rest of q."""
     pair, sampling = make_close_pair("qwen2", 11, 1.0), CUTS["plain"]
-    counts = drawn(pair, "speculative:k=1:accept=cascade:alpha=0.97", sampling, 1, 2000)
-    p, q = (
-        reference_loop.next_logits(pair, writer, PROMPTS[1]).softmax(0)
-        for writer in ("large", "small")
-    )
-    likely = p >= 0.03 * p.max()
-    target = q * likely + p * float(q[~likely].sum())
-    assert 0.05 < float(q[~likely].sum()) < 0.95
-    assert_fits(counts, {(i,): x for i, x in enumerate(target.tolist())})
+    counts = drawn(pair, "speculative:k=1:accept=cascade:alpha=0.97", sampling, 1, 600, 1200)
+    for prompt, counted in zip(ASKED, counts, strict=True):
+        p, q = (
+            reference_loop.next_logits(pair, writer, prompt).softmax(0)
+            for writer in ("large", "small")
+        )
+        likely = p >= 0.03 * p.max()
+        target = q * likely + p * float(q[~likely].sum())
+        assert 0.05 < float(q[~likely].sum()) < 0.95
+        assert_fits(counted, {(i,): x for i, x in enumerate(target.tolist())})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from steer_decode import BothSides, Pair, Router, SteerError, parse_policy
 from support import reference_loop
@@ -11,12 +13,19 @@ PROMPTS = [prompt_ids(i, 4 + 5 * i) for i in range(3)]
 LIMIT = 40
 
 
-def by_hand(pair: Pair, prompt: list[int], k: int, sure: float, least: float) -> list[int]:
+@functools.cache
+def pair_and_passes() -> tuple[Pair, reference_loop.Known]:
+    """One pair for all settings, many of which go through the same texts."""
+    return make_close_pair("llama", 4, 0.3), {}
+
+
+def by_hand(prompt: list[int], k: int, sure: float, least: float) -> list[int]:
     """The greedy rule from scratch: a full pass for every token of either model."""
+    pair, known = pair_and_passes()
     ids, end = list(prompt), len(prompt) + LIMIT
 
     def likeliest(writer: str, text: list[int]) -> tuple[int, float]:
-        probs = reference_loop.next_logits(pair, writer, text).softmax(0)
+        probs = reference_loop.next_logits(pair, writer, text, known).softmax(0)
         return int(probs.argmax()), float(probs.max())
 
     while len(ids) < end and ids[-1] not in pair.eos_ids:
@@ -46,13 +55,14 @@ def by_hand(pair: Pair, prompt: list[int], k: int, sure: float, least: float) ->
     return ids[len(prompt) :]
 
 
+@pytest.mark.spread(2, ci=3)
 @pytest.mark.parametrize("least", [0.0, 0.2])
 @pytest.mark.parametrize("sure", [0.2, 0.35, 0.6, 1.0])
 @pytest.mark.parametrize("k", [1, 4, 50])
 def test_the_rule_from_scratch(k: int, sure: float, least: float) -> None:
-    pair = make_close_pair("llama", 4, 0.3)
+    pair, _ = pair_and_passes()
     router = Router(pair, BothSides(part=k, sure=sure, least=least))
-    expected = [by_hand(pair, prompt, k, sure, least) for prompt in PROMPTS]
+    expected = [by_hand(prompt, k, sure, least) for prompt in PROMPTS]
     together = router.cohort(PROMPTS, max_new_tokens=LIMIT)
     assert [out.token_ids for out in together] == expected
     assert router.generate(PROMPTS[1], max_new_tokens=LIMIT).token_ids == expected[1]

@@ -26,16 +26,30 @@ Before = Callable[[int, str, torch.Tensor], str]
 After = Callable[[int, RefStep], str]
 
 
-def next_logits(pair: Pair, writer: str, ids: list[int]) -> torch.Tensor:
+Known = dict[tuple[str, tuple[int, ...]], torch.Tensor]
+
+
+def next_logits(
+    pair: Pair, writer: str, ids: list[int], known: Known | None = None
+) -> torch.Tensor:
     """Float64 logits [vocabulary] after ``ids``, from one full pass without a cache.
 
     Without the mask of ones transformers 4.57 looks for packed texts, at five times the cost.
+
+    Args:
+        known: by writer and ids, the passes that were made for other cases of the same pair, whose
+            weights stay what they are. Nothing is made twice, nor taken from a shorter text.
     """
+    if known is not None and (found := known.get((writer, tuple(ids)))) is not None:
+        return found
     text = torch.tensor([ids])
     ones = torch.ones_like(text)
     with torch.no_grad():
         out = pair.model(writer)(text, attention_mask=ones, use_cache=False)  # type: ignore[arg-type]
-    return out.logits[0, -1, : pair.vocab_size].double()
+    logits = out.logits[0, -1, : pair.vocab_size].double()
+    if known is not None:
+        known[writer, tuple(ids)] = logits
+    return logits
 
 
 def entropy(logits: torch.Tensor) -> float:
@@ -50,18 +64,23 @@ def ends_step(pair: Pair, ids: list[int]) -> bool:
 
 
 def generate(
-    pair: Pair, prompt: list[int], limit: int, before: Before, after: After
+    pair: Pair,
+    prompt: list[int],
+    limit: int,
+    before: Before,
+    after: After,
+    known: Known | None = None,
 ) -> tuple[list[int], list[RefStep]]:
     """Ids after the prompt, and all steps, discarded ones included."""
     ids, steps = list(prompt), []
     index, writer, again = 0, "small", False
     while True:
         if not again:
-            writer = before(index, writer, next_logits(pair, "small", ids))
+            writer = before(index, writer, next_logits(pair, "small", ids, known))
         step, start, done = RefStep(writer), len(ids), False
         closed = False
         while not closed and not done:
-            logits = next_logits(pair, writer, ids)
+            logits = next_logits(pair, writer, ids, known)
             token = int(logits.argmax())
             ids.append(token)
             step.ids.append(token)
