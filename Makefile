@@ -26,6 +26,8 @@ CONSTRAINTS ?=
 # In halves, of which the worker that is done takes some: files keep what they have made longest.
 WORKERS := -q -n 2 --dist worksteal
 PYTEST := $(BIN)/python -m pytest $(WORKERS)
+# What is compiled is kept: else each process of the tests rewrites the asserts of all test files.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(CONSTRAINTS:%=-c %)
 SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(shell find csrc -type f)
 

@@ -27,7 +27,7 @@ from steer_decode.core.signals import SIGNALS
 from steer_decode.evaluation.records.record import AnswerRecord, Records
 from steer_decode.evaluation.records.replayed import refused, replay_records, to_dict
 from steer_decode.evaluation.records.scores import scores
-from steer_decode.evaluation.records.signals import told_by_signals
+from steer_decode.evaluation.records.signals import Signals, told_by_signals
 from steer_decode.evaluation.records.speculation import (
     SpeculationCosts,
     acceptance,
@@ -57,6 +57,17 @@ def pair() -> Pair:
             noise = torch.randn(weight.shape, generator=generator)
             weight += 0.08 * weight.std() * noise
     return Pair(small, large, make_tokenizer())
+
+
+NUMBER = 14
+
+
+@pytest.fixture(scope="module")
+def of_the_small_model(pair: Pair) -> tuple[Records, Signals]:
+    """Answers of the small model, and what each number of theirs tells of them."""
+    records = recorded(pair, {"small": AlwaysSmall()}, n=NUMBER)
+    assert len({a.closed for a in records.answers}) == 2, "some are cut off"
+    return records, told_by_signals(records.answers, None, 100)
 
 
 def test_greedy_passes_are_those_of_a_plain_loop() -> None:
@@ -249,18 +260,14 @@ def stays(pair: Pair, policy: Policy, prompt: str) -> bool:
     ],
 )
 def test_an_answer_stays_with_the_small_model_where_its_number_says_so(
-    pair: Pair, kind: str, signal: str
+    pair: Pair, of_the_small_model: tuple[Records, Signals], kind: str, signal: str
 ) -> None:
     """At a threshold in the midst of the answers, as the router itself decides."""
-    number = 14
-    records = recorded(pair, {"small": AlwaysSmall()}, n=number)
-    assert len({a.closed for a in records.answers}) == 2, "some are cut off"
+    records, by_answers = of_the_small_model
     name = kind if kind.startswith("both-sides") else f"{kind}:signal={signal}"
     (found,) = [each for each in scores() if each.name == name]
     values = {a.problem: found.of(a) for a in records.answers}
-    (told,) = [
-        one for one in told_by_signals(records.answers, None, 100).answers if one.name == name
-    ]
+    (told,) = [one for one in by_answers.answers if one.name == name]
     _, (own, share, right), _ = told.thresholds
     policy: Policy = {
         "first-token": lambda: FirstTokenEntropy(own, signal),
@@ -275,8 +282,8 @@ def test_an_answer_stays_with_the_small_model_where_its_number_says_so(
         left = stays(pair, policy, prompt_text(i, 5 + i))
         assert left == (values[str(i)] >= least), (i, values[str(i)], least)
         kept += [record.correct] if left else []
-    assert 0 < len(kept) < number
-    assert share == len(kept) / number
+    assert 0 < len(kept) < NUMBER
+    assert share == len(kept) / NUMBER
     assert right == sum(map(bool, kept)) / len(kept)
 
 

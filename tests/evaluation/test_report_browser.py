@@ -89,7 +89,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, pytest.param(1280, marks=pytest.mark.slow)])
 def test_fits_the_window_and_filters(page: Path, width: int) -> None:
     probed = page.with_name(f"probe-{width}.html")
     text = page.read_text(encoding="utf-8")
@@ -113,7 +113,7 @@ def test_fits_the_window_and_filters(page: Path, width: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [390, 760, 1000])
+@pytest.mark.parametrize("width", [390, pytest.param(760, marks=pytest.mark.exhaustive), 1000])
 def test_a_page_with_drafts_fits_the_window(tmp_path: Path, width: int) -> None:
     """Its tables have two columns more, and its steps say what was drafted."""
     rows = [made.row(r, "qa", i) for r in ("small", "large") for i in range(6)]
@@ -133,7 +133,9 @@ def test_a_page_with_drafts_fits_the_window(tmp_path: Path, width: int) -> None:
     assert "<span>5 of 8 drafted</span>" in dom
 
 
-@pytest.mark.parametrize(("width", "height"), [(390, 2400), (1280, 2400)])
+@pytest.mark.parametrize(
+    ("width", "height"), [pytest.param(390, 2400, marks=pytest.mark.slow), (1280, 2400)]
+)
 def test_a_screenshot_shows_both_writers(page: Path, width: int, height: int) -> None:
     from matplotlib.image import imread
     from steer_decode.util.palette import COLOURS

@@ -168,7 +168,7 @@ def test_a_processor_sees_a_row_as_generate_shows_it() -> None:
     ],
 )
 def test_warped_sampling_has_the_right_distribution(policy: Policy) -> None:
-    n = 4000
+    n = 2000
     options: dict[str, Any] = {
         "do_sample": True,
         "temperature": 1.7,
