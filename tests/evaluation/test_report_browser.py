@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from html import unescape
 from pathlib import Path
@@ -13,13 +12,9 @@ import pytest
 from steer_decode.evaluation.report import build, load
 from steer_decode.evaluation.rows import StepRecord
 from support import made_results as made
+from support.browser import CHROMIUM, MISSING, command
 
-_NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
-BROWSER = next((found for name in _NAMES if (found := shutil.which(name))), None)
-
-pytestmark = pytest.mark.skipif(
-    BROWSER is None, reason="no Chromium (Debian: apt-get install chromium-headless-shell)"
-)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 # Appended to a copy of the page; what it finds is read back out of the document.
 _PROBE = """
@@ -70,12 +65,9 @@ addEventListener("load", () => {
 
 
 def browse(page: Path, *flags: str) -> str:
-    command = [str(BROWSER), "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *flags]
-    if "headless-shell" not in str(BROWSER):
-        command.append("--headless=new")
-    command += [f"--user-data-dir={page.parent / 'profile'}", "--virtual-time-budget=5000"]
+    started = [*command(page.parent / "profile"), *flags, "--virtual-time-budget=5000"]
     result = subprocess.run(
-        [*command, page.as_uri()], capture_output=True, text=True, timeout=600, check=True
+        [*started, page.as_uri()], capture_output=True, text=True, timeout=600, check=True
     )
     return result.stdout
 
