@@ -1,4 +1,6 @@
 # make demo    set up .venv, build the extension, answer a question with two models
+# make demo-serve   a server: start it, ask it through the client of OpenAI, take a picture of its page
+#              (build/serving-page.png, where there is a Chromium), end it
 # make test    the same set-up, then the test suite
 # make test-plain    the tests of engines and loop once more, with the CPU layers of this package off
 # make test-oldest   the tests that stand on transformers, with the oldest one that is supported
@@ -31,10 +33,13 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(CONSTRAINTS:%=-c %)
 SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(shell find csrc -type f)
 
-.PHONY: demo test test-slow test-ci test-exhaustive test-plain test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check docs check gpu-check clean
+.PHONY: demo demo-serve test test-slow test-ci test-exhaustive test-plain test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check docs check gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steer generate --pair demo --problem math:31 --compare --view trace
+
+demo-serve: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python benchmarks/demo_serve.py
 
 test: $(VENV)/.dev
 	$(PYTEST) -m "not slow"

@@ -18,8 +18,8 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["*.md", "docs/*.md", "python/steer_decode/demo/README.md", "benchmarks/results/**/*.md"]
-FIGURES = ["docs/*.svg", "benchmarks/results/**/*.json", "benchmarks/results/**/*.svg",
-           "benchmarks/results/**/*.png"]  # fmt: skip
+FIGURES = ["docs/*.svg", "docs/*.png", "docs/*.json", "benchmarks/results/**/*.json",
+           "benchmarks/results/**/*.svg", "benchmarks/results/**/*.png"]  # fmt: skip
 # Packages whose `__all__` is documented, and modules of which every public name is.
 PACKAGES = {"steer_decode": "python/steer_decode", "steer_kernels": "steer_kernels"}
 MODULES = {"steer_kernels.fast": "steer_kernels/fast.py",
