@@ -48,7 +48,7 @@ def serve(
     ] = None,
     svg: Annotated[Path | None, typer.Option("--svg", help="Draw the percentiles.")] = None,
 ) -> None:
-    """Load `steer serve` with the demo pair, on loopback, and compare it with the router alone.
+    """Load `steer serve` and compare it with the router alone.
 
     The official client of OpenAI asks; it and the server share this machine, so that with two cores
     the client's own work is part of what is measured. Answers are greedy, and each text is compared

@@ -51,7 +51,9 @@ def wants_calibration(spec: str) -> bool:
 
 
 def files_of(router: RouterSpec, models: Models) -> dict[str, str]:
-    """What the package has for these models: a calibration, and parameters of fitted routers.
+    """What the package has for these models.
+
+    A calibration, and parameters of fitted routers.
 
     It has nothing but for the demo pair.
     """

@@ -120,7 +120,9 @@ def serve(
         ),
     ] = 30.0,
 ) -> None:
-    """Serve the pair to clients of OpenAI's interface, with a page at /.
+    """Serve the pair to clients of OpenAI's interface.
+
+    There is a page at /.
 
     A request's `model` is small, large or steer. Needs `pip install steer-kernels[serve]`.
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class LogProbs(NamedTuple):
-    """What a model makes of a token, and of others in its place.
+    """What a model makes of a token, and of others.
 
     Natural logarithms, of the softmax of raw logits.
 

@@ -196,7 +196,10 @@ class Pool:
         return self._answers[key].trace
 
     def reused(self, key: int) -> dict[Writer, int]:
-        """Tokens of the prompt that each model had read when an answer that runs was added."""
+        """Tokens of its prompt that each model had read before.
+
+        Of an answer that runs, when it was added.
+        """
         return self._reused[key]
 
     def output(self, key: int) -> RoutedOutput:

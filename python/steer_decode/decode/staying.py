@@ -1,4 +1,4 @@
-"""What of an answer can be shown while it is made: the tokens that stay.
+"""What of an answer can be shown early: what stays.
 
 A step may be taken back when it has closed, and what a reader was sent cannot be. So tokens of a
 step that is sure to stay come at once, and those of any other with the verdict on it.
@@ -13,7 +13,9 @@ from ..policies import Policy
 
 
 class Staying:
-    """The tokens of one answer that stay, each as early as that is known.
+    """The tokens of one answer that stay.
+
+    Each comes as early as that is known.
 
     Args:
         policy: of the answer; it says which open steps are sure to stay.

@@ -1,4 +1,4 @@
-"""What is kept of answers that have ended, for a prompt that begins alike.
+"""What is kept of ended answers for prompts alike.
 
 Clients send a conversation anew at every turn. The keys and values of the last one stay where they
 are until another answer needs the place, and the next turn reads only what is new: the read marks
@@ -16,7 +16,7 @@ SHORTEST = 16  # tokens in common from which on a place is worth taking
 
 
 class Warm:
-    """Places of answers that have ended, in the order in which they did.
+    """Places of ended answers, in the order of their ends.
 
     Args:
         most_bytes: of keys and values that are kept.
@@ -32,7 +32,10 @@ class Warm:
         return len(self._kept)
 
     def keep(self, row: int, text: Transcript) -> list[int]:
-        """Keep what was read in ``row``; return the rows that are to be given up for it."""
+        """Keep what was read in ``row``.
+
+        Returns the rows that are to be given up for it.
+        """
         if not any(text.read.values()):
             return [row]
         self._kept[row] = text
@@ -43,13 +46,15 @@ class Warm:
         return [self.oldest() for _ in range(gone)]
 
     def oldest(self) -> int:
-        """The row that has been kept longest, which is kept no more."""
+        """The row kept longest, which is kept no more."""
         row = next(iter(self._kept))
         del self._kept[row]
         return row
 
     def take(self, ids: Sequence[int]) -> tuple[int, Transcript] | None:
-        """The row that has read most of the prompt ``ids``, with its text as that prompt.
+        """The row that has read most of ``ids``, a prompt.
+
+        With it its text, which has become that prompt.
 
         None where there is none that has read :data:`SHORTEST` tokens of it and half of whose text
         that is: a long conversation is not given up for the few words that all of them begin with.

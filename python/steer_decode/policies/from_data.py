@@ -46,7 +46,9 @@ _WAY = "name it in the call, as steer={'router': ...} or Router(pair, policy)"
 
 
 def parse_data_policy(text: str) -> Policy:
-    """A built-in router from a text in a file; see :func:`data_spec`.
+    """A built-in router from a text that is data.
+
+    See :func:`data_spec`.
 
     Raises:
         SteerError: as there; or a router that needs a file.
@@ -56,7 +58,9 @@ def parse_data_policy(text: str) -> Policy:
 
 
 def data_spec(text: str) -> RouterSpec:
-    """What a text that is data says of a built-in router.
+    """What a text that is data says of a router.
+
+    The router is one that is built in.
 
     ``NAME`` or ``NAME:SETTING=VALUE:...``.
 

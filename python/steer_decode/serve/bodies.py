@@ -21,7 +21,7 @@ _LEAST = -9999.0  # OpenAI's word for a probability of nothing
 
 
 class Bodies:
-    """The bodies of one request, which share their id and time.
+    """The bodies of one request, with one id and time.
 
     Args:
         door: which of the two interfaces.
@@ -37,7 +37,10 @@ class Bodies:
         self._shown: dict[int, int] = {}  # characters of each choice
 
     def whole(self, answers: Sequence[tuple[str, list[Token], Ended]], usage: Any) -> Any:
-        """One body for all choices: of each its text, its tokens and its end."""
+        """One body for all choices.
+
+        Each is given as its text, its tokens and its end.
+        """
         choices = []
         for index, (text, tokens, ended) in enumerate(answers):
             choice: dict[str, Any] = {"index": index}
@@ -55,7 +58,10 @@ class Bodies:
         return self._chunk(index, {"role": "assistant", "content": ""}) if self._chat else None
 
     def delta(self, index: int, tokens: Sequence[Token], steer: Any = None) -> Any:
-        """A chunk of what some tokens bring; with ``steer`` where it was asked for."""
+        """A chunk of what some tokens bring.
+
+        With ``steer``, where it was asked for.
+        """
         text = "".join(token.text for token in tokens)
         log_probs = self._log_probs(index, tokens)
         if self._chat:
@@ -134,7 +140,9 @@ def _finite(log_prob: float) -> float:
 
 
 def usage_of(answers: Sequence[tuple[Ticket, Ended]], prompts: int, trace: bool) -> dict[str, Any]:
-    """What a request has cost; a prompt counts once, however many choices it has.
+    """What a request has cost.
+
+    A prompt counts once, however many choices it has.
 
     Args:
         answers: of all choices.

@@ -1,4 +1,6 @@
-"""Who writes the answer to a request: the operator's router, or one that the request names.
+"""Who writes the answer to a request.
+
+It is the operator's router, or one that the request names.
 
 A request is data. It may name a router that is built in and set numbers and words of it, as a
 model's own files may; it names no code and no file. Those come from the command line alone.
@@ -23,7 +25,10 @@ _KEPT = 64  # routers that requests have named
 
 
 def nameable() -> list[str]:
-    """Routers that a request can name at all: alone, and without a file."""
+    """Routers that a request can name at all.
+
+    Those that judge one answer alone and replay none.
+    """
     return [name for name, policy in POLICIES.items() if not policy.in_rounds and name != "replay"]
 
 

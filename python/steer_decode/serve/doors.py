@@ -1,4 +1,6 @@
-"""What stands before the application: ids, keys, sizes and the time that a body may take."""
+"""What stands before the application.
+
+Ids, keys, sizes, and the time that a body may take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request as tickets: what was asked is checked, and prompts become ids."""
+"""A request as tickets: checked, with prompts as ids."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ class Intake:
         self._encoders = ThreadPoolExecutor(1, thread_name_prefix="steer-encoder")
 
     async def tickets(self, asked: ChatRequest | TextRequest) -> list[Ticket]:
-        """The tickets of a request: of each prompt one for each choice.
+        """The tickets of a request.
+
+        There is one for each choice of each prompt.
 
         Raises:
             Refusal: something in it cannot be answered.

@@ -19,7 +19,7 @@ _POSTERIORS = tuple(i / 10 for i in range(11))
 
 
 class Metrics:
-    """The counters of one server, in a registry of their own.
+    """The counters of one server, in their own registry.
 
     Args:
         model: the label ``model_name``, as vLLM has it.
@@ -90,7 +90,10 @@ class Metrics:
         self._ended.labels(self._model, how).inc()
 
     def sent(self, seconds: float, first: bool) -> None:
-        """Text went out, so long after the request or after the text before it."""
+        """Text went out.
+
+        So many seconds after the request, or after the text before it.
+        """
         (self._first if first else self._gap).observe(seconds)
 
     def now(self, rows: int, queue: int, held: int) -> None:

@@ -43,7 +43,10 @@ class Refusal(HTTPException):
 
     @classmethod
     def of(cls, error: Exception, param: str | None = None) -> Refusal:
-        """The refusal that stands for ``error``; one of ours is the client's, others are not."""
+        """The refusal that stands for ``error``.
+
+        Errors of ours are the client's fault, others are not.
+        """
         if isinstance(error, Refusal):
             return error
         text = str(error)

@@ -1,4 +1,4 @@
-"""What a client may ask, and what is refused by name.
+"""What a client may ask, and what is refused.
 
 Fields that change nothing here are accepted, as clients send them; one that asks for something that
 is not done is refused with its name, so that nobody is given what he did not ask for.

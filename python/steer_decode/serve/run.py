@@ -97,7 +97,9 @@ class Listening(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound; port 0 is any that is free.
+    """A socket that is bound.
+
+    Port 0 is any that is free.
 
     Raises:
         SteerError: it cannot be bound.

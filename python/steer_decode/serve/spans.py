@@ -1,4 +1,6 @@
-"""Requests as spans of OpenTelemetry: a request, its steps, and hand-overs as events."""
+"""Requests as spans of OpenTelemetry.
+
+An answer, its steps, and its hand-overs as events."""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from .tickets import Ended, Ticket
 
 
 class Spans:
-    """Sends a span for each answer that has ended, with one for each of its steps.
+    """Sends a span for each answer and each step.
 
     Args:
         endpoint: of a collector that takes OTLP over HTTP, as ``http://localhost:4318``.
@@ -37,7 +39,7 @@ class Spans:
         self._tracer = self._provider.get_tracer("steer.serve")
 
     def tell(self, request_id: str, answers: Sequence[tuple[Ticket, Ended]]) -> None:
-        """Send the spans of a request whose choices have all ended."""
+        """Send the spans of a request that has ended."""
         now = time.time_ns(), time.monotonic()
         for ticket, ended in answers:
             self._answer(request_id, ticket, ended, now)

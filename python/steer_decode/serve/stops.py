@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class Stops:
-    """Looks for the first of some texts in a text that grows.
+    """Looks for some texts in a text that grows.
 
     That is the one that is complete first, however the text is split; of two that end together the
     longer one. What may be the beginning of one of them is held until it is known not to be.
@@ -21,7 +21,9 @@ class Stops:
         self._tail = ""  # what is held
 
     def push(self, piece: str) -> tuple[int, bool]:
-        """Take ``piece``, and say how much may be shown of what is held and of it, together.
+        """Take ``piece``, and say how much may be shown.
+
+        That is of what is held and of it, together.
 
         Returns:
             Characters, and whether one of the texts stands behind them.

@@ -1,4 +1,4 @@
-"""Answers on their way to a client: as one body, or event by event.
+"""Answers on their way, whole or event by event.
 
 Whoever goes away is noticed while the answer is made, and the answer ends with him.
 """
@@ -32,7 +32,9 @@ class Gone(Exception):
 
 
 async def whole(worker: Worker, tickets: Sequence[Ticket], request: Request) -> list[Any]:
-    """All choices of a request: of each its text, its tokens and its end.
+    """All choices of a request.
+
+    Each is its text, its tokens and its end.
 
     Raises:
         Gone: nobody waits for them any more.

@@ -1,4 +1,4 @@
-"""A request on its way: what is asked of the pool, and what comes back.
+"""A request on its way: question and answer.
 
 A ticket belongs to two threads. The worker pushes items to it; whoever waits for it takes them in
 the event loop. What is sent is only text that stays.
@@ -22,7 +22,10 @@ from .stops import Stops
 
 
 class Token(NamedTuple):
-    """A token that stays, with its text as far as no stop text cuts it."""
+    """A token that stays.
+
+    Its text goes as far as no stop text cuts it.
+    """
 
     text: str
     token_id: int
@@ -48,7 +51,7 @@ class Ended(NamedTuple):
 
 
 class Broke(NamedTuple):
-    """An answer has failed, or the server cannot go on with it."""
+    """An answer has failed, or cannot be gone on with."""
 
     error: Exception
 
@@ -87,7 +90,7 @@ class Ticket:
 async def arrivals(
     tickets: Sequence[Ticket], quiet: float | None = None
 ) -> AsyncIterator[tuple[int, list[Item]]]:
-    """The items of the tickets of one request, as they come, to the end of each.
+    """The items of one request's tickets, as they come.
 
     Args:
         tickets: which have one event in common.
@@ -116,7 +119,7 @@ async def arrivals(
 
 
 class Showing:
-    """What a ticket is told of the events of its answer.
+    """What a ticket is told of its answer's events.
 
     Args:
         ticket: whose stop texts end it.
@@ -133,7 +136,10 @@ class Showing:
         self.tokens = 0
 
     def show(self, event: Event) -> list[Item]:
-        """The items that ``event`` brings; none once a stop text has ended the answer."""
+        """The items that ``event`` brings.
+
+        There are none once a stop text has ended the answer.
+        """
         items: list[Item] = []
         for delta in self._staying.show(event):
             self.tokens += 1
@@ -145,7 +151,7 @@ class Showing:
         return items
 
     def finish(self) -> list[Item]:
-        """What was held although no stop text has come of it."""
+        """What was held although no stop text came."""
         items: list[Item] = []
         for delta in self._held:
             items.append(self._part(delta, len(delta.text)))

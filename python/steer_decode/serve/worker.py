@@ -1,4 +1,6 @@
-"""The thread that answers: requests come in by a queue, and what they are told goes out.
+"""The thread that answers.
+
+Requests come in by a queue, and what they are told goes out.
 
 It alone touches the models. Between two iterations it takes in what is new, lets go what nobody
 waits for, admits what there is room for, and hands everything that the iteration has brought to the
@@ -32,7 +34,7 @@ class QueueFull(SteerError):
 
 
 class NotServing(SteerError):
-    """The server is about to end, or its engine has failed."""
+    """The server ends, or its engine has failed."""
 
 
 class TimedOut(SteerError):
@@ -72,12 +74,18 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="steer-engine", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer; from the thread of a running event loop, to which items go."""
+        """Begin to answer.
+
+        It is called in the thread of a running event loop, to which items go.
+        """
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, whatever it is at; what runs ends without an answer."""
+        """End the thread, whatever it is at.
+
+        What runs ends without an answer.
+        """
         self._inbox.put(None)
         self._thread.join()
 
@@ -105,7 +113,7 @@ class Worker:
             self._inbox.put(lambda ticket=ticket: self._waiting.append(ticket))  # type: ignore[misc]
 
     def cancel(self, ticket: Ticket) -> None:
-        """End a ticket that nobody waits for any more, ended or not."""
+        """End a ticket that nobody waits for any more."""
         if not ticket.gone:
             ticket.gone = True
             self._inbox.put(lambda: self._drop(ticket))

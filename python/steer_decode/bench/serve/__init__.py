@@ -1,1 +1,1 @@
-"""``steer bench serve``: a server under load, beside the router that it serves."""
+"""``steer bench serve``: a server under load."""

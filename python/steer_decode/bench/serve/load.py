@@ -1,4 +1,6 @@
-"""Clients that load a server: bounded in number and time, on this machine alone."""
+"""Clients that load a server on this machine.
+
+They are bounded in number and time."""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ MOST_SECONDS = 600.0  # of one load
 
 
 class ServerProcess:
-    """``steer serve`` with the demo pair, in a process of its own.
+    """``steer serve`` with the demo pair, as a process.
 
     Args:
         options: of the command.
@@ -112,7 +114,7 @@ async def stream(client: Any, prompt: str, **options: Any) -> Streamed:
 async def together(
     url: str, prompts: Sequence[str], at_once: int, **options: Any
 ) -> list[Streamed]:
-    """Answers to ``prompts``, at most ``at_once`` of them at a time."""
+    """Answers to ``prompts``, at most ``at_once`` together."""
     from openai import AsyncOpenAI
 
     gate = asyncio.Semaphore(at_once)
@@ -128,7 +130,10 @@ async def together(
 
 
 async def hang_up(url: str, prompts: Sequence[str], at_once: int, seed: int = 0) -> int:
-    """Ask, and go away after some bytes or none; returns how many did."""
+    """Ask, and go away after some bytes or none.
+
+    Returns how many did.
+    """
     host, _, port = url.removeprefix("http://").partition(":")
     chance, gate = random.Random(seed), asyncio.Semaphore(at_once)
 

@@ -1,4 +1,4 @@
-"""What is measured of a server, each beside what it is compared with."""
+"""What is measured of a server, and beside what."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of ``steer bench serve`` as lines, and as a picture."""
+"""The figures of ``steer bench serve``, as lines and picture."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def limits(found: ServeResult) -> list[Limit]:
 
 
 def lines(found: ServeResult) -> Iterator[str]:
-    """A table of the figures with a tick or a cross, and the percentiles."""
+    """The figures with tick or cross, and the percentiles."""
     for row in limits(found):
         yield f"{'✓' if row.ok else '✗'} {row.name:58} {row.text:>10}  {row.limit}"
     yield ""

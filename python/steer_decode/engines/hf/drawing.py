@@ -1,4 +1,4 @@
-"""A token that an engine has drawn, as an answer is told of it."""
+"""A token that has been drawn, as it is told."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from .log_probs import log_probs
 
 
 def drawn(answer: Row, numbers: list[float], value: float, logits: Tensor) -> Draw:
-    """What was drawn from ``logits`` [V]; of a draft with them, where it matters."""
+    """What was drawn from ``logits`` [V].
+
+    A draft keeps them, where that matters.
+    """
     token, top = int(numbers[Packed.TOKEN]), answer.log_probs
     kept = logits if answer.proposes and _keeps_logits(answer) else None
     if top is None:

@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens under raw logits, where an answer asks for them.
+"""Log-probabilities under raw logits, where an answer asks for them.
 
 What the kernels find in the pass that draws a token has them but for one number, the token's logit.
 """
@@ -17,7 +17,7 @@ _TOP = len(Packed)
 
 
 def log_probs(numbers: Sequence[float], logits: Tensor, token: int, n: int) -> LogProbs:
-    """What the model makes of ``token``, and of its ``n`` likeliest tokens.
+    """What the model makes of ``token`` and the ``n`` likeliest.
 
     Args:
         numbers: of this place, as ``sample_logits_packed`` gives them; n ranks at least.

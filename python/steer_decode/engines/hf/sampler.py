@@ -90,7 +90,7 @@ class Sampler:
 
 
 def ranks_for(rows: Iterable[Row]) -> int:
-    """How many of the likeliest tokens a call over ``rows`` has to find."""
+    """How many likeliest tokens a call over ``rows`` finds."""
     return max(RANKS, max(row.log_probs or 0 for row in rows))
 
 
