@@ -33,7 +33,7 @@ POLICIES = (
 )
 
 
-@pytest.mark.spread
+@pytest.mark.spread(1, ci=2)
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda p: p.name)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_row_is_answered_as_if_it_were_alone(family: str, policy: Policy) -> None:

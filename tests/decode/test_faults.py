@@ -141,7 +141,7 @@ def test_a_signal_that_raises_is_named(turns: int) -> None:
 
 
 @pytest.mark.slow
-@examples(8, 25)
+@examples(6, 16)
 def test_a_stream_may_be_given_up_at_any_event(examples: int) -> None:
     @settings(max_examples=examples)
     @given(

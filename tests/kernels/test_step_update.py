@@ -88,7 +88,7 @@ scores = st.floats(-50, 50, width=32)
 rarely_eos = st.one_of(*[st.integers(2, len(WORDS) - 1)] * 12, st.just(EOS))
 
 
-@examples(40, 150)
+@examples(40, 90)
 def test_agrees_with_the_boundary_and_the_loop(step: Step, examples: int) -> None:
     @settings(max_examples=examples)
     @given(st.data())

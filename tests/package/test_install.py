@@ -212,7 +212,14 @@ def last_of_each_minor() -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("torch", [*last_of_each_minor(), "newest"])
+@pytest.mark.parametrize(
+    "torch",
+    [
+        last_of_each_minor()[0],
+        *(pytest.param(v, marks=pytest.mark.exhaustive) for v in last_of_each_minor()[1:]),
+        "newest",
+    ],
+)
 def test_the_index_resolves_all_of_it(torch: str, tmp_path: Path) -> None:
     """Of the CUDA builds of torch, which bring a Triton; with every extra."""
     asked = {*of_make("test")[0], *(line for extra in EXTRAS for line in of_project(extra))}

@@ -65,12 +65,15 @@ def test_ctrl_c_while_the_workers_are_forked(tmp_path: Path) -> None:
 
 @linux
 @pytest.mark.slow
-@pytest.mark.parametrize("taps", [1, 2])
-def test_ctrl_c_at_any_moment_of_workers_that_answer(tmp_path: Path, taps: int) -> None:
+@pytest.mark.parametrize(
+    ("taps", "times"),
+    [(1, 20), (2, 20), *(pytest.param(n, 50, marks=pytest.mark.exhaustive) for n in (1, 2))],
+)
+def test_ctrl_c_at_any_moment_of_workers_that_answer(tmp_path: Path, taps: int, times: int) -> None:
     (whole,) = outcomes(tmp_path, [{"args": evaluation(tmp_path / "whole"), "signal": 2}])
     assert (whole["status"], whole["left"]) == (0, 0)
     # The first calls are those that begin to listen.
-    moments = [60 + i * whole["calls"] // 50 for i in range(50)]
+    moments = [60 + i * whole["calls"] // times for i in range(times)]
     jobs = [
         {
             "args": evaluation(tmp_path / str(moment)),

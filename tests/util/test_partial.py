@@ -202,7 +202,7 @@ class TestCalibrations:
     def test_both_sides(self, tmp_path: Path) -> None:
         pair = Pair.from_pretrained(*pair_paths())
         prompts = [p.prompt for name in DOMAINS for p in problems(name, 4, split="calibration")]
-        about: dict[str, Any] = {"options": {"max_new_tokens": 64}, "cohort": 12}
+        about: dict[str, Any] = {"options": {"max_new_tokens": 40}, "cohort": 12}
         expected = calibrate_sides(Prompts(pair, prompts, **about), ["margin"])
         kept = Partial(tmp_path / "c.json", SETTINGS)
         cut_off = Prompts(pair, prompts, **about, progress=Stop(40), kept=kept)
@@ -216,7 +216,10 @@ class TestCalibrations:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["corea", "ecotab", "policy-guided", "roro"])
+@pytest.mark.parametrize(
+    "kind",
+    ["corea", "ecotab", "policy-guided", pytest.param("roro", marks=pytest.mark.exhaustive)],
+)
 def test_a_router_that_is_trained_on_is_one_that_was_not_cut_off(kind: str, tmp_path: Path) -> None:
     pair = Pair.from_pretrained(*pair_paths())
     network = kind in ("policy-guided", "roro")
