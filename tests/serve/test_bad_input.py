@@ -9,13 +9,14 @@ from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from steer_decode import Pair
 from steer_decode.serve import run
 from steer_decode.serve.requests import ChatRequest, TextRequest
 from steer_decode.serve.stops import Stops
-from support.served import Served
+from support.selection import examples
+from support.served import PATIENCE, Served
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 USER: Any = [{"role": "user", "content": "Compute 1 +2 ?"}]
@@ -102,9 +103,9 @@ def test_prompts(served: Served, prompt: Any, word: str) -> None:
 
 
 def test_large_bodies_are_refused_within_a_second_and_slow_nobody(served: Served) -> None:
-    begin = time.monotonic()
+    begin = time.process_time()  # of the server too, whatever else the machine does
     assert served.post(CHAT, content=b"x" * 10_000_000, headers=JSON).status_code == 413
-    assert time.monotonic() - begin < 5  # a second on a machine that does nothing else
+    assert time.process_time() - begin < 1
 
 
 def test_headers_without_end(served: Served) -> None:
@@ -182,16 +183,17 @@ def _some(names: list[str]) -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(st.sampled_from(names), _ANY, max_size=3)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    fields=_some(sorted(ChatRequest.model_fields)),
-    text=_some(sorted(TextRequest.model_fields)),
-    steer=st.none() | _some(["router", "share", "threshold", "trace"]),
-)
+@examples(40, 150)
 def test_nothing_that_a_client_sends_is_a_fault_of_the_server(
-    served: Served, fields: dict[str, Any], text: dict[str, Any], steer: Any
+    served: Served, examples: int
 ) -> None:
-    with httpx2.Client(base_url=served.url, timeout=60) as http:
+    @settings(max_examples=examples)
+    @given(
+        fields=_some(sorted(ChatRequest.model_fields)),
+        text=_some(sorted(TextRequest.model_fields)),
+        steer=st.none() | _some(["router", "share", "threshold", "trace"]),
+    )
+    def answers(fields: dict[str, Any], text: dict[str, Any], steer: Any) -> None:
         chat = {"model": "large", "messages": USER, "max_tokens": 2, "steer": steer, **fields}
         for path, body in [
             (CHAT, chat),
@@ -205,6 +207,9 @@ def test_nothing_that_a_client_sends_is_a_fault_of_the_server(
             assert found.status_code < 500, found.text
             if found.status_code >= 400:
                 assert found.json()["error"]["message"]
+
+    with httpx2.Client(base_url=served.url, timeout=PATIENCE) as http:
+        answers()
 
 
 @settings(max_examples=300, deadline=None)

@@ -17,14 +17,14 @@ import httpx2
 import pytest
 from serve.conftest import demo_files
 from steer_decode import Pair, Policy
-from support.served import Served
+from support.served import PATIENCE, Served
 
 QUESTION = "Compute 13 -4 +7 -9 +4 -3 ?"
 ASKED = {"model": "large", "messages": [{"role": "user", "content": QUESTION}]}
 
 
 def eventually(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while not what():
         assert time.monotonic() < end
         time.sleep(0.002)
@@ -33,7 +33,7 @@ def eventually(what: Callable[[], bool]) -> None:
 @pytest.fixture
 def slow(demo: Pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Served, threading.Event]]:
     """A server with one row and room for one that waits, whose engine goes on when it may."""
-    with Served(demo, "large", max_rows=1, max_queue=1, timeout=60.0) as server:
+    with Served(demo, "large", max_rows=1, max_queue=1) as server:
         go = threading.Event()
         iterate = server.worker.pool.iterate
 
@@ -104,8 +104,8 @@ def test_a_request_that_takes_too_long(demo: Pair, stream: bool) -> None:
         server.settle()
 
 
-def test_bodies_and_their_time_are_bounded(demo: Pair) -> None:
-    with Served(demo, "large", most_bytes=4096, body_seconds=0.3) as server:
+def test_bodies_are_bounded(demo: Pair) -> None:
+    with Served(demo, "large", most_bytes=4096) as server:
         assert server.post(json={"x": "y" * 5000}).status_code == 413
 
         def chunks() -> Iterator[bytes]:
@@ -114,12 +114,18 @@ def test_bodies_and_their_time_are_bounded(demo: Pair) -> None:
         found = server.post(content=chunks(), headers={"Content-Type": "application/json"})
         assert found.status_code == 413
         assert found.json()["error"]["code"] == "body_too_large"
-        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as late:
-            late.sendall(
-                b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                b"Content-Length: 100\r\n\r\n{"
-            )
-            assert b" 408 " in late.recv(4096).partition(b"\r\n")[0]
+
+
+def test_the_time_of_a_body_is_bounded(demo: Pair) -> None:
+    with (
+        Served(demo, "large", body_seconds=0.3) as server,
+        socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as late,
+    ):
+        late.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\n\r\n{"
+        )
+        assert b" 408 " in late.recv(4096).partition(b"\r\n")[0]
 
 
 class Dying(Policy):
@@ -185,7 +191,9 @@ def test_sigterm_lets_open_streams_end_and_takes_no_more() -> None:
     assert "no key is asked for" in "".join(server.said)
     prompt = "Compute 13 -4"
     asked = {"model": "large", "prompt": prompt, "stream": True, "max_tokens": 400}
-    with httpx2.stream("POST", f"{server.url}/v1/completions", json=asked, timeout=60) as stream:
+    with httpx2.stream(
+        "POST", f"{server.url}/v1/completions", json=asked, timeout=PATIENCE
+    ) as stream:
         lines = stream.iter_lines()
         first = next(lines)
         assert first.startswith("data: ")
@@ -220,7 +228,9 @@ def test_a_key_from_the_environment_and_a_port_that_is_taken(tmp_path: Path) -> 
         assert httpx2.post(f"{server.url}/v1/completions", json={}).status_code == 401
         port = server.url.rpartition(":")[2]
         command = [sys.executable, "-m", "steer_decode", "serve", "--port", port]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        second = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
         assert second.returncode == 2
         assert f"--port {port} cannot be listened on" in second.stderr
         assert "Traceback" not in second.stderr

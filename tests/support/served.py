@@ -18,6 +18,8 @@ from steer_decode.serve.metrics import Metrics
 from steer_decode.serve.run import Listening, PatientProtocol, listen
 from steer_decode.serve.worker import Worker
 
+PATIENCE = 600.0  # seconds, after which what hangs is said to hang; busy machines are slow
+
 
 class Served:
     """A pair behind a server, in a thread of this process.
@@ -39,7 +41,7 @@ class Served:
         max_queue: int = 64,
         keep_bytes: int = 0,
         max_new_tokens: int = 128,
-        timeout: float = 60.0,
+        timeout: float = PATIENCE,
         **doors: Any,
     ) -> None:
         spec = RouterSpec.read(router)
@@ -65,7 +67,7 @@ class Served:
 
     def __enter__(self) -> Served:
         self._thread.start()
-        assert self._started.wait(30)
+        assert self._started.wait(PATIENCE)
         return self
 
     def __exit__(
@@ -75,12 +77,12 @@ class Served:
         trace: TracebackType | None,
     ) -> None:
         self._listening.should_exit = True
-        self._thread.join(30)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
 
     def post(self, path: str = "/v1/chat/completions", **options: Any) -> httpx2.Response:
         """One request, its answer whole."""
-        return httpx2.post(f"{self.url}{path}", timeout=60, **options)
+        return httpx2.post(f"{self.url}{path}", timeout=PATIENCE, **options)
 
     def ask(self, question: str, **fields: Any) -> httpx2.Response:
         """A chat completion for one question."""
@@ -96,7 +98,7 @@ class Served:
 
     def settle(self) -> None:
         """Wait until nothing runs or waits."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while self.worker.unanswered or len(self.worker.pool):
             assert time.monotonic() < end, "an answer has not ended"
             time.sleep(0.002)
