@@ -212,6 +212,8 @@ def test_log_probs_as_the_client_reads_them(served: Served, client: Any, model: 
         assert entry.top_logprobs[0].logprob >= entry.top_logprobs[1].logprob
         assert sum(math.exp(top.logprob) for top in entry.top_logprobs) <= 1.0001
         assert bytes(entry.bytes).decode() == entry.token
+        assert sum(top.token == entry.token for top in entry.top_logprobs) <= 1
+    assert "".join(entry.token for entry in content) == found.choices[0].message.content
     streamed = [
         entry
         for chunk in client.chat.completions.create(

@@ -69,14 +69,15 @@ def test_spans_need_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         Spans("http://127.0.0.1:4318")
 
 
-def test_a_request_its_steps_and_hand_overs_are_spans(demo: Pair) -> None:
+@pytest.mark.parametrize("router", ["first-token", "both-sides"])
+def test_a_request_its_steps_and_hand_overs_are_spans(demo: Pair, router: str) -> None:
     pytest.importorskip("opentelemetry.sdk")
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
     from steer_decode.serve.spans import Spans
 
     kept = InMemorySpanExporter()
-    with Served(demo, "first-token", files=demo_files) as server:
+    with Served(demo, router, files=demo_files) as server:
         spans = Spans("http://127.0.0.1:9")
         spans._provider.add_span_processor(SimpleSpanProcessor(kept))
         server.server.spans = spans

@@ -204,7 +204,7 @@ def _server(
     intake = Intake(
         pair, choices, limits["max_new_tokens"], limits["temperature"], limits["timeout"]
     )
-    return Server(worker, choices, intake, spans, log_prompts)
+    return Server(worker, choices, intake, spans, log_prompts, models.demo)
 
 
 def _router(router: str, models: Models, calibration: Path | None) -> tuple[RouterSpec, Any]:

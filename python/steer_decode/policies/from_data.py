@@ -57,7 +57,7 @@ def parse_data_policy(text: str) -> Policy:
     return spec.policy(**spec.settings)
 
 
-def data_spec(text: str) -> RouterSpec:
+def data_spec(text: str, source: str = "a file", way: str = f"the user: {_WAY}") -> RouterSpec:
     """What a text that is data says of a router.
 
     The router is one that is built in.
@@ -66,6 +66,7 @@ def data_spec(text: str) -> RouterSpec:
 
     Args:
         text: the specification; values are finite numbers, "true", "false", and :data:`WORDS`.
+        source, way: where it is from, and who names code and files there; for messages.
 
     Raises:
         SteerError: an unknown name or setting, or a value of another kind.
@@ -80,19 +81,19 @@ def data_spec(text: str) -> RouterSpec:
         if key in _NEVER or not equals or key not in known:
             choice = f"it takes {', '.join(known)}" if known else "it takes none"
             raise SteerError(
-                f"router {name!r} takes no {part!r} from a file: {choice} (as KEY=VALUE); what is "
-                f"read or run is named by the user: {_WAY}"
+                f"router {name!r} takes no {part!r} from {source}: {choice} (as KEY=VALUE); what "
+                f"is read or run is named by {way}"
             )
         word = key in WORDS and (key not in _NUMBERS_TOO or value in WORDS[key])
-        settings[key] = _word(name, key, value) if word else _number(name, key, value)
+        settings[key] = _word(name, key, value, source, way) if word else _number(name, key, value)
     return RouterSpec(name, POLICIES[name], settings)
 
 
-def _word(name: str, key: str, value: str) -> str:
+def _word(name: str, key: str, value: str, source: str, way: str) -> str:
     if value not in WORDS[key]:
         raise SteerError(
-            f"{key} of router {name!r} must be one of {', '.join(WORDS[key])} where a file sets "
-            f"it, got {value!r}: {_WAY}"
+            f"{key} of router {name!r} must be one of {', '.join(WORDS[key])} where {source} sets "
+            f"it, got {value!r}; others are for {way}"
         )
     return value
 

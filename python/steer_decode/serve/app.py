@@ -40,6 +40,7 @@ class Server:
         intake: that makes tickets of requests.
         spans: where requests are traced, if anywhere.
         log_prompts: write prompts to the log.
+        demo: the pair is the one that is shipped.
 
     Attributes:
         draining: no new request is taken, and open ones end.
@@ -52,10 +53,11 @@ class Server:
         intake: Intake,
         spans: Spans | None = None,
         log_prompts: bool = False,
+        demo: bool = False,
     ) -> None:
         self.worker, self.choices, self.intake = worker, choices, intake
         self.spans, self._log_prompts = spans, log_prompts
-        self.draining = False
+        self.demo, self.draining = demo, False
 
     @property
     def ready(self) -> bool:
@@ -187,13 +189,15 @@ def _telling(app: FastAPI, server: Server) -> None:
     @app.get("/version")
     async def about() -> Any:
         policy = server.choices.default.label
-        return {"version": _version(), "router": policy, "routers": list(server.choices.allowed)}
+        told = {"version": _version(), "router": policy, "demo": server.demo}
+        return {**told, "routers": list(server.choices.allowed)}
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         policy = (
             "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-            "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
+            "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+            "frame-ancestors 'none'"
         )
         headers = {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
         return Response(PAGE.read_bytes(), media_type="text/html", headers=headers)

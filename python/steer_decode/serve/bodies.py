@@ -35,6 +35,7 @@ class Bodies:
         self._model, self._tokenizer = model, pair.tokenizer
         self._created = int(time.time())
         self._shown: dict[int, int] = {}  # characters of each choice
+        self._last: dict[int, int] = {}  # its last token
 
     def whole(self, answers: Sequence[tuple[str, list[Token], Ended]], usage: Any) -> Any:
         """One body for all choices.
@@ -102,37 +103,39 @@ class Bodies:
         for token in tokens:
             at = self._shown.get(index, 0)
             if token.log_probs is not None:
-                known.append((token.token_id, token.log_probs))
+                known.append((token.whole, self._named(index, token.log_probs), token.log_probs))
                 offsets.append(at)
+            if token.token_id >= 0:
+                self._last[index] = token.token_id
             self._shown[index] = at + len(token.text)
         if not known:
             return None
         if self._chat:
-            content = [self._entry(token, found) for token, found in known]
+            content = [
+                {
+                    **_told(text, found.log_prob),
+                    "top_logprobs": [_told(name, p) for name, p in top],
+                }
+                for text, top, found in known
+            ]
             return {"content": content, "refusal": None}
         return {
-            "tokens": [self._text(token) for token, _ in known],
-            "token_logprobs": [_finite(found.log_prob) for _, found in known],
-            "top_logprobs": [
-                {self._text(i): _finite(p) for i, p in zip(f.ids, f.log_probs, strict=True)}
-                for _, f in known
-            ],
+            "tokens": [text for text, _, _ in known],
+            "token_logprobs": [_finite(found.log_prob) for _, _, found in known],
+            "top_logprobs": [{name: _finite(p) for name, p in top} for _, top, _ in known],
             "text_offset": offsets,
         }
 
-    def _entry(self, token: int, found: LogProbs) -> dict[str, Any]:
-        top = zip(found.ids, found.log_probs, strict=True)
-        return {
-            **self._told(token, found.log_prob),
-            "top_logprobs": [self._told(i, p) for i, p in top],
-        }
+    def _named(self, index: int, found: LogProbs) -> list[tuple[str, float]]:
+        """The texts that the likeliest tokens would bring here, with their log-probabilities."""
+        before = [self._last[index]] if index in self._last else []
+        lead = decode(self._tokenizer, before)
+        texts = (decode(self._tokenizer, [*before, i]).removeprefix(lead) for i in found.ids)
+        return list(zip(texts, found.log_probs, strict=True))
 
-    def _told(self, token: int, log_prob: float) -> dict[str, Any]:
-        text = self._text(token)
-        return {"token": text, "logprob": _finite(log_prob), "bytes": list(text.encode())}
 
-    def _text(self, token: int) -> str:
-        return decode(self._tokenizer, [token])
+def _told(text: str, log_prob: float) -> dict[str, Any]:
+    return {"token": text, "logprob": _finite(log_prob), "bytes": list(text.encode())}
 
 
 def _finite(log_prob: float) -> float:
@@ -171,6 +174,7 @@ def _steer(answers: Sequence[tuple[Ticket, Ended]], trace: bool) -> dict[str, An
     drafts = [draft for step in steps for draft in step.drafts]
     told: dict[str, Any] = {
         "router": outputs[0].trace.policy,
+        "signal": outputs[0].trace.signal,
         "tokens": {w: sum(step.by(w) for step in kept) for w in WRITERS},
         "hand_overs": sum(cost.hand_overs for cost in costs),
         "prefilled": sum(step.prefilled + step.probed for step in steps),
@@ -199,6 +203,7 @@ def step_of(step: Step) -> dict[str, Any]:
         "tokens": len(step.token_ids),
         "by": {w: step.by(w) for w in WRITERS},
         "score": score if math.isfinite(score) else None,
+        "before": step.before,
         "posterior": step.posterior,
         "discarded": step.discarded,
         "refused": step.refused,

@@ -21,6 +21,7 @@ from .requests import SteerFields
 
 STEER = "steer"
 MODELS = (*WRITERS, STEER)
+_WAY = "the operator, on the command line"
 _KEPT = 64  # routers that requests have named
 
 
@@ -106,7 +107,7 @@ class Choices:
             )
         try:
             spec = self._spec if name == self._spec.name and router in (None, name) else None
-            spec = spec or data_spec(router or name)
+            spec = spec or data_spec(router or name, "a request", _WAY)
             unknown = [key for key in given if key not in spec.known]
             if unknown:
                 raise Refusal(

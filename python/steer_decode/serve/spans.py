@@ -71,9 +71,11 @@ class Spans:
         span.add_event("admitted", timestamp=at(ticket.begun))
         context, moment, before = set_span_in_context(span), ticket.begun, ""
         for step in trace.steps:
-            if before not in ("", step.writer):
-                told = {"to": step.writer, "prefilled": step.prefilled}
-                span.add_event("hand-over", told, timestamp=at(moment))
+            for writer in step.writers[step.inherited :] or [step.writer]:
+                if before not in ("", writer):
+                    told = {"to": writer, "prefilled": step.prefilled}
+                    span.add_event("hand-over", told, timestamp=at(moment))
+                before = writer
             child = self._tracer.start_span(
                 f"step {step.index}",
                 context,
@@ -84,6 +86,6 @@ class Spans:
                     "steer.discarded": step.discarded,
                 },
             )
-            moment, before = moment + step.milliseconds / 1e3, step.writer
+            moment += step.milliseconds / 1e3
             child.end(at(moment))
         span.end(now[0])

@@ -24,7 +24,12 @@ from .stops import Stops
 class Token(NamedTuple):
     """A token that stays.
 
-    Its text goes as far as no stop text cuts it.
+    Fields:
+        text: of it, as far as no stop text cuts it; in parts, where it may begin one.
+        token_id: -1 with any part but the first.
+        writer, step: who wrote it, in which step.
+        log_probs: likewise with the first part alone.
+        whole: all of its text.
     """
 
     text: str
@@ -32,6 +37,7 @@ class Token(NamedTuple):
     writer: Writer
     step: int
     log_probs: LogProbs | None
+    whole: str
 
 
 class Ended(NamedTuple):
@@ -179,4 +185,5 @@ class Showing:
         text, first = delta.text[self._cut : end], self._cut == 0
         self._cut = end if end < len(delta.text) else 0
         known = delta.log_probs if first else None
-        return Token(text, delta.token_id if first else -1, delta.writer, delta.index, known)
+        token = delta.token_id if first else -1
+        return Token(text, token, delta.writer, delta.index, known, delta.text)
