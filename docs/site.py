@@ -21,9 +21,9 @@ PAGES = ["*.md", "docs/*.md", "python/steer_decode/demo/README.md", "benchmarks/
 FIGURES = ["docs/*.svg", "docs/*.png", "docs/*.json", "benchmarks/results/**/*.json",
            "benchmarks/results/**/*.svg", "benchmarks/results/**/*.png"]  # fmt: skip
 # Packages whose `__all__` is documented, and modules of which every public name is.
-PACKAGES = {"steer_decode": "python/steer_decode", "steer_kernels": "steer_kernels"}
-MODULES = {"steer_kernels.fast": "steer_kernels/fast.py",
-           "steer_kernels.reference": "steer_kernels/reference.py"}  # fmt: skip
+PACKAGES = {"steer_decode": "python/steer_decode", "steer_kernels": "steer_kernels",
+            "steer_kernels.reference": "steer_kernels/reference"}  # fmt: skip
+MODULES = {"steer_kernels.fast": "steer_kernels/fast.py"}
 
 
 class PlainRoles(griffe.Extension):
