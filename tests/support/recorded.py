@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from steer_decode import AlwaysLarge, AlwaysSmall, Pair, Policy
 from steer_decode.core.sampling import Sampling
 from steer_decode.evaluation.evaluate import Evaluation
@@ -20,10 +22,24 @@ from steer_decode.evaluation.records.record import (
 )
 from steer_decode.evaluation.rows import ResultRow
 from steer_decode.evaluation.tasks import Task
-from support.tiny import prompt_text
+from support.tiny import make_model, make_tokenizer, prompt_text
 
 ALONE: Mapping[str, Policy] = {"small": AlwaysSmall(), "large": AlwaysLarge()}
 NAMES = {"small": "tiny small", "large": "tiny large"}
+
+
+def shaken_pair() -> Pair:
+    """The large model is the small one, a little shaken: drafts are accepted, and refused."""
+    small = make_model("llama", 0)
+    with torch.no_grad():  # most answers are to end by themselves
+        small.get_output_embeddings().weight[1] *= 3
+    large = copy.deepcopy(small)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in large.parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            weight += 0.08 * weight.std() * noise
+    return Pair(small, large, make_tokenizer())
 
 
 def evaluation(
