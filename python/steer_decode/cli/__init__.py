@@ -26,6 +26,7 @@ from .calibrate import calibrate
 from .chat import chat
 from .check import check
 from .evaluate import evaluate
+from .export_generate import export_generate
 from .generate import generate
 from .info import info
 from .records import records
@@ -96,6 +97,7 @@ app.command()(calibrate)
 app.command()(report)
 app.command("train-router")(train_router)
 app.command()(show)
+app.command("export-generate")(export_generate)
 app.command()(info)
 app.add_typer(bench, name="bench")
 app.add_typer(records, name="records")
