@@ -1,4 +1,4 @@
-"""``steer export-generate``: a folder that `generate` of transformers can be told."""
+"""``steer export-generate``: a folder for `generate` of transformers."""
 
 from __future__ import annotations
 

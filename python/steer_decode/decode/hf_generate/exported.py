@@ -69,9 +69,7 @@ def _router(model: PreTrainedModel, large: Any, tokenizer: Any, router: str) -> 
         if tokenizer is None:
             name = model.config.name_or_path
             if not name:
-                raise SteerError(
-                    "tokenizer is missing, and the model does not say where it is from"
-                )
+                raise SteerError("tokenizer is missing, and the model names no source of its own")
             tokenizer = AutoTokenizer.from_pretrained(name)
         known[key] = Router(Pair(model, large, tokenizer), parse_policy(router))
     return known[key]
