@@ -182,8 +182,8 @@ def test_one_answer_costs_what_its_models_were_made_to_do(demo: Pair, spec: str)
     [
         *((spec, 1) for spec in IN_ROUNDS),
         ("both-sides:lost=0", 1),
-        ("corea:over=first", 1),
-        ("first-token", 4),
+        pytest.param("corea:over=first", 1, marks=pytest.mark.slow),
+        pytest.param("first-token", 4, marks=pytest.mark.slow),
         ("rsd", 4),
     ],
 )

@@ -33,7 +33,7 @@ PAIR = make_pair("llama", 3)
     ],
 )
 def test_frequencies_are_those_of_the_warped_distribution(options: dict, warpers: list) -> None:
-    prompt, n = prompt_text(2), 2000
+    prompt, n = prompt_text(2), 1000
     ids = torch.tensor([PAIR.encode(prompt)])
     with torch.no_grad():
         logits = PAIR.small(ids).logits[:, -1, : PAIR.vocab_size]

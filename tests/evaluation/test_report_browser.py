@@ -141,6 +141,7 @@ def test_a_screenshot_shows_both_writers(page: Path, width: int, height: int) ->
         assert (abs(pixels - colour).sum(-1) < 6).sum() > 20, name
 
 
+@pytest.mark.slow
 def test_prints(page: Path) -> None:
     path = page.with_name("report.pdf")
     browse(page, "--no-pdf-header-footer", f"--print-to-pdf={path}")

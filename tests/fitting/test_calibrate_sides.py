@@ -112,7 +112,7 @@ class TestForecast:
             assert costs[-1] > costs[0]
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("temperature", [0.0, pytest.param(0.7, marks=pytest.mark.slow)])
 def test_followed_through_a_bank_of_steps_it_is_what_a_run_gives(
     pair: Pair, temperature: float
 ) -> None:

@@ -64,7 +64,22 @@ def test_every_policy_is_among_them() -> None:
     assert {spec.partition(":")[0] for spec in SPECS} == set(POLICIES)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.replace(str(DEMO), ""))
+OTHER_SETTINGS = {
+    "steer:threshold=20:signal=max-logit",
+    "both-sides",
+    "random:share=0.5:draft=2",
+    "corea:threshold=0.9",
+}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(spec, marks=pytest.mark.slow if spec in OTHER_SETTINGS else ())
+        for spec in SPECS
+    ],
+    ids=lambda spec: spec.replace(str(DEMO), ""),
+)
 def test_a_router_answers_as_the_one_that_was_pickled(spec: str, pair: Pair) -> None:
     router = Router(pair, parse_policy(spec), ahead=2)
     prompts = [p.prompt for p in problems("math", 2, split="test")]

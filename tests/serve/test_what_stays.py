@@ -23,18 +23,19 @@ ROUTERS = [
     "corea:threshold=0.9" if "corea" in POLICIES else "spec-reason:threshold=-0.1",
     "random:share=0.5:draft=4",
 ]
-QUESTIONS = [problems(domain, 4)[i].prompt for domain in ("math", "qa", "planning") for i in (0, 3)]
 
 
+@pytest.mark.spread(1, ci=2)
+@pytest.mark.parametrize("domain", ["math", "qa", "planning"])
 @pytest.mark.parametrize("name", ROUTERS)
-def test_deltas_add_up(demo: Pair, name: str) -> None:
+def test_deltas_add_up(demo: Pair, name: str, domain: str) -> None:
     spec = RouterSpec.read(name)
     try:
         router = Router(demo, spec.make(**demo_files(spec)))
     except SteerError as error:
         pytest.skip(f"needs a file or a reward of its own: {error}")
     with Served(demo, name, files=demo_files) as server:
-        for question in QUESTIONS:
+        for question in (problems(domain, 4)[i].prompt for i in (0, 3)):
             fields = {"stream": True, "temperature": 0.7, "seed": 3, "steer": {"trace": True}}
             lines = server.ask(question, **fields).text.split("\n\n")
             chunks = [json.loads(x[6:]) for x in lines if x.startswith("data: {")]

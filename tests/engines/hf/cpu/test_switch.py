@@ -51,6 +51,7 @@ def test_no_operator_of_these_layers_runs_when_they_are_off(
 
 
 @needs_extension
+@pytest.mark.spread
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
 @pytest.mark.parametrize(
     "policy", [FirstTokenEntropy(1.5), BothSides(lost=0.3)], ids=lambda policy: policy.name
