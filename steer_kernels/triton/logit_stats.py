@@ -28,7 +28,7 @@ import triton
 import triton.language as tl
 
 from steer_kernels.triton.heuristics import LAUNCH, TILE, RowSplit, list_size, split_rows
-from steer_kernels.triton.moments import merge_moments, tile_sum, weights
+from steer_kernels.triton.moments import merge_moments, moments_of, powers
 from steer_kernels.triton.tiles import load_tile
 from steer_kernels.triton.topk import (
     empty_list,
@@ -99,10 +99,10 @@ def logit_stats_kernel(
     for tile in range(split * tiles_per_split, tl.minimum((split + 1) * tiles_per_split, tiles)):
         cols, x = load_tile(start, tile, skew, vocab_size, TILE, VEC)
         top = tl.max(x)
-        weight, slope = weights(x, top)
+        total, slope = moments_of(powers(x, top))
         tl.store(moments + tile, top)
-        tl.store(moments + tiles + tile, tile_sum(weight))
-        tl.store(moments + 2 * tiles + tile, tile_sum(slope))
+        tl.store(moments + tiles + tile, total)
+        tl.store(moments + 2 * tiles + tile, slope)
         # Tiles ascend and the higher column loses a tie: what does not exceed the k-th is out.
         if ordered_bits(top) > kth_bits(best):
             best = insert_tile(best, x, cols, tile * TILE, vocab_size, logits.dtype.element_ty)

@@ -2,6 +2,8 @@
 
 Mathematics  Per tile: m = max x, S = sum exp(x - m), T = sum (x - m) exp(x - m). Tiles merge by
              moving them to the common maximum M: S' = w S, T' = w (T + (m - M) S), w = exp(m - M).
+             Powers of a tile's columns are of two, exp(d) = 2^(d log2 e), as the machine has them;
+             T is then multiplied by log 2.
 Order        Tiles merge in ascending order, whatever programs they came from.
 """
 
@@ -10,7 +12,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-WEIGHTLESS = tl.constexpr(-150.0)  # exp of this, and of all below, is 0 in float32
+WEIGHTLESS = tl.constexpr(-150.0)  # 2 to this, e to this and all below is 0 in float32
+LARGEST = tl.constexpr(3.4028234663852886e38)  # finite float32
+LOG2_E = tl.constexpr(1.4426950408889634)
+LOG_2 = tl.constexpr(0.6931471805599453)
 MERGE_TILES = tl.constexpr(128)  # tiles merged at a time, in ascending order
 
 
@@ -30,6 +35,27 @@ def weights(x, top):
 @triton.jit
 def tile_sum(x):
     return tl.sum(tl.sum(x, axis=1), axis=0)
+
+
+@triton.jit
+def powers(x, top):
+    """The exponents of two in exp(x - top), of a tile with the maximum `top`.
+
+    They are at most 0, and that is the one guard an element needs. With a top of +inf the base is
+    the largest finite number and all are lowered: what equals the top is still above 0, and what
+    is finite weighs nothing. With a top of -inf the base is 0 and all are -inf. NaN stays NaN.
+    """
+    base = tl.where(top == float("-inf"), 0.0, tl.minimum(top, LARGEST))
+    lowered = tl.where(top == float("inf"), 2 * WEIGHTLESS, 0.0)
+    power = tl.fma(x - base, LOG2_E, lowered)
+    return tl.minimum(power, 0.0, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def moments_of(power):
+    """(S, T) of a tile's `powers`; 2^power is 0 where it would be denormal on a GPU."""
+    weight = tl.exp2(power)
+    return tile_sum(weight), tile_sum(tl.maximum(power, WEIGHTLESS) * weight) * LOG_2
 
 
 @triton.jit

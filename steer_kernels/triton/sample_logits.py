@@ -44,7 +44,7 @@ from steer_kernels.triton.logit_stats import (
     last_to_finish,
     plan,
 )
-from steer_kernels.triton.moments import MERGE_TILES, tile_sum, weights
+from steer_kernels.triton.moments import MERGE_TILES, moments_of, powers, tile_sum
 from steer_kernels.triton.select import select_kernel, tempered
 from steer_kernels.triton.tiles import load_tile
 from steer_kernels.triton.topk import (
@@ -59,10 +59,9 @@ UNDECIDED = tl.constexpr(-1)  # the token of a row that is left to the second la
 
 
 @triton.jit
-def _store_mass(mass, x, top, inverse_temperature):
-    """A tile of nothing but -inf has no mass, though each element equals its top."""
-    total = tile_sum(tempered(x, top, inverse_temperature))
-    tl.store(mass, tl.where(top == float("-inf"), 0.0, total))
+def _store_mass(mass, power, inverse_temperature):
+    """The sum of exp((x - m) / temperature), of a tile's `powers`; 0 where all are -inf."""
+    tl.store(mass, tile_sum(tl.exp2(power * inverse_temperature)))
 
 
 @triton.jit
@@ -160,18 +159,19 @@ def sample_logits_kernel(
     for tile in range(split * tiles_per_split, tl.minimum((split + 1) * tiles_per_split, tiles)):
         cols, x = load_tile(start, tile, skew, vocab_size, TILE, VEC)
         top = tl.max(x)
-        weight, slope = weights(x, top)
+        power = powers(x, top)
+        total, slope = moments_of(power)
         tl.store(moments + tile, top)
-        tl.store(moments + tiles + tile, tile_sum(weight))
-        tl.store(moments + 2 * tiles + tile, tile_sum(slope))
+        tl.store(moments + tiles + tile, total)
+        tl.store(moments + 2 * tiles + tile, slope)
         # float32 has no registers for both kinds of weights at once, and the list's branches keep
         # ptxas from computing them so; 16 bits have, but not to hold a tile through those branches.
         if (not GREEDY) and VEC == 8:
-            _store_mass(masses + tile, x, top, inverse_high)
+            _store_mass(masses + tile, power, inverse_high)
         if ordered_bits(top) > kth_bits(best):
             best = insert_tile(best, x, cols, tile * TILE, vocab_size, logits.dtype.element_ty)
         if (not GREEDY) and VEC == 4:
-            _store_mass(masses + tile, x, top, inverse_high)
+            _store_mass(masses + tile, power, inverse_high)
     tl.store(lists + split * K + tl.arange(0, K), best)
 
     if last_to_finish(arrived + row, splits):
@@ -186,7 +186,8 @@ def sample_logits_kernel(
         if good:
             if GREEDY:
                 tl.store(token_out + row, first_column(best, length, K))
-                tl.store(logprob_out + row, -tl.log(total))
+                # As bounds.py has it for a draft, to the bit.
+                tl.store(logprob_out + row, (-tl.log(total.to(tl.float64))).to(tl.float32))
             elif CUT:
                 row_total = total_mass(moments, masses, tiles, top, inverse)
                 column, logprob, decided = draw_from_list(

@@ -22,6 +22,7 @@ import triton
 import triton.language as tl
 
 from steer_kernels.triton.cuts import NO_COLUMN, exponent
+from steer_kernels.triton.moments import LOG2_E
 from steer_kernels.triton.tiles import load_tile
 from steer_kernels.triton.topk import ordered_bits
 
@@ -32,7 +33,7 @@ def tempered(x, top, inverse_temperature):
 
     It is 1 at the top, even where that is infinite.
     """
-    return tl.exp(tl.where(x == top, 0.0, x - top) * inverse_temperature)
+    return tl.exp2(tl.where(x == top, 0.0, x - top) * (inverse_temperature * LOG2_E))
 
 
 @triton.jit

@@ -184,6 +184,15 @@ def test_plus_infinity_is_one_hot(run: Run, dtype: torch.dtype) -> None:
     torch.testing.assert_close(probs, torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]]))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_largest_number_weighs_nothing_beside_infinity(run: Run, dtype: torch.dtype) -> None:
+    logits = torch.full((1, 300), torch.finfo(dtype).max, dtype=dtype)
+    logits[0, 20] = INF
+    stats = run(logits, 3)
+    check(stats, logits, 3)
+    assert stats.entropy.tolist() == [0.0]
+
+
 def test_shift_changes_nothing_but_the_level(run: Run) -> None:
     """Multiples of 1/64 stay exact at 1e4, so only the kernel could lose precision."""
     logits = (random_logits(3, 3001) * 64).round() / 64

@@ -76,6 +76,14 @@ def test_logit_stats_of_rows_that_are_not_valid(made: Programs) -> None:
     check(stats(Device(made), logits, vocab=290), logits, 20, vocab_size=290)
 
 
+def test_infinity_beside_the_largest_number(made: Programs) -> None:
+    logits = torch.full((2, 300), torch.finfo(torch.bfloat16).max, dtype=torch.bfloat16)
+    logits[0, 7], logits[1, [3, 200]] = INF, INF
+    found = stats(Device(made), logits)
+    check(found, logits, 20)
+    torch.testing.assert_close(found.entropy, torch.tensor([1.0, 2.0]).log())
+
+
 @slow
 def test_logit_stats_of_a_whole_vocabulary(made: Programs) -> None:
     logits = rows(torch.bfloat16, FULL)[1:]

@@ -79,6 +79,7 @@ class Launch:
     """A launch that was made, to be made again with another kernel in its place."""
 
     name: str
+    how: tuple  # it was compiled: arguments of `compiled.compile_kernel`
     program: Program
     grid: int
     arguments: list[Any]
@@ -142,8 +143,8 @@ class Device:
         given = {k: v for k, v in bound.items() if k not in constants}
         types = {k: _type(v) for k, v in given.items()}
         aligned = [k for k, v in given.items() if isinstance(v, Tensor) and _offset(v) % 16 == 0]
-        program, shared = self.made.get(kernel.fn.__module__, name, types, constants, aligned,
-                                        options, self.capability)  # fmt: skip
+        how = kernel.fn.__module__, name, types, constants, aligned, options, self.capability
+        program, shared = self.made.get(*how)
         assert program.kernel.threads == 32 * options["num_warps"]
         buffers: dict[int, Buffer] = {}
         for argument, value in given.items():
@@ -162,7 +163,9 @@ class Device:
         launch(program, grid, passed, memory, shared, self.seed)
         memory.give_back()
         after = [b.bytes.copy() for b in buffers.values()]
-        self.launched.append(Launch(name, program, grid, passed, shared, self.seed, before, after))
+        self.launched.append(
+            Launch(name, how, program, grid, passed, shared, self.seed, before, after)
+        )
 
     def written(self, tensor: Tensor) -> bool:
         """Whether all of a tensor has been written; that of what a kernel leaves behind."""

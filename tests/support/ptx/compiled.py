@@ -6,6 +6,9 @@ A process of its own, for where Triton interprets it does not compile: see ahead
 from __future__ import annotations
 
 import importlib
+import subprocess
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from support.ahead_of_time import serve
@@ -13,13 +16,14 @@ from support.ahead_of_time import serve
 
 def compile_kernel(
     module: str, name: str, types: dict[str, str], constants: dict[str, Any], aligned: list[str],
-    options: dict[str, Any], capability: int,
+    options: dict[str, Any], capability: int, machine_code: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Compile as a launch with these arguments would.
 
     Args:
         types: of the arguments, by name in their order, as "*bf16" or "i32".
         aligned: pointers that are multiples of 16.
+        machine_code: say too what ptxas makes of it.
     """
     import triton
     from triton.backends.compiler import GPUTarget
@@ -32,7 +36,16 @@ def compile_kernel(
     signature = {n: types.get(n, "constexpr") for n in names}
     source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
     made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    return {"ptx": made.asm["ptx"], "shared": made.metadata.shared}
+    found = {"ptx": made.asm["ptx"], "shared": made.metadata.shared}
+    if machine_code:
+        tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(made.asm["cubin"])
+            file.flush()
+            command = [tools / "nvdisasm", "-c", file.name]
+            said = subprocess.run(command, check=True, capture_output=True, text=True)
+        found["sass"] = said.stdout
+    return found
 
 
 if __name__ == "__main__":

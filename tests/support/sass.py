@@ -1,0 +1,72 @@
+"""Machine code of a kernel, as nvdisasm lists it: what a warp runs through in its hot loop."""
+
+from __future__ import annotations
+
+import heapq
+import re
+
+_JUMP = re.compile(r"\b(?:BRA|EXIT|RET)\b")
+Block = list[str]
+
+
+def blocks(listing: str) -> tuple[list[Block], list[list[int]]]:
+    """Basic blocks, and where each can go on."""
+    made: list[Block] = [[]]
+    labels: dict[str, int] = {}
+    for line in listing.splitlines():
+        if label := re.match(r"\s*(\.L_x?_?\w+):", line):
+            if made[-1]:
+                made.append([])
+            labels[label[1]] = len(made) - 1
+        elif code := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
+            made[-1].append(code[1])
+            if _JUMP.search(code[1]):
+                made.append([])
+    ways: list[list[int]] = []
+    for i, block in enumerate(made):
+        last = block[-1] if block else ""
+        to = re.search(r"\bBRA\b.*?\(?(\.L_x?_?\w+)", last)
+        found = [labels[to[1]]] if to and to[1] in labels else []
+        conditional = last.startswith("@") or re.search(r"BRA(?:\.\w+)*\s+!?U?P\d", last)
+        if conditional or not _JUMP.search(last):
+            found.append(i + 1)
+        ways.append([n for n in found if n < len(made)])
+    return made, ways
+
+
+def _fewest(made: list[Block], ways: list[list[int]], source: int, to: int) -> float:
+    """Instructions after block `source` up to the end of block `to`, on the shortest way."""
+    if source == to:
+        return 0
+    queue = [(len(made[n]), n) for n in ways[source]]
+    heapq.heapify(queue)
+    seen: set[int] = set()
+    while queue:
+        count, at = heapq.heappop(queue)
+        if at == to:
+            return count
+        if at not in seen:
+            seen.add(at)
+            for n in ways[at]:
+                heapq.heappush(queue, (count + len(made[n]), n))
+    return float("inf")
+
+
+def hot_loop(listing: str, exponentials: int = 16) -> int:
+    """Instructions of a warp on the shortest way round its loop.
+
+    The loop goes through a block with 128-bit loads and one with as many `exponentials` or more.
+    """
+    made, ways = blocks(listing)
+
+    def those(holds: str, times: int) -> list[int]:
+        counts = [sum(re.search(holds, code) is not None for code in block) for block in made]
+        return [i for i, count in enumerate(counts) if count >= times]
+
+    loops = [
+        (_fewest(made, ways, load, power) + _fewest(made, ways, power, load)) or len(made[load])
+        for load in those(r"\bLDG\.E\.(?:\w+\.)*128", 2)
+        for power in those(r"\bMUFU\.EX2", exponentials)
+    ]
+    assert loops, "no loop has wide loads and exponentials"
+    return int(min(loops))
