@@ -39,7 +39,10 @@ def tile_sum(x):
 
 @triton.jit
 def powers(x, top):
-    """The exponents of two in exp(x - top), of a tile with the maximum `top`.
+    """The exponents of two in exp(x - top).
+
+    Of a tile with the maximum `top`.
+
 
     They are at most 0, and that is the one guard an element needs. With a top of +inf the base is
     the largest finite number and all are lowered: what equals the top is still above 0, and what
@@ -53,7 +56,9 @@ def powers(x, top):
 
 @triton.jit
 def moments_of(power):
-    """(S, T) of a tile's `powers`; 2^power is 0 where it would be denormal on a GPU."""
+    """(S, T) of a tile's `powers`.
+
+    2^power is 0 where it would be denormal on a GPU."""
     weight = tl.exp2(power)
     return tile_sum(weight), tile_sum(tl.maximum(power, WEIGHTLESS) * weight) * LOG_2
 
