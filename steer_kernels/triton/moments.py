@@ -43,7 +43,6 @@ def powers(x, top):
 
     Of a tile with the maximum `top`.
 
-
     They are at most 0, and that is the one guard an element needs. With a top of +inf the base is
     the largest finite number and all are lowered: what equals the top is still above 0, and what
     is finite weighs nothing. With a top of -inf the base is 0 and all are -inf. NaN stays NaN.
@@ -58,7 +57,8 @@ def powers(x, top):
 def moments_of(power):
     """(S, T) of a tile's `powers`.
 
-    2^power is 0 where it would be denormal on a GPU."""
+    2^power is 0 where it would be denormal on a GPU.
+    """
     weight = tl.exp2(power)
     return tile_sum(weight), tile_sum(tl.maximum(power, WEIGHTLESS) * weight) * LOG_2
 
