@@ -109,6 +109,26 @@ def test_a_new_answer_takes_the_place_of_one_that_is_kept() -> None:
         assert each.token_ids == ROUTER.generate(ids(seed, 40), max_new_tokens=24).token_ids, key
 
 
+class Broken(RandomShare):
+    """It fails when an answer is made."""
+
+    def question(self, pair: object) -> None:
+        raise RuntimeError("planted")
+
+
+def test_an_answer_that_cannot_be_made_leaves_no_place_taken() -> None:
+    pool = Pool(ROUTER, max_rows=1, keep_bytes=ROOM)
+    prompt = ids(1, 40)
+    answered(pool, prompt)
+    with pytest.raises(RuntimeError, match="planted"):
+        pool.add(prompt, policy=Broken(0.5), max_new_tokens=24)
+    assert len(pool) == 0
+    assert pool.held_bytes == 0  # the kept place was given up, not lost
+    output, reused = answered(pool, prompt)
+    assert not any(reused.values())
+    assert output.token_ids == ROUTER.generate(prompt, max_new_tokens=24).token_ids
+
+
 def test_a_cancelled_answer_is_kept_as_far_as_it_was_read() -> None:
     pool = Pool(ROUTER, keep_bytes=ROOM)
     prompt = ids(4, 50)

@@ -159,6 +159,49 @@ def test_an_engine_that_dies_answers_503(demo: Pair, monkeypatch: pytest.MonkeyP
             assert found.json()["error"]["type"] == "server_error"
 
 
+def test_what_was_in_the_queue_when_the_engine_died_is_answered_too(
+    demo: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Served(demo, "large", max_rows=1) as server:
+        here, go = threading.Event(), threading.Event()
+
+        def dying() -> Any:
+            here.set()
+            go.wait(600)
+            raise RuntimeError("planted")
+            yield
+
+        monkeypatch.setattr(server.worker.pool, "iterate", dying)
+        first = asking(server)
+        assert here.wait(600)
+        second = asking(server)  # it stands in the queue, unseen by the engine
+        eventually(lambda: server.worker.unanswered == 2)
+        go.set()
+        for thread, found in (first, second):
+            thread.join(600)
+            assert found[0].status_code == 503
+        eventually(lambda: server.worker.unanswered == 0)
+
+
+class Unready(Policy):
+    """It cannot begin."""
+
+    name = "unready"
+
+    def start(self) -> Policy:
+        raise RuntimeError("planted")
+
+    def question(self, pair: Pair) -> Any:
+        raise RuntimeError("planted")
+
+
+def test_a_policy_that_cannot_begin_ends_its_answer_and_no_other(demo: Pair) -> None:
+    with Served(demo, "large") as server:
+        server.server.choices._alone["small"] = Unready()
+        assert server.ask(QUESTION, model="small").status_code == 500
+        assert server.ask(QUESTION).status_code == 200
+
+
 PATHS = ("health", "ready")
 
 

@@ -120,9 +120,14 @@ class Pool:
         seed = whole("seed", seed)
         if log_probs is not None and not 0 <= whole("log_probs", log_probs) <= MOST_LOG_PROBS:
             raise SteerError(f"log_probs must lie in 0..{MOST_LOG_PROBS}, got {log_probs}")
-        row, text = self._place(routing, ids, limit)
         started = routing.policy.start()
-        answer = Answer(routing, started, text, limit, sampling, seed, Hooks(), log_probs)
+        row, text = self._place(routing, ids, limit)
+        try:
+            answer = Answer(routing, started, text, limit, sampling, seed, Hooks(), log_probs)
+        except BaseException:
+            if row is not None:
+                self._scheduler.retire(row)  # its text is another's by now
+            raise
         key, self._next = self._next, self._next + 1
         self._rows[key] = row = self._scheduler.add(answer, row)
         self._keys[row], self._answers[key] = key, answer

@@ -76,13 +76,13 @@ class Server:
         id_ = request.state.request_id
         if self._log_prompts:
             LOG.info("%s prompt %r", id_, asked.model_dump(include={"messages", "prompt"}))
+        bodies = Bodies(door, asked.model, self.worker.router.pair)
+        prompts = len(tickets) // (asked.n or 1)
         try:
             self.worker.submit(*tickets)
         except SteerError as error:
             self.worker.metrics.ended("refused")
             raise Refusal.of(error) from error
-        bodies = Bodies(door, asked.model, self.worker.router.pair)
-        prompts = len(tickets) // (asked.n or 1)
 
         def ended(answers: Sequence[tuple[Ticket, Ended]]) -> None:
             if self.spans is not None:
@@ -161,7 +161,7 @@ def _telling(app: FastAPI, server: Server) -> None:
 
     @app.get("/v1/models")
     async def models() -> Any:
-        return {"object": "list", "data": [model(name) for name in (*MODELS[::-1],)]}
+        return {"object": "list", "data": [model(name) for name in reversed(MODELS)]}
 
     @app.get("/v1/models/{name}")
     async def one(name: str) -> Any:

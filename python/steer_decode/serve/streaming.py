@@ -103,7 +103,7 @@ class Stream(Response):
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._worker, self._jobs, self._bodies = worker, tickets, bodies
+        self._worker, self._tickets, self._bodies = worker, tickets, bodies
         self._asked, self._prompts, self._ended = asked, prompts, ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,7 +116,7 @@ class Stream(Response):
         finally:
             left.cancel()
             sending.cancel()
-            for ticket in self._jobs:
+            for ticket in self._tickets:
                 self._worker.cancel(ticket)
 
     async def _send(self, send: Send) -> None:
@@ -127,18 +127,18 @@ class Stream(Response):
 
     async def _events(self) -> AsyncIterator[str]:
         try:
-            begun = [self._bodies.first(index) for index in range(len(self._jobs))]
+            begun = [self._bodies.first(index) for index in range(len(self._tickets))]
             yield "".join(_event(chunk) for chunk in begun if chunk)
             ends: dict[int, Ended] = {}
-            sent = dict.fromkeys(range(len(self._jobs)), 0.0)
-            async for index, items in arrivals(self._jobs, QUIET):
+            sent = dict.fromkeys(range(len(self._tickets)), 0.0)
+            async for index, items in arrivals(self._tickets, QUIET):
                 if not items:
                     yield ": waiting\n\n"
                     continue
                 chunks, ended = self._chunks(index, items)
                 now = time.monotonic()
                 if chunks:
-                    since = sent[index] or self._jobs[index].asked
+                    since = sent[index] or self._tickets[index].asked
                     self._worker.metrics.sent(now - since, first=not sent[index])
                     sent[index] = now
                 if ended:
@@ -146,7 +146,7 @@ class Stream(Response):
                     chunks.append(self._bodies.last(index, ended))
                 if chunks:
                     yield "".join(map(_event, chunks))
-            answers = [(ticket, ends[index]) for index, ticket in enumerate(self._jobs)]
+            answers = [(ticket, ends[index]) for index, ticket in enumerate(self._tickets)]
             self._ended(answers)
             options, steer = self._asked.stream_options, self._asked.steer
             if options is not None and options.include_usage:

@@ -119,20 +119,29 @@ class Worker:
             self._inbox.put(lambda: self._drop(ticket))
 
     def _run(self) -> None:
-        try:
-            while self._take_in():
-                self._end_late()
-                self._admit()
-                for key, event in self.pool.iterate():
-                    self._show(key, event)
-                self._send()
-        except Exception as error:
-            LOG.exception("the engine has failed; the server answers nothing more")
-            self.failed = error
-            broke = Broke(NotServing(f"the engine has failed: {type(error).__name__}"))
-            tickets = [*self._waiting, *(held.ticket for held in self._running.values())]
-            self._out += [(ticket, broke) for ticket in tickets]
+        while self._take_in():
+            if self.failed is None:
+                try:
+                    self._iterate()
+                except Exception as error:
+                    LOG.exception("the engine has failed; the server answers nothing more")
+                    self.failed = error
+            if self.failed is not None:  # also of what was in the queue, or came meanwhile
+                self._refuse_all(self.failed)
             self._send()
+
+    def _iterate(self) -> None:
+        self._end_late()
+        self._admit()
+        for key, event in self.pool.iterate():
+            self._show(key, event)
+
+    def _refuse_all(self, failed: Exception) -> None:
+        broke = Broke(NotServing(f"the engine has failed: {type(failed).__name__}"))
+        tickets = [*self._waiting, *(held.ticket for held in self._running.values())]
+        self._waiting.clear()
+        self._running.clear()
+        self._out += [(ticket, broke) for ticket in tickets]
 
     def _take_in(self) -> bool:
         """What the queue has brought; waits where there is nothing to do. False at the end."""
@@ -177,7 +186,7 @@ class Worker:
                     return  # until one that runs has ended
                 self._break(ticket, error)
                 continue
-            except SteerError as error:
+            except Exception as error:  # of a policy of the operator's, too: it ends this one
                 self._break(ticket, error)
                 continue
             self._waiting.popleft()

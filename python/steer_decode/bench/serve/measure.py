@@ -93,7 +93,7 @@ def measure(
         told("single streams")
         asyncio.run(_single(found, router, server, asked[: plan.pairs]))
         told("a long prompt that joins others")
-        asyncio.run(_pause(found, router, server, asked[: plan.rows // 2], plan.long))
+        asyncio.run(_pause(found, server, asked[: plan.rows // 2], plan.long))
         told(f"{plan.requests} requests")
         few = plan.requests // 10
         asyncio.run(together(server.url, asked[:few], plan.rows))
@@ -145,7 +145,7 @@ async def _single(
 
 
 async def _pause(
-    found: ServeResult, router: Any, server: ServerProcess, prompts: Sequence[str], tokens: int
+    found: ServeResult, server: ServerProcess, prompts: Sequence[str], tokens: int
 ) -> None:
     from openai import AsyncOpenAI
 

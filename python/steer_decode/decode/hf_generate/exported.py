@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -20,9 +19,9 @@ from ..router import Router
 
 ROUTER = "speculative:k=auto"  # whose answers are the large model's
 
-# Loading and checking a pair takes longer than many an answer.
-_routers: WeakKeyDictionary[PreTrainedModel, dict[tuple[Any, ...], Router]] = WeakKeyDictionary()
-_larges: dict[tuple[str, str, str], PreTrainedModel] = {}
+# Loading and checking a pair takes longer than many an answer, so the last one is kept; no more, or
+# models that nobody uses would stay in memory.
+_kept: dict[tuple[Any, ...], Pair] = {}
 
 
 def generate(
@@ -54,34 +53,32 @@ def generate(
         )
     if not isinstance(router, str):
         raise SteerError(f"router must be a text such as first-token:threshold=0.5, got {router!r}")
-    made = _router(model, large_model, tokenizer, router)
+    made = Router(_pair(model, large_model, tokenizer), parse_policy(router))
     # What the folder's loader was told, and what the call is not to be asked again.
     for name in ("custom_generate", "trust_remote_code"):
         kwargs.pop(name, None)
     return model.generate(custom_generate=made, **kwargs)
 
 
-def _router(model: PreTrainedModel, large: Any, tokenizer: Any, router: str) -> Router:
-    large = large if isinstance(large, PreTrainedModel) else _loaded(model, str(large))
-    known = _routers.setdefault(model, {})
-    key = id(large), id(tokenizer), router
-    if key not in known:
+def _pair(model: PreTrainedModel, large: PreTrainedModel | str | Path, tokenizer: Any) -> Pair:
+    given = isinstance(large, PreTrainedModel)
+    key = id(model), id(large) if given else str(large), id(tokenizer), model.dtype, model.device
+    if key not in _kept:
         if tokenizer is None:
             name = model.config.name_or_path
             if not name:
                 raise SteerError("tokenizer is missing, and the model names no source of its own")
             tokenizer = AutoTokenizer.from_pretrained(name)
-        known[key] = Router(Pair(model, large, tokenizer), parse_policy(router))
-    return known[key]
+        made = Pair(model, large if given else _loaded(model, str(large)), tokenizer)
+        _kept.clear()
+        _kept[key] = made
+    return _kept[key]
 
 
 def _loaded(model: PreTrainedModel, source: str) -> PreTrainedModel:
-    key = source, str(model.dtype), str(model.device)
-    if key not in _larges:
-        try:
-            loaded = AutoModelForCausalLM.from_pretrained(source, dtype=model.dtype)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise SteerError(f"large_model {source!r} cannot be loaded: {reason}") from error
-        _larges[key] = loaded.to(model.device)
-    return _larges[key]
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(source, dtype=model.dtype)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise SteerError(f"large_model {source!r} cannot be loaded: {reason}") from error
+    return loaded.to(model.device)

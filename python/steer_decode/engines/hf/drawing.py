@@ -10,16 +10,16 @@ from ...core.requests import Draw, Row
 from .log_probs import log_probs
 
 
-def drawn(answer: Row, numbers: list[float], value: float, logits: Tensor) -> Draw:
-    """What was drawn from ``logits`` [V].
+def drawn(answer: Row, numbers: list[float], value: float, logits: Tensor, row: int) -> Draw:
+    """What was drawn from row ``row`` of ``logits`` [n, V].
 
-    A draft keeps them, where that matters.
+    A draft keeps it, where that matters. Else it is not looked at: a view costs time.
     """
     token, top = int(numbers[Packed.TOKEN]), answer.log_probs
-    kept = logits if answer.proposes and _keeps_logits(answer) else None
+    kept = logits[row] if answer.proposes and _keeps_logits(answer) else None
     if top is None:
         return Draw(token, value, kept)
-    return Draw(token, value, kept, log_probs(numbers, logits, token, top))
+    return Draw(token, value, kept, log_probs(numbers, logits[row], token, top))
 
 
 def _keeps_logits(answer: Row) -> bool:

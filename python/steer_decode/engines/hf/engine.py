@@ -223,13 +223,13 @@ class HfEngine:
             elif row in looking:
                 # If it is to write, it takes this token: one pass less, and no call.
                 draw = (
-                    None if answer.hooks.processors else drawn(answer, numbers[i], value, logits[i])
+                    None if answer.hooks.processors else drawn(answer, numbers[i], value, logits, i)
                 )
                 replies[row] = Looked(value, unpack(packed[i : i + 1]).stats, draw)
             elif answer.hooks.processors:
                 replies[row] = self._processed(logits[i : i + 1], answer, value)
             else:
-                replies[row] = [drawn(answer, numbers[i], value, logits[i])]
+                replies[row] = [drawn(answer, numbers[i], value, logits, i)]
         return replies
 
     def _processed(self, logits: Tensor, answer: Row, value: float) -> list[Draw] | Exception:

@@ -27,6 +27,8 @@ def log_probs(numbers: Sequence[float], logits: Tensor, token: int, n: int) -> L
     """
     k = (len(numbers) - _TOP) // 2
     lse = numbers[Packed.LSE]
-    ids = tuple(int(i) for i in numbers[_TOP + k : _TOP + k + n])
-    top = tuple(logit - lse for logit in numbers[_TOP : _TOP + n])
-    return LogProbs(float(logits[token]) - lse, ids, top)
+    ids = [int(i) for i in numbers[_TOP + k :]]
+    # Mostly it is among the likeliest, and nothing need be read off the device.
+    logit = numbers[_TOP + ids.index(token)] if token in ids else float(logits[token])
+    top = tuple(each - lse for each in numbers[_TOP : _TOP + n])
+    return LogProbs(logit - lse, tuple(ids[:n]), top)
