@@ -12,11 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from steer_decode import Pair
+from steer_decode.cli import app
+from steer_decode.cli.models import Models
 from steer_decode.serve import run
 from steer_decode.serve.requests import ChatRequest, TextRequest
 from steer_decode.serve.stops import Stops
 from support.selection import examples
 from support.served import PATIENCE, Served
+from typer.testing import CliRunner
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 USER: Any = [{"role": "user", "content": "Compute 1 +2 ?"}]
@@ -170,6 +173,26 @@ def test_pages_of_others_are_kept_out_unless_the_operator_names_them(demo: Pair,
         other = {**ask, "Origin": "https://b.example"}
         found = httpx2.options(f"{server.url}{path}", headers=other)
         assert found.headers.get("access-control-allow-origin") != "https://b.example"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--router", "steer-cohort"], "judges the answers of a cohort together"),
+        (["--router", "percentile"], "judges the answers of a cohort together"),
+        (["--router", "nobody"], "unknown router 'nobody'"),
+        (["--allow", "nonsense"], "--allow 'nonsense' is no router"),
+        (["--allow", "steer-cohort"], "--allow 'steer-cohort' is no router"),
+        (["--api-key-file", "/no/such/key"], "No such file"),
+        (["--host", "not a host"], "cannot be listened on"),
+    ],
+)
+def test_a_server_that_cannot_serve_does_not_start(options: list[str], words: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Models, "load", lambda self: pytest.fail("models were loaded"))
+        found = CliRunner().invoke(app, ["serve", "--port", "0", *options])
+    assert found.exit_code == 2, found.output
+    assert words in found.output
 
 
 _ANY = st.recursive(

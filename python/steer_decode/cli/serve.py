@@ -184,15 +184,16 @@ def _server(
 ) -> Server:
     from ..decode.router import Router
     from ..serve.app import Server
-    from ..serve.choices import Choices, nameable
+    from ..serve.choices import Choices, checked, nameable
     from ..serve.intake import Intake
     from ..serve.metrics import Metrics
     from ..serve.spans import Spans
     from ..serve.worker import Worker
 
     spans = Spans(otlp_endpoint) if otlp_endpoint else None
-    pair = models.load()
     allowed = nameable() if allow is None else [] if allow == "none" else opt.names(allow) or []
+    checked(spec, allowed)  # before models are loaded, which may take minutes
+    pair = models.load()
     choices = Choices(pair, spec, files, allowed)
     rows = limits["max_rows"]
     metrics = Metrics(

@@ -33,6 +33,25 @@ def nameable() -> list[str]:
     return [name for name, policy in POLICIES.items() if not policy.in_rounds and name != "replay"]
 
 
+def checked(spec: RouterSpec, allowed: Collection[str]) -> None:
+    """Refuse what cannot be served; it needs no model.
+
+    Raises:
+        SteerError: a router that judges answers together, or a name that no request can choose.
+    """
+    if spec.policy.in_rounds:
+        raise SteerError(
+            f"--router {spec.name!r} judges the answers of a cohort together, and those of a "
+            f"server come one by one: choose from {', '.join(nameable())}"
+        )
+    unknown = sorted(set(allowed) - set(nameable()))
+    if unknown:
+        raise SteerError(
+            f"--allow {unknown[0]!r} is no router that a request can name: choose from "
+            f"{', '.join(nameable())}, or `none`"
+        )
+
+
 class Choices:
     """The routers of a server.
 
@@ -43,7 +62,7 @@ class Choices:
         allowed: names of routers that a request may choose; none for no choice at all.
 
     Raises:
-        SteerError: a name among ``allowed`` that a request cannot choose.
+        SteerError: as :func:`checked`, or the router cannot be made.
     """
 
     def __init__(
@@ -53,14 +72,9 @@ class Choices:
         files: Callable[[RouterSpec], Mapping[str, Any]],
         allowed: Collection[str],
     ) -> None:
+        checked(spec, allowed)
         self._pair, self._spec, self._files = pair, spec, files
         self.default = spec.make(**files(spec))
-        unknown = sorted(set(allowed) - set(nameable()))
-        if unknown:
-            raise SteerError(
-                f"--allow {unknown[0]!r} is no router that a request can name: choose from "
-                f"{', '.join(nameable())}, or `none`"
-            )
         self.allowed = tuple(allowed)
         self._alone: dict[str, Policy] = {"small": AlwaysSmall(), "large": AlwaysLarge()}
         self._named: dict[tuple[Any, ...], Policy] = {}
