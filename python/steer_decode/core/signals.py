@@ -18,6 +18,7 @@ from torch import Tensor
 from steer_kernels import LogitStats, Packed, unpack
 
 from ..errors import SteerError
+from .gate_rule import Region
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,15 @@ class Signal:
     def confidence(self, value: float) -> float:
         """``value`` turned so that higher is surer."""
         return value if self.higher_is_surer else -value
+
+    def sure(self, limit: float) -> Region:
+        """The values that are as sure as ``limit``, or surer."""
+        return Region.at_least(limit) if self.higher_is_surer else Region.at_most(limit)
+
+    @property
+    def named(self) -> bool:
+        """Whether its name is all that another process needs to read it."""
+        return SIGNALS.get(self.name) == self
 
 
 # By name, and no lambdas, so that a router can be pickled.

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple
 from steer_kernels import LogitStats
 
 from ..core.drafting import Drafting
+from ..core.gate_rule import GateRule
 from ..core.requests import Question
 from ..core.sampling import Sampling
 from ..core.signals import SIGNALS, Signal
@@ -95,11 +96,17 @@ class StepStart:
 
 
 _JUDGES = ("after_step", "judge", "after_round")
+_CHOOSES = ("before_step", "counted", *_JUDGES)
 
 
 def _unsure(policy: Policy, step: Step) -> bool:
     """Of a policy that judges steps and does not say which are sure to stay."""
     return False
+
+
+def _untold(policy: Policy, writer: Writer) -> GateRule | None:
+    """Of a policy that chooses writers and does not say by which numbers."""
+    return None
 
 
 class Policy:
@@ -150,6 +157,8 @@ class Policy:
         super().__init_subclass__(**options)
         if "stays" not in vars(cls) and any(name in vars(cls) for name in _JUDGES):
             cls.stays = _unsure  # type: ignore[method-assign, assignment]
+        if "gate_rule" not in vars(cls) and any(name in vars(cls) for name in _CHOOSES):
+            cls.gate_rule = _untold  # type: ignore[method-assign, assignment]
 
     def drafts(self, sampling: Sampling) -> Drafting | None:
         """How an answer that is drawn so is drafted."""
@@ -219,6 +228,15 @@ class Policy:
         it is where nothing judges steps. A class that judges them has to say it anew.
         """
         return True
+
+    def gate_rule(self, writer: Writer) -> GateRule | None:
+        """Where ``writer`` goes on writing, if numbers alone say it.
+
+        An engine may then go by it without asking (see :class:`GateRule`). None where only the
+        policy can say: it is asked after each step. A class that chooses writers has to say it
+        anew.
+        """
+        return None
 
     def start(self) -> Policy:
         """The policy for one run.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from typing import ClassVar
 
+from ..core.gate_rule import GateRule
 from ..core.signals import Signal, get_signal
 from ..core.transcript import Writer
 from ..util.checks import fraction
@@ -22,6 +23,9 @@ class AlwaysSmall(Policy):
     def before_step(self, start: StepStart) -> Writer:
         return "small"
 
+    def gate_rule(self, writer: Writer) -> GateRule | None:
+        return GateRule() if writer == "small" else None
+
 
 class AlwaysLarge(Policy):
     """The large model alone."""
@@ -30,6 +34,9 @@ class AlwaysLarge(Policy):
 
     def before_step(self, start: StepStart) -> Writer:
         return "large"
+
+    def gate_rule(self, writer: Writer) -> GateRule | None:
+        return GateRule() if writer == "large" else None
 
 
 class RandomShare(Policy):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from ..core.gate_rule import NOWHERE, GateRule
 from ..core.signals import Signal, get_signal
 from ..core.transcript import Writer
 from ..util import checks
@@ -40,6 +41,13 @@ class FirstTokenEntropy(Policy):
         assert value is not None
         sure = self.signal.confidence(value) >= self.signal.confidence(self.threshold)
         return "small" if sure else "large"
+
+    def gate_rule(self, writer: Writer) -> GateRule | None:
+        if not self.signal.named:
+            return None
+        if writer == "large":  # the small model is asked before each step
+            return GateRule(self.signal.name, after=(NOWHERE,))
+        return GateRule(self.signal.name, before=self.signal.sure(self.threshold))
 
     def __str__(self) -> str:
         return f"first-token:threshold={self.threshold:g}:signal={self.signal.name}"

@@ -13,14 +13,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from ..core.gate_rule import NOWHERE, GateRule, Region
 from ..core.signals import Signal, get_signal
 from ..core.trace import Step
+from ..core.transcript import Writer
 from ..errors import SteerError
 from ..models.pair import Pair
 from ..util import checks
 from .base import Policy, Verdict
 from .cohort import verdict
-from .fitted.calibration import Calibration
+from .fitted.calibration import BINS, Calibration
 
 GAMMA = 0.6
 
@@ -91,6 +93,24 @@ class Steer(Policy):
         limit = self.threshold if step.writer == "small" else self.large_threshold
         assert limit is not None
         return confidence >= self.signal.confidence(limit), None
+
+    def gate_rule(self, writer: Writer) -> GateRule | None:
+        if not self.signal.named:
+            return None
+        sure = tuple(self._sure(writer, index) for index in (BINS if self.calibration else (0,)))
+        # The large model goes on after an unsure step, and hands back after a sure one.
+        after = sure if writer == "small" else tuple(~region for region in sure)
+        return GateRule(self.signal.name, after=after)
+
+    def _sure(self, writer: Writer, index: int) -> Region:
+        """Scores of a step that is confident."""
+        if self.calibration is None:
+            limit = self.threshold if writer == "small" else self.large_threshold
+            assert limit is not None
+            return self.signal.sure(limit)
+        mixture = self.calibration.mixture(writer, index)
+        confident = NOWHERE if mixture is None else mixture.confident(self.gamma)
+        return confident if self.signal.higher_is_surer else -confident
 
     def __str__(self) -> str:
         if self.calibration is not None:

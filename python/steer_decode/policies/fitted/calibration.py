@@ -19,6 +19,7 @@ from .file import FittedFile, Phrases
 from .mixture import TwoGaussians
 
 LAST_BIN = 4
+BINS = range(LAST_BIN + 1)
 
 
 def index_bin(index: int) -> int:
@@ -56,9 +57,16 @@ class Calibration(FittedFile):
 
         None where no mixture could be fitted.
         """
-        fits = self.fits[writer]
-        mixture = fits.get(index_bin(index), fits.get(-1))
+        mixture = self.mixture(writer, index)
         return None if mixture is None else mixture.posterior(confidence)
+
+    def mixture(self, writer: Writer, index: int) -> TwoGaussians | None:
+        """The mixture of the scores of step ``index``.
+
+        None where none could be fitted.
+        """
+        fits = self.fits[writer]
+        return fits.get(index_bin(index), fits.get(-1))
 
     @classmethod
     def phrases(cls, kind: str) -> Phrases:

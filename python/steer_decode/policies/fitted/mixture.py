@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.gate_rule import Region
+
 MIN_SCORES = 10
 MAX_WEIGHT = 0.99
 CLEAR = 2.0  # least separation of components that can be told apart
@@ -22,6 +24,7 @@ _TRIAL = 20  # iterations before the less likely half of the starts is given up
 _CHECK = 10  # iterations between two looks at the likelihood
 _MOST = 300  # iterations of the last one left
 _TOLERANCE = 1e-6  # of the mean log-likelihood, over _CHECK iterations
+_FAR = 1e4  # deviations from the means within which a posterior is told
 _FLOOR = 1e-6  # least variance of a component, as a share of that of all scores
 
 Array = NDArray[np.float64]
@@ -61,6 +64,21 @@ class TwoGaussians:
         log_u = math.log1p(-self.weight_c) + _log_density(score, self.mean_u, self.var_u)
         log_c = math.log(self.weight_c) + _log_density(score, self.mean_c, self.var_c)
         return 1 / (1 + math.exp(min(log_u - log_c, 700.0)))
+
+    def confident(self, gamma: float) -> Region:
+        """The scores whose posterior is ``gamma`` or more.
+
+        The log-odds are a polynomial of degree two, which turns once at most: a half line, an
+        interval, or all but an interval.
+        """
+        turns = []
+        if self.var_u != self.var_c:
+            slope = self.mean_c / self.var_c - self.mean_u / self.var_u
+            turns.append(slope / (1 / self.var_c - 1 / self.var_u))
+        # Further out the two densities are told apart by rounding alone.
+        far = _FAR * math.sqrt(max(self.var_u, self.var_c))
+        within = self.mean_u - far, self.mean_c + far
+        return Region.where(lambda score: self.posterior(score) >= gamma, turns, within)
 
 
 def fit(scores: Sequence[float]) -> TwoGaussians | None:

@@ -1,0 +1,1 @@
+"""Models that vLLM serves, in this process or behind a URL."""
