@@ -110,6 +110,16 @@ def serve(
             rich_help_panel=_LIMITS,
         ),
     ] = 512.0,
+    stream_interval: Annotated[
+        float,
+        typer.Option(
+            "--stream-interval",
+            min=0,
+            max=1000,
+            help="Milliseconds at least between chunks of a stream, but for its first and last.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = 20.0,
     shutdown_timeout: Annotated[
         float,
         typer.Option(
@@ -151,6 +161,7 @@ def serve(
         "max_new_tokens": models.max_new_tokens(max_new_tokens),
         "temperature": temperature,
         "timeout": timeout,
+        "interval": stream_interval / 1000,
     }
     server = _server(models, spec, files, allow, limits, otlp_endpoint, log_prompts)
     app = application(server, key, cors_origin or (), max_body)
@@ -205,7 +216,7 @@ def _server(
     intake = Intake(
         pair, choices, limits["max_new_tokens"], limits["temperature"], limits["timeout"]
     )
-    return Server(worker, choices, intake, spans, log_prompts, models.demo)
+    return Server(worker, choices, intake, spans, log_prompts, models.demo, limits["interval"])
 
 
 def _router(router: str, models: Models, calibration: Path | None) -> tuple[RouterSpec, Any]:

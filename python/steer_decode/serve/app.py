@@ -41,6 +41,7 @@ class Server:
         spans: where requests are traced, if anywhere.
         log_prompts: write prompts to the log.
         demo: the pair is the one that is shipped.
+        interval: seconds at least between two chunks of a stream; see :class:`Stream`.
 
     Attributes:
         draining: no new request is taken, and open ones end.
@@ -54,10 +55,11 @@ class Server:
         spans: Spans | None = None,
         log_prompts: bool = False,
         demo: bool = False,
+        interval: float = 0.0,
     ) -> None:
         self.worker, self.choices, self.intake = worker, choices, intake
         self.spans, self._log_prompts = spans, log_prompts
-        self.demo, self.draining = demo, False
+        self.demo, self.draining, self._interval = demo, False, interval
 
     @property
     def ready(self) -> bool:
@@ -89,7 +91,7 @@ class Server:
                 self.spans.tell(id_, answers)
 
         if asked.stream:
-            return Stream(self.worker, tickets, bodies, asked, prompts, ended)
+            return Stream(self.worker, tickets, bodies, asked, prompts, self._interval, ended)
         try:
             found = await whole(self.worker, tickets, request)
         except Gone:

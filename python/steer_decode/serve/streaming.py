@@ -24,6 +24,7 @@ from .tickets import Broke, Ended, Item, Ticket, Token, arrivals
 from .worker import Worker
 
 LOG = logging.getLogger("steer.serve")
+_WHOLE = 0.1  # seconds between two looks at an answer that is sent whole
 QUIET = 15.0  # seconds after which a stream that has nothing to say sends a comment
 
 
@@ -59,7 +60,7 @@ async def _collected(
 ) -> list[tuple[str, list[Token], Ended]]:
     tokens: dict[int, list[Token]] = {index: [] for index in range(len(tickets))}
     ends: dict[int, Ended] = {}
-    async for index, items in arrivals(tickets):
+    async for index, items in arrivals(tickets, _WHOLE):
         for item in items:
             if isinstance(item, Token):
                 if not tokens[index]:
@@ -87,6 +88,7 @@ class Stream(Response):
         bodies: of this request.
         asked: what was asked.
         prompts: how many different prompts there are.
+        interval: seconds at least between two chunks, but for the first text and the end.
         ended: is called with all choices when the last of them has ended.
     """
 
@@ -99,12 +101,14 @@ class Stream(Response):
         bodies: Bodies,
         asked: AnyRequest,
         prompts: int,
+        interval: float,
         ended: Callable[[Sequence[tuple[Ticket, Ended]]], None],
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._worker, self._tickets, self._bodies = worker, tickets, bodies
-        self._asked, self._prompts, self._ended = asked, prompts, ended
+        self._asked, self._prompts = asked, prompts
+        self._interval, self._ended = interval, ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         left = asyncio.ensure_future(_left(receive))
@@ -131,7 +135,7 @@ class Stream(Response):
             yield "".join(_event(chunk) for chunk in begun if chunk)
             ends: dict[int, Ended] = {}
             sent = dict.fromkeys(range(len(self._tickets)), 0.0)
-            async for index, items in arrivals(self._tickets, QUIET):
+            async for index, items in arrivals(self._tickets, self._interval, QUIET):
                 if not items:
                     yield ": waiting\n\n"
                     continue

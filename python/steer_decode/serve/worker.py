@@ -241,7 +241,6 @@ class Worker:
 
     def _deliver(self, out: list[tuple[Ticket, Item]]) -> None:
         for ticket, item in out:
-            ticket.items.append(item)
-            ticket.wake.set()
+            ticket.push(item)
             if isinstance(item, Ended | Broke):
                 self._unanswered -= 1
