@@ -138,7 +138,7 @@ async def arrivals(
 async def _set_within(
     event: asyncio.Event, seconds: float | None, loop: asyncio.AbstractEventLoop
 ) -> None:
-    """Wait until ``event`` is set, by whoever does or by the clock."""
+    """Wait until ``event`` is set, at most ``seconds``."""
     timer = loop.call_later(seconds, event.set) if seconds else None
     await event.wait()
     if timer:
