@@ -1,4 +1,4 @@
-"""What an engine may decide by itself: where its model goes on writing.
+"""Where a model goes on writing, as its engine may decide.
 
 A policy judges steps. Where its verdict is a matter of one number, the score of the step that was
 just written or the signal of the token that is to open the next one, it can be told to an engine
@@ -54,7 +54,7 @@ class Region:
         turns: Sequence[float] = (),
         within: tuple[float, float] = (-1e30, 1e30),
     ) -> Region:
-        """Where ``holds`` is true, to the last bit of a float.
+        """Where ``holds`` is true, to the last bit.
 
         Args:
             holds: of a number; between two of ``turns`` it changes once at most.
@@ -145,7 +145,7 @@ def _flip(holds: Callable[[float], bool], low: float, high: float) -> tuple[floa
 
 @dataclass(frozen=True)
 class GateRule:
-    """Where the model that writes goes on, and elsewhere hands over.
+    """Where the writer goes on; elsewhere it hands over.
 
     Attributes:
         signal: name of what is read off each token's raw logits, one of ``core.signals.SIGNALS``.
@@ -161,9 +161,9 @@ class GateRule:
     score: str = "mean"
 
     def stays(self, index: int, score: float) -> bool:
-        """Whether the writer goes on after step ``index`` of this score."""
+        """Whether the writer goes on after such a step."""
         return not self.after or score in self.after[min(index, len(self.after) - 1)]
 
     def opens(self, value: float) -> bool:
-        """Whether the writer writes a step whose first token has this signal."""
+        """Whether the writer writes a step that begins so."""
         return self.before is None or value in self.before
