@@ -33,3 +33,10 @@ class ContextFullError(SteerError):
 
     A prompt or a conversation fills it.
     """
+
+
+class ServerError(SteerError):
+    """A model's server failed, or cannot be reached.
+
+    What was written until then stays, and can be gone on with.
+    """

@@ -92,6 +92,31 @@ def test_answers_together_are_those_that_are_alone(most: int, part: int) -> None
         assert many.ids(row) == alone(POLICIES[seed % len(POLICIES)](), seed)
 
 
+@pytest.mark.parametrize("late", [lambda row: 3, lambda row: row % 3])
+def test_what_comes_late_is_waited_for_and_changes_nothing(late: Callable[[int], int]) -> None:
+    many = Scripted()
+    for engine in many.engines.values():
+        engine.late = late
+    rows = [many.add(make(), seed) for seed, make in enumerate(POLICIES * 2)]
+    assert many.run() == {}
+    for seed, row in enumerate(rows):
+        assert many.ids(row) == alone(POLICIES[seed % len(POLICIES)](), seed)
+    assert sum(engine.waits for engine in many.engines.values())
+
+
+def test_a_row_does_not_wait_for_one_whose_reply_is_late() -> None:
+    many = Scripted()
+    many.engines["small"].late = lambda row: 10**9 if row == 1 else 0
+    one, late = many.add(AlwaysSmall(), 1), many.add(AlwaysSmall(), 2)
+    while not many.answers[one].trace.stop_reason:
+        list(many.scheduler.iterate())
+    assert many.ids(one) == alone(AlwaysSmall(), 1)
+    assert many.ids(late) == []
+    assert many.engines["small"].waits == 0  # there was always something to do
+    list(many.scheduler.iterate())
+    assert many.engines["small"].waits == 1
+
+
 class Raises(Policy):
     name = "raises"
 

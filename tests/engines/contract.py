@@ -15,12 +15,19 @@ from steer_decode import Pair
 from steer_decode.core.drafting import Drafting
 from steer_decode.core.requests import Draw, Graded, Looked, Question
 from steer_decode.engines.base import Engine
+from support.patient import Patient
 from support.rows import PlainRow
 from support.tiny import prompt_ids
 
 
 class EngineContract(ABC):
-    """Tests of one engine, which stands for the large model of ``pair``."""
+    """Tests of one engine, which stands for the large model of ``pair``.
+
+    Attributes:
+        acts: what may happen to its rows, in any order.
+    """
+
+    acts: tuple[str, ...] = ("write", "write", "other", "cut", "look", "read", "anew")
 
     @abstractmethod
     def engine(self, pair: Pair, part: int | None = None) -> Engine:
@@ -40,7 +47,7 @@ class EngineContract(ABC):
         """Two models and their tokenizer."""
 
     def opened(self, pair: Pair, lengths: Sequence[int], **options: Any) -> tuple[Engine, Any]:
-        engine = self.engine(pair, **options)
+        engine: Any = Patient(self.engine(pair, **options))
         rows = [PlainRow(pair, prompt_ids(i, n)) for i, n in enumerate(lengths)]
         for i, row in enumerate(rows):
             engine.open(i, row)
@@ -233,7 +240,7 @@ class EngineContract(ABC):
         engine, rows = self.opened(pair, [3, 10, 6, 2], part=chance.choice([None, 7]))
         for _ in range(25):
             some = chance.sample(range(4), chance.randint(1, 4))
-            act = chance.choice(["write", "write", "other", "cut", "look", "read", "anew"])
+            act = chance.choice(self.acts)
             for i in some:
                 text = rows[i].transcript
                 if act == "other":

@@ -12,13 +12,17 @@ from support.scripted import ScriptedEngine, log_prob, next_token
 from support.tiny import make_pair
 
 
+@pytest.mark.parametrize("late", [0, 2])
 class TestScripted(EngineContract):
     @pytest.fixture
-    def pair(self) -> Pair:
+    def pair(self, late: int) -> Pair:
+        self.late = late
         return make_pair("llama", 0)
 
     def engine(self, pair: Pair, part: int | None = None) -> ScriptedEngine:
-        return ScriptedEngine("large", pair.vocab_size, most=3, part=part or 10**6)
+        return ScriptedEngine(
+            "large", pair.vocab_size, 3, part or 10**6, late=lambda row: self.late * (row % 2)
+        )
 
     def expected(self, pair: Pair, ids: Sequence[int]) -> Draw:
         return Draw(*next_token("large", ids, pair.vocab_size))

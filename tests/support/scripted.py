@@ -7,12 +7,12 @@ on it is shown to need nothing of an engine but the contract.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from steer_decode.core.cost import Usage
 from steer_decode.core.requests import Draw, Graded, Looked, Question, Row
 from steer_decode.core.transcript import Writer
-from steer_decode.engines.base import Replies
+from steer_decode.engines.base import Later, Replies
 
 
 def next_token(writer: Writer, ids: Sequence[int], vocab: int) -> tuple[int, float]:
@@ -37,14 +37,28 @@ class ScriptedEngine:
         vocab: ids that it writes.
         most: tokens that a call writes at most.
         part: tokens that a call reads of a row at most.
+        late: for a row the calls that it waits for what it is told; it comes by waiting.
     """
 
-    def __init__(self, writer: Writer, vocab: int, most: int = 1, part: int = 10**6) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        vocab: int,
+        most: int = 1,
+        part: int = 10**6,
+        late: Callable[[int], int] = lambda row: 0,
+    ) -> None:
         self.writer, self.vocab, self.most, self.part = writer, vocab, most, part
         self.answers: dict[int, Row] = {}
         self.known: dict[int, list[int]] = {}
         self.counts: dict[int, Usage] = {}
         self.calls: list[tuple[str, list[int]]] = []
+        self.late, self.left, self.waits = late, dict[int, int](), 0
+
+    def wait(self, seconds: float) -> None:
+        """What is on its way comes nearer, of all rows."""
+        self.waits += 1
+        self.left = {row: n - 1 for row, n in self.left.items()}
 
     def open(self, row: int, answer: Row) -> None:
         before = self.answers.get(row)
@@ -60,11 +74,16 @@ class ScriptedEngine:
         self, rows: Sequence[int], looking: Sequence[int] = ()
     ) -> Replies[list[Draw] | Looked]:
         self.calls.append(("write", [*rows, *looking]))
-        replies: list[list[Draw] | Looked | None] = []
+        replies: list[list[Draw] | Looked | Later | None] = []
         for row in (*rows, *looking):
+            if self.left.setdefault(row, self.late(row)) > 0:
+                replies.append(Later(self.wait))
+                continue
             if not self._catch_up(row):
                 replies.append(None)
-            elif row in looking:
+                continue
+            del self.left[row]
+            if row in looking:
                 draw = Draw(*next_token(self.writer, self.known[row], self.vocab))
                 replies.append(Looked(draw.value, None, draw))
             else:

@@ -19,7 +19,7 @@ from .models import Models
 
 if TYPE_CHECKING:
     from ..demo import Problem
-    from ..models.pair import Pair
+    from ..models.two_models import TwoModels
 
 
 _MOST = 9999  # index of a problem by name; to find one, those before it are drawn
@@ -48,7 +48,7 @@ class UserPrompt:
         """What the models are given."""
         return self.prompt if self.ids is None else list(self.ids)
 
-    def shown(self, pair: Pair) -> UserPrompt:
+    def shown(self, pair: TwoModels) -> UserPrompt:
         """The same with the text of its ids, if any.
 
         Raises:
@@ -71,7 +71,7 @@ class UserPrompt:
         except (ValueError, KeyError, IndexError):
             return None  # It began like a problem of the demo and went on in another way.
 
-    def unknown(self, pair: Pair) -> tuple[int, int]:
+    def unknown(self, pair: TwoModels) -> tuple[int, int]:
         """Tokens of the prompt that the models do not know.
 
         How many they are, and how many tokens there are.
@@ -79,7 +79,7 @@ class UserPrompt:
         ids = self.ids or pair.tokenizer(self.prompt, verbose=False)["input_ids"]
         return sum(i == pair.tokenizer.unk_token_id for i in ids), len(ids)
 
-    def warn(self, pair: Pair) -> None:
+    def warn(self, pair: TwoModels) -> None:
         """Warn of words that a small vocabulary does not have."""
         missing, tokens = self.unknown(pair)
         if missing:

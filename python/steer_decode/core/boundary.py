@@ -109,6 +109,15 @@ class StepBoundary:
         texts = TokenTexts.of(self._tokenizer)
         return [texts.text(token) for token in ids]
 
+    def closing(self, vocab_size: int) -> tuple[int, ...]:
+        """Ids whose text alone holds the delimiter.
+
+        Each closes a step that says something. Others close one together with what stands before
+        them, so :class:`StepScan` has the last word.
+        """
+        words = TokenTexts.of(self._tokenizer).alone(vocab_size)
+        return tuple(i for i, word in enumerate(words) if self._look("", word)[0])
+
     def token_classes(
         self, end_of_text: Collection[int] = (), vocab_size: int | None = None
     ) -> Tensor:

@@ -28,8 +28,11 @@ from .events import RoutedOutput
 from .trace import Step, Trace
 from .transcript import WRITERS
 
-STOPS = ("", "eos", "max_new_tokens", "context", "criteria", "interrupted", "error")
-"""Why an answer ended; empty while it has not."""
+STOPS = ("", "eos", "max_new_tokens", "context", "criteria", "interrupted", "error", "server")
+"""Why an answer ended; empty while it has not.
+
+The last two are faults: of anything, and of a server that runs a model.
+"""
 
 _COUNT, _FIGURE, _AMOUNT = whole(), optional(number()), number(0)
 _IDS = listed(_COUNT)

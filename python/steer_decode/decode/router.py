@@ -15,8 +15,9 @@ from ..core.events import RoutedOutput
 from ..core.sampling import Sampling
 from ..core.transcript import WRITERS, Transcript, Writer
 from ..errors import SteerError
-from ..models.pair import Pair
+from ..models.pair import loaded
 from ..models.prompt import Messages, Prompt, several, token_ids
+from ..models.two_models import TwoModels
 from ..policies import Policy
 from ..util.checks import listed, whole
 from .hf_generate.custom_generate import custom_generate
@@ -43,15 +44,15 @@ class Router:
 
     def __init__(
         self,
-        pair: Pair,
+        pair: TwoModels,
         policy: Policy | None = None,
         boundary: StepBoundary | None = None,
         ahead: int | None = None,
     ) -> None:
-        if not isinstance(pair, Pair):
+        if not isinstance(pair, TwoModels):
             raise SteerError(f"pair must be two models, as Pair(small, large, ...), got {pair!r}")
         if policy is None:
-            policy = recommended_policy(pair)
+            policy = recommended_policy(loaded(pair))
         if not isinstance(policy, Policy):
             raise SteerError(
                 f"policy must be a router such as FirstTokenEntropy(0.5), got {policy!r}: "
@@ -60,12 +61,10 @@ class Router:
         if boundary is not None and not isinstance(boundary, StepBoundary):
             raise SteerError(f"boundary must be a StepBoundary, got {boundary!r}")
         policy.check(pair)
-        _ = pair.serving  # what cannot be served exactly is refused here
+        pair.check_served()
         if ahead is not None and (ahead := whole("ahead", ahead)) < 1:
             raise SteerError(f"ahead must be at least 1, got {ahead}")
-        each: dict[Writer, int] = {
-            w: ahead or (8 if pair.model(w).device.type == "cuda" else 1) for w in WRITERS
-        }
+        each: dict[Writer, int] = {w: ahead or pair.ahead[w] for w in WRITERS}
         own, boundary = boundary is not None, boundary or pair.boundary
         self._routing = Routing(pair, policy, boundary, pair.eos_ids, each, own)
 
@@ -78,7 +77,7 @@ class Router:
         return replace(self._routing, ends=self.pair.eos_ids)
 
     @property
-    def pair(self) -> Pair:
+    def pair(self) -> TwoModels:
         """The two models and their tokenizer."""
         return self._routing.pair
 

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from ..core.boundary import StepBoundary
 from ..core.transcript import WRITERS, Writer
+from ..engines.base import Engine
 from ..engines.hf.budget import Budget
 from ..engines.hf.engine import HfEngine
 from ..engines.hf.scaled_lane import lane_of
-from ..models.pair import Pair
+from ..models.pair import Pair, loaded
+from ..models.two_models import TwoModels
 from ..policies import Policy
+from .elsewhere import check_served
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,17 +30,21 @@ class Routing:
         own_boundary: the caller chose the boundary, so no file changes it.
     """
 
-    pair: Pair
+    pair: TwoModels
     policy: Policy
     boundary: StepBoundary
     ends: frozenset[int]
     ahead: Mapping[Writer, int]
     own_boundary: bool = False
 
+    def __post_init__(self) -> None:
+        if self.pair.elsewhere:
+            check_served(self.policy)
+
 
 def open_engines(
-    pair: Pair, ahead: Mapping[Writer, int], limit: int, rows: int = 1, part: int | None = None
-) -> dict[Writer, HfEngine]:
+    pair: TwoModels, ahead: Mapping[Writer, int], limit: int, rows: int = 1, part: int | None = None
+) -> Mapping[Writer, Engine]:
     """Make an engine for each model, without rows as yet.
 
     Args:
@@ -46,11 +53,18 @@ def open_engines(
         limit: most tokens of a transcript.
         rows: that are expected; the caches grow beyond.
         part: most tokens of a prompt that one call reads while others wait; by default a prompt is
-            read whole.
+            read whole. Engines elsewhere see to memory and to long prompts by themselves.
 
     Raises:
         SteerError: as :attr:`Pair.serving`.
     """
+    return pair.engines() or hf_engines(loaded(pair), ahead, limit, rows, part)
+
+
+def hf_engines(
+    pair: Pair, ahead: Mapping[Writer, int], limit: int, rows: int = 1, part: int | None = None
+) -> dict[Writer, HfEngine]:
+    """The same over two models that are loaded here."""
     budget, engines = Budget(), {}
     for writer in WRITERS:
         lane = lane_of(

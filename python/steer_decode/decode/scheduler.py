@@ -14,11 +14,13 @@ from typing import Any
 from ..core.events import Event, Failed
 from ..core.requests import Look, Question, Read, Request, Verify, Write
 from ..core.transcript import Writer
-from ..engines.base import Engine, Replies
+from ..engines.base import Engine, Later, Replies
+from ..errors import ServerError
 from .answer import Answer, Judge, Making
 from .guard import consult_round, judged, sound
 
 PATIENCE = 8  # iterations that a draft waits for others to be read together
+PAUSE = 0.05  # seconds that it waits at a time, so that whoever runs it can look up
 _WAITS = (Write, Look, Read, Question, Verify, Judge)
 _Request = tuple[Sequence[int], Callable[..., Replies[Any]], tuple[object, ...]]
 
@@ -45,6 +47,8 @@ class Scheduler:
         self.engines = engines
         self._rows: dict[int, _Row] = {}
         self._new: list[int] = []
+        self._later: dict[int, Later] = {}  # rows whose replies are on their way
+        self._moved = False  # whether this iteration has brought anything
 
     def add(self, answer: Answer, row: int | None = None) -> int:
         """Take an answer in and return its row.
@@ -97,8 +101,10 @@ class Scheduler:
         """Run each model once.
 
         The small model writes, then the large one reads and writes, over the rows that ask. In this
-        order, so that a row whose step has just closed or was refused joins at once.
+        order, so that a row whose step has just closed or was refused joins at once. Where all that
+        was asked for is still on its way, it waits for the first of it, a moment at the most.
         """
+        self._later, self._moved = {}, False
         while self._new:
             yield from self._advance(self._new.pop(0), None)
         yield from self._serve("small", *self._to_write("small"))
@@ -106,6 +112,17 @@ class Scheduler:
             yield from self._serve("large", rows, ask, args)
         yield from self._serve("large", *self._to_write("large"))
         yield from self._judge_rounds()
+        if self._later and not self._moved:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Wait for the first of what is on its way; the time is shared by all who wait."""
+        begin = time.perf_counter()
+        next(iter(self._later.values())).wait(PAUSE)
+        share = (time.perf_counter() - begin) / len(self._later)
+        for row in self._later:
+            if row in self._rows:
+                self._rows[row].seconds += share
 
     def _asking(self, *kinds: type) -> dict[int, Any]:
         return {i: r.request for i, r in self._rows.items() if isinstance(r.request, kinds)}
@@ -161,6 +178,10 @@ class Scheduler:
             if held is None or held.answer is not answers[i] or held.request is None:
                 continue  # its reader has gone meanwhile
             held.seconds += share
+            if isinstance(reply, Later):
+                self._later[row] = reply
+                continue
+            self._moved = True
             if reply is not None or not moved:
                 reply = sound(reply, held.request, answers[i], writer, row, marks[i])
             if reply is not None:
@@ -188,7 +209,7 @@ class Scheduler:
             yield self._fail(row, reply)
             return
         held = self._rows[row]
-        held.request, held.waited = None, 0
+        held.request, held.waited, self._moved = None, 0, True
         policy = held.answer.policy
         while True:
             begin = time.perf_counter()
@@ -211,5 +232,5 @@ class Scheduler:
             yield row, item
 
     def _fail(self, row: int, error: Exception) -> tuple[int, Event]:
-        self.cancel(row, "error")
+        self.cancel(row, "server" if isinstance(error, ServerError) else "error")
         return row, Failed(error)

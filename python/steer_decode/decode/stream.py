@@ -15,7 +15,6 @@ from ..core.sampling import Sampling
 from ..core.trace import Trace
 from ..core.transcript import WRITERS, Transcript, Writer
 from ..engines.base import Engine
-from ..engines.hf.memory import check_memory
 from ..errors import SteerError
 from ..util.checks import whole
 from .answer import Answer
@@ -201,12 +200,10 @@ def check_room(
     There are ``rows`` of them, of up to ``tokens`` tokens each.
 
     Raises:
-        OutOfMemoryError: as :func:`check_memory`.
+        OutOfMemoryError: as :meth:`TwoModels.check_room`.
     """
-    pair = routing.pair
-    devices = {w: pair.model(w).device for w in WRITERS}
     held = {w: engine.held_bytes for w, engine in engines.items()} if engines else None
-    check_memory(pair.shapes, devices, tokens, rows, held)
+    routing.pair.check_room(tokens, rows, held)
 
 
 def output_of(scheduler: Scheduler, row: int, answer: Answer) -> RoutedOutput:

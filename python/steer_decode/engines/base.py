@@ -8,16 +8,33 @@ it. An engine that has read further than its mark rolls back when it next looks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 from ..core.cost import Usage
 from ..core.requests import Draw, Graded, Looked, Question, Row
 
 T = TypeVar("T")
-# For each row its reply; the error of a row that fails, the others having their reply; or None for
-# a row that is to ask again, where long prompts are read in parts: the read mark of one has moved.
-Replies = list[T | Exception | None]
+
+
+class Later(NamedTuple):
+    """In place of a reply that is on its way.
+
+    The row is to ask the same again. An engine elsewhere says so of rows for which nothing has
+    come yet, while others have their replies.
+
+    Fields:
+        wait: returns once something has come for any row that was told so, or after so many
+            seconds. Engines that are run together have one that heeds all of them.
+    """
+
+    wait: Callable[[float], None]
+
+
+# For each row its reply; the error of a row that fails, the others having their reply; Later; or
+# None for a row that is to ask again, where long prompts are read in parts: the read mark of one
+# has moved.
+Replies = list[T | Exception | Later | None]
 
 
 class Engine(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,18 +17,18 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..core.boundary import StepBoundary
 from ..core.shape import ModelShape
 from ..core.token_text import TokenTexts
 from ..core.transcript import WRITERS, Writer
 from ..engines.hf.cache_support import check_cache_support
+from ..engines.hf.memory import check_memory
 from ..engines.hf.placing import placed
 from ..engines.hf.probe import probe
 from ..engines.hf.rope import boundaries, context_length
 from ..engines.hf.serving import Serving
 from ..errors import SteerError
 from .loading import chosen_dtype, load_model, load_tokenizer
-from .prompt import PromptEncoder
+from .two_models import TwoModels
 from .vocabulary import check_same_vocabulary, eos_of
 
 TEMPLATES_DIFFER = (
@@ -37,7 +38,7 @@ TEMPLATES_DIFFER = (
 
 
 @dataclass(frozen=True, eq=False)
-class Pair(PromptEncoder):
+class Pair(TwoModels):
     """Two causal language models and their one tokenizer.
 
     Raises:
@@ -74,19 +75,6 @@ class Pair(PromptEncoder):
         _ = self.eos_ids  # which refuses what is no token id
         if self.templates_differ:
             warnings.warn(TEMPLATES_DIFFER, stacklevel=3)
-
-    @property
-    def templates_differ(self) -> bool:
-        """Whether both models have chat templates, and these differ.
-
-        The small model's is then used.
-        """
-        templates = [getattr(t, "chat_template", None) for t in self._tokenizers]
-        return None not in templates and any(t != templates[0] for t in templates)
-
-    @property
-    def _tokenizers(self) -> list[PreTrainedTokenizerBase]:
-        return [t for t in (self.tokenizer, self.large_tokenizer) if t is not None]
 
     @classmethod
     def from_pretrained(
@@ -136,6 +124,17 @@ class Pair(PromptEncoder):
 
     def model(self, writer: Writer) -> PreTrainedModel:
         return self.small if writer == "small" else self.large
+
+    def check_served(self) -> None:
+        _ = self.serving
+
+    def check_room(self, tokens: int, rows: int, held: Mapping[Writer, int] | None = None) -> None:
+        devices = {w: self.model(w).device for w in WRITERS}
+        check_memory(self.shapes, devices, tokens, rows, held)
+
+    @property
+    def ahead(self) -> dict[Writer, int]:
+        return {w: 8 if self.model(w).device.type == "cuda" else 1 for w in WRITERS}
 
     @cached_property
     def shapes(self) -> dict[Writer, ModelShape]:
@@ -201,20 +200,6 @@ class Pair(PromptEncoder):
             ids.update(eos_of(name, source))
         return frozenset(ids)
 
-    @property
-    def template_owner(self) -> PreTrainedTokenizerBase | None:
-        """The tokenizer whose chat template is used.
-
-        The small model's, or that of whichever has one.
-        """
-        owners = (t for t in self._tokenizers if getattr(t, "chat_template", None) is not None)
-        return next(owners, None)
-
-    @cached_property
-    def boundary(self) -> StepBoundary:
-        """Where a step closes by default."""
-        return StepBoundary(self.tokenizer, self.vocab_size)
-
     @cached_property
     def fingerprint(self) -> str:
         """A name of this pair for calibrations.
@@ -231,6 +216,20 @@ class Pair(PromptEncoder):
                 sample = weight.detach().flatten()[:: max(1, weight.numel() // 16)][:16]
                 digest.update(sample.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
         return digest.hexdigest()[:16]
+
+
+def loaded(pair: TwoModels) -> Pair:
+    """``pair``, where its models are in this process.
+
+    Raises:
+        SteerError: they are elsewhere.
+    """
+    if not isinstance(pair, Pair):
+        raise SteerError(
+            "the models of this pair run elsewhere, and this runs them here: load them, as in "
+            "Pair.from_pretrained(small, large)"
+        )
+    return pair
 
 
 def placement(device: Any, dtype: Any) -> tuple[torch.device, Any]:

@@ -18,7 +18,7 @@ from ..core.sampling import Sampling
 from ..core.signals import SIGNALS, Signal
 from ..core.trace import Step, Trace
 from ..core.transcript import Writer
-from ..models.pair import Pair
+from ..models.two_models import TwoModels
 from .fitted.calibration import Calibration
 from .math_tokens import math_tokens
 
@@ -169,10 +169,10 @@ class Policy:
         """The shipped file for these settings; "" without one."""
         return cls.shipped
 
-    def check(self, pair: Pair) -> None:
+    def check(self, pair: TwoModels) -> None:
         """Raise :class:`SteerError` where this policy cannot serve ``pair``."""
 
-    def question(self, pair: Pair) -> Question | None:
+    def question(self, pair: TwoModels) -> Question | None:
         """The question about every draft, if any.
 
         The large model answers it. The log-probabilities of the choices are then in

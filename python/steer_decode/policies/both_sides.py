@@ -52,7 +52,7 @@ from ..core.signals import Signal, get_signal
 from ..core.trace import Step
 from ..core.transcript import Writer
 from ..errors import SteerError
-from ..models.pair import Pair
+from ..models.two_models import TwoModels
 from ..util import checks
 from .base import REDO, Mend, Policy, Redo, StepStart
 from .fitted.both_sides import COST_NAMES, BothSidesCalibration, Thresholds
@@ -224,7 +224,7 @@ class BothSides(Policy):
         self.thresholds = plan.thresholds(share)
         self.fitted = str(self.thresholds)
 
-    def check(self, pair: Pair) -> None:
+    def check(self, pair: TwoModels) -> None:
         for made in (self.sides, self.promise):
             if made is not None:
                 made.check(pair, self._source)

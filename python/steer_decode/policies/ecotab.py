@@ -27,7 +27,7 @@ from ..core.signals import SIGNALS
 from ..core.trace import Step
 from ..core.transcript import Writer
 from ..errors import SteerError
-from ..models.pair import Pair
+from ..models.two_models import TwoModels
 from ..util.checks import fraction, loaded
 from ..util.files import read_text
 from .base import Policy, Redo
@@ -160,7 +160,7 @@ class EcoTab(Policy):
         self._strings = strings
         self._trie = None if strings is None else Trie(_lines(strings))
 
-    def check(self, pair: Pair) -> None:
+    def check(self, pair: TwoModels) -> None:
         self.parameters.check(pair, self._path)
 
     def counted(self, texts: Sequence[str], prompt: str) -> list[bool]:

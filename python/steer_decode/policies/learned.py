@@ -30,7 +30,7 @@ import torch
 from ..core.signals import SIGNALS
 from ..core.transcript import Writer
 from ..errors import SteerError
-from ..models.pair import Pair
+from ..models.two_models import TwoModels
 from ..util.checks import fraction, loaded
 from .base import Policy, StepStart
 from .features import read_features
@@ -69,7 +69,7 @@ class Learned(Policy):
         self.cut = float(self.router.network.cut) if self._cut is None else self._cut
         self.fitted = self.router.digest
 
-    def check(self, pair: Pair) -> None:
+    def check(self, pair: TwoModels) -> None:
         self.router.check(pair, self._path)
 
     def before_step(self, start: StepStart) -> Writer:

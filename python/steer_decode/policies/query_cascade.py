@@ -22,7 +22,7 @@ from typing import ClassVar
 from ..core.signals import Signal, get_signal
 from ..core.trace import Step, Trace
 from ..core.transcript import Writer
-from ..models.pair import Pair
+from ..models.two_models import TwoModels
 from ..util import checks
 from .base import RESTART, Policy, Redo, Restart
 from .fitted.file import path_setting
@@ -93,7 +93,7 @@ class QueryCascade(Policy):
         self.signal = get_signal(signal)
         self.over = checks.one_of("over", over, OVER)
 
-    def check(self, pair: Pair) -> None:
+    def check(self, pair: TwoModels) -> None:
         if self.parameters is not None:
             self.parameters.check(pair, self._path)
 

@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 from ..core.trace import Step
 from ..core.transcript import Writer
 from ..errors import SteerError
-from ..models.pair import Pair
+from ..models.two_models import TwoModels
 from ..util import checks
 from .base import REDO, Policy, Question, Redo
 
@@ -60,7 +60,7 @@ class SpecReason(Policy):
         )
         self.grades = grade == "log-prob"
         # Of each pair, while there is one: an answer begins without tokenising the request anew.
-        self._questions: WeakKeyDictionary[Pair, Question] = WeakKeyDictionary()
+        self._questions: WeakKeyDictionary[TwoModels, Question] = WeakKeyDictionary()
 
     def __getstate__(self) -> dict[str, Any]:
         # What is remembered of pairs goes by their identity, which a copy in a pickle has not.
@@ -69,10 +69,10 @@ class SpecReason(Policy):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _questions=WeakKeyDictionary())
 
-    def check(self, pair: Pair) -> None:
+    def check(self, pair: TwoModels) -> None:
         self.question(pair)
 
-    def question(self, pair: Pair) -> Question | None:
+    def question(self, pair: TwoModels) -> Question | None:
         if self.grades:
             return None
         if pair not in self._questions:
@@ -106,7 +106,7 @@ class SpecReason(Policy):
         return f"{self.name}:threshold={self.threshold:g}:grade={self.grade}"
 
 
-def grading_question(pair: Pair) -> Question:
+def grading_question(pair: TwoModels) -> Question:
     """The request for a grade, behind an unfinished answer.
 
     In the large model's template.

@@ -18,7 +18,7 @@ from ..core.signals import Signal, get_signal
 from ..core.trace import Step
 from ..core.transcript import Writer
 from ..errors import SteerError
-from ..models.pair import Pair
+from ..models.two_models import TwoModels
 from ..util import checks
 from .base import Policy, Verdict
 from .cohort import verdict
@@ -73,7 +73,7 @@ class Steer(Policy):
         )
         self.signal = get_signal(self.calibration.signal if self.calibration else signal)
 
-    def check(self, pair: Pair) -> None:
+    def check(self, pair: TwoModels) -> None:
         if self.calibration is not None:
             self.calibration.check(pair, self._source)
 

@@ -18,6 +18,7 @@ from ..core.events import TextDelta
 from ..core.transcript import WRITERS, Writer
 from ..decode.router import Router
 from ..models.pair import Pair
+from ..models.two_models import TwoModels
 from ..policies import AlwaysLarge, AlwaysSmall, Policy, RandomShare
 from ..util.progress import span
 
@@ -176,7 +177,7 @@ def _cohort(
     return _Cohort(end - begin, prompt, max(taken, 1e-9) / max(1, len(steady) - 1), written)
 
 
-def _ends(pair: Pair, prompts: Sequence[str], options: Mapping[str, Any]) -> list[list[int]]:
+def _ends(pair: TwoModels, prompts: Sequence[str], options: Mapping[str, Any]) -> list[list[int]]:
     told = {name: options[name] for name in _TEMPLATE if name in options}
     return [pair.encode(prompt, **told)[-SHORT:] for prompt in prompts]
 

@@ -5,25 +5,19 @@ Config, tokenizer, sizes by arithmetic.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.shape import ModelShape
 from ..core.transcript import Writer
 from ..core.weights import AS_HELD, count_parameters, read_weights
 from ..engines.hf.cache_support import NO_ROLL_BACK, foreign_state, keeps_no_cache
 from ..engines.hf.rope import context_length
+from ..models.described import dtype_of, eos_ids, on_meta
 from ..models.loading import load_config, load_tokenizer
-from ..models.pair import eos_of
 from .quantized import Quantization, Reckoned
 
 MOST_LAYERS = 10_000  # of a config that is not believed; to make so many takes minutes
@@ -88,7 +82,7 @@ def read_side(
     """
     config = load_config(writer, source, options)
     tokenizer = load_tokenizer(writer, source, options)
-    chosen = _dtype(config) if dtype == "auto" else dtype
+    chosen = dtype_of(config) if dtype == "auto" else dtype
     assert isinstance(chosen, torch.dtype)
     quantization = Quantization.of(config)
     problems, notes = [], []
@@ -99,7 +93,7 @@ def read_side(
         problems.append(f"is to have {layers:,} layers, more than any model that can be made")
     else:
         try:
-            model = _on_meta(config, chosen)
+            model = on_meta(config, chosen)
         except Exception as error:  # a family without a causal model, sizes that clash
             problems.append(f"cannot be made as a causal language model ({_first_line(error)})")
     if model is not None:
@@ -123,7 +117,7 @@ def read_side(
         dtype=chosen,
         parameters=parameters,
         shape=shape,
-        eos_ids=_eos_ids(writer, config, tokenizer, source, options),
+        eos_ids=eos_ids(writer, config, tokenizer, source, options),
         context=context_length(config.get_text_config(decoder=True)),
         quantization=quantization,
         problems=tuple(problems),
@@ -134,21 +128,6 @@ def read_side(
 def _layers(config: Any) -> int:
     found = getattr(config.get_text_config(decoder=True), "num_hidden_layers", 0)
     return found if isinstance(found, int) else 0
-
-
-def _on_meta(config: Any, dtype: torch.dtype) -> PreTrainedModel:
-    """The model of a config, whose weights are nowhere."""
-    with ExitStack() as stack:
-        stack.enter_context(torch.device("meta"))
-        try:  # transformers 4 spends a minute on the first values of thousands of experts
-            from transformers.modeling_utils import no_init_weights
-
-            stack.enter_context(no_init_weights())
-        except ImportError:
-            pass
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
-        model.tie_weights()
-        return model
 
 
 def _refusals(model: PreTrainedModel) -> list[str]:
@@ -163,30 +142,6 @@ def _refusals(model: PreTrainedModel) -> list[str]:
     if False in causal and True not in causal:
         return ["reads a text in both directions: it is no causal language model"]
     return []
-
-
-def _dtype(config: Any) -> torch.dtype:
-    """What the config says of the weights' dtype; float32 where it says nothing."""
-    found = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
-    if isinstance(found, str):
-        found = getattr(torch, found.removeprefix("torch."), None)
-    return found if isinstance(found, torch.dtype) and found.is_floating_point else torch.float32
-
-
-def _eos_ids(
-    writer: Writer,
-    config: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    source: str,
-    options: dict[str, Any],
-) -> frozenset[int]:
-    """Ids that end an answer, by the generation config, or the config, and by the tokenizer."""
-    try:
-        generation: Any = GenerationConfig.from_pretrained(source, **options)
-    except (OSError, ValueError, TypeError):  # there is none, as transformers allows
-        generation = config.get_text_config(decoder=True)
-    ids = eos_of(f"the {writer} model's generation config", generation)
-    return frozenset(ids + eos_of(f"the {writer} model's tokenizer", tokenizer))
 
 
 def _first_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ from ..core.log_probs import LogProbs
 from ..core.token_text import decode
 from ..core.trace import Step
 from ..core.transcript import WRITERS
-from ..models.pair import Pair
+from ..models.two_models import TwoModels
 from .metrics import finish_reason
 from .requests import Door
 from .tickets import Ended, Ticket, Token
@@ -29,7 +29,7 @@ class Bodies:
         pair: for the texts of tokens.
     """
 
-    def __init__(self, door: Door, model: str, pair: Pair) -> None:
+    def __init__(self, door: Door, model: str, pair: TwoModels) -> None:
         self._chat = door == "chat"
         self.id = f"{'chatcmpl' if self._chat else 'cmpl'}-{uuid.uuid4().hex}"
         self._model, self._tokenizer = model, pair.tokenizer

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core.transcript import WRITERS
 from ..errors import SteerError
-from ..models.pair import Pair
+from ..models.two_models import TwoModels
 from ..policies import POLICIES, AlwaysLarge, AlwaysSmall, Policy, RouterSpec
 from ..policies.from_data import data_spec
 from .refusals import Refusal
@@ -67,7 +67,7 @@ class Choices:
 
     def __init__(
         self,
-        pair: Pair,
+        pair: TwoModels,
         spec: RouterSpec,
         files: Callable[[RouterSpec], Mapping[str, Any]],
         allowed: Collection[str],

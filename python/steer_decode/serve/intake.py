@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..errors import SteerError
-from ..models.pair import Pair
+from ..models.two_models import TwoModels
 from .choices import Choices
 from .refusals import Refusal
 from .requests import MOST_CHOICES, AnyRequest, ChatRequest, TextRequest
@@ -28,7 +28,7 @@ class Intake:
 
     def __init__(
         self,
-        pair: Pair,
+        pair: TwoModels,
         choices: Choices,
         max_new_tokens: int,
         temperature: float,

@@ -23,7 +23,7 @@ from ...engines.hf.cache_support import cache_argument
 from ...engines.hf.cpu import patched
 from ...engines.hf.lane import Lane
 from ...errors import SteerError
-from ...models.pair import Pair
+from ...models.pair import Pair, loaded
 from ...policies import FirstTokenEntropy
 from ...policies.speculative import Speculative
 from .models import demo_pair, plain
@@ -167,7 +167,7 @@ def passes_of(router: Router, prompt: str, tokens: int = MAX_NEW_TOKENS) -> list
     passes: list[DecodePass] = []
     with contextlib.ExitStack() as hooks:
         for writer in WRITERS:
-            hooks.enter_context(_noted(router.pair.model(writer), writer, passes))
+            hooks.enter_context(_noted(loaded(router.pair).model(writer), writer, passes))
         router.generate(prompt, max_new_tokens=tokens)
     return passes
 

@@ -25,7 +25,7 @@ from ...core.events import TextDelta
 from ...core.sampling import Sampling
 from ...core.transcript import WRITERS, Transcript, Writer
 from ...decode.router import Router
-from ...decode.routing import open_engines
+from ...decode.routing import hf_engines
 from ...decode.stream import RoutedStream
 from ...engines.hf.cache_support import cache_argument
 from ...engines.hf.cpu import patched
@@ -125,7 +125,7 @@ class Context:
         self.model = pair.model(writer)
         self.transcript = Transcript(self.ids)
         self.writer = writer
-        self.engines = open_engines(pair, dict.fromkeys(WRITERS, 1), length + room)
+        self.engines = hf_engines(pair, dict.fromkeys(WRITERS, 1), length + room)
         for engine in self.engines.values():
             engine.lane.open(0, self.transcript)
         self.lane = self.engines[writer].lane

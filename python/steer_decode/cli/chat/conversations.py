@@ -16,8 +16,8 @@ from ...core.transcript import WRITERS, Writer
 from ...decode.router import Router
 from ...decode.session import Session, Turn
 from ...errors import ContextFullError, SteerError
-from ...models.pair import Pair
 from ...models.template import template_arguments
+from ...models.two_models import TwoModels
 from ...policies import Policy
 from ...util.text import dump
 
@@ -202,7 +202,7 @@ class Chat:
             return False
 
 
-def _has_template(pair: Pair, chat: bool | None, arguments: Mapping[str, Any] | None) -> bool:
+def _has_template(pair: TwoModels, chat: bool | None, arguments: Mapping[str, Any] | None) -> bool:
     """Whether questions go through a chat template.
 
     Raises:

@@ -33,7 +33,7 @@ from ...core.requests import Hooks
 from ...core.sampling import Sampling
 from ...core.transcript import Transcript
 from ...errors import SteerError
-from ...models.pair import Pair
+from ...models.pair import Pair, loaded
 from ..routing import Routing
 from ..stream import Cohort
 from .hooks import RowCriteria, RowProcessors, StopText, TokenStream, processors_of_row
@@ -91,7 +91,7 @@ def custom_generate(
         SteerError: another model than the small one, or an argument that cannot be honoured; before
             any model runs.
     """
-    pair = routing.pair
+    pair = loaded(routing.pair)
     check_model(pair, model)
     check_config(model, generation_config)
     if steer_streamer is not None and len(input_ids) > 1:
@@ -146,7 +146,7 @@ def _hooks(
     config: GenerationConfig,
 ) -> list[Hooks]:
     """For each row what it is to be shown."""
-    pair = routing.pair
+    pair = loaded(routing.pair)
     width = max(pair.small.config.get_text_config(decoder=True).vocab_size, pair.vocab_size)
     keep = bool(config.return_dict_in_generate and (config.output_scores or config.output_logits))
     hooks = []

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from ...core.boundary import StepBoundary
 from ...errors import SteerError
 from ...models.pair import Pair
+from ...models.two_models import TwoModels
 from ...policies import Policy, parse_policy
 from ...policies.from_data import parse_data_policy
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ..routing import Routing
 
 # A boundary decodes the whole vocabulary, too long to do at every call.
-_boundaries: WeakKeyDictionary[Pair, dict[tuple[str, int], StepBoundary]] = WeakKeyDictionary()
+_boundaries: WeakKeyDictionary[TwoModels, dict[tuple[str, int], StepBoundary]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)

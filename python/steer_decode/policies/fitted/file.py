@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from ...errors import SteerError
-from ...models.pair import Pair
+from ...models.two_models import TwoModels
 from ...util import documents
 from ...util.files import write_whole
 
@@ -58,8 +58,10 @@ class Fitted:
         """
         raise NotImplementedError
 
-    def check(self, pair: Pair, source: str = "") -> None:
+    def check(self, pair: TwoModels, source: str = "") -> None:
         """Refuse numbers that were fitted for another pair.
+
+        Where the weights of ``pair`` are elsewhere, whoever gives them has to know.
 
         Args:
             pair: the one that is to be served.
@@ -68,7 +70,7 @@ class Fitted:
         Raises:
             SteerError: the fingerprints differ.
         """
-        if self.pair != pair.fingerprint:
+        if pair.fingerprint is not None and self.pair != pair.fingerprint:
             say = self.phrases(getattr(self, "kind", ""))
             named = f"{say.noun} {source!r}" if source else f"the {say.noun}"
             raise SteerError(
