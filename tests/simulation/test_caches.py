@@ -57,7 +57,7 @@ def test_who_writes_is_not_put_out() -> None:
 def test_sessions_that_move_are_read_anew(placing: str) -> None:
     """With more engines than calls each call goes to one that has read nothing."""
     pytest.importorskip("simpy")
-    from steer_decode.simulation.arrivals import Arrivals
+    from steer_decode.simulation.arrivals import Load
     from steer_decode.simulation.run import simulate
 
     one = script("slsl", 5, prompt=20)
@@ -65,7 +65,7 @@ def test_sessions_that_move_are_read_anew(placing: str) -> None:
         w: [c.context for c in calls_of(one, "none") if c.model == w] for w in ("small", "large")
     }
     plan = fleet(replicas=(9, 9), placing=placing)
-    found = simulate([one], plan, Arrivals("closed", 1), 4, warm=0)
+    found = simulate([one], plan, Load("closed", 1), 4, warm=0)
     if placing == "round":
         right = {w: 4 * sum(each) for w, each in contexts.items()}
     else:  # what was not read: 20, then its own last token and the other's five; and so on
@@ -76,12 +76,12 @@ def test_sessions_that_move_are_read_anew(placing: str) -> None:
 @pytest.mark.parametrize("tokens", [None, 64])
 def test_caches_that_are_too_small_for_all_read_again(tokens: int | None) -> None:
     pytest.importorskip("simpy")
-    from steer_decode.simulation.arrivals import Arrivals
+    from steer_decode.simulation.arrivals import Load
     from steer_decode.simulation.run import simulate
 
     plan = fleet(block=4, cache=tokens)
-    found = simulate([script("slsl", 5, prompt=20)], plan, Arrivals("closed", 6), 24, warm=0)
+    found = simulate([script("slsl", 5, prompt=20)], plan, Load("closed", 6), 24, warm=0)
     assert found.answers == 24
     assert (sum(found.evicted.values()) > 0) == (tokens is not None)
-    everything = simulate([script("slsl", 5, prompt=20)], fleet(block=4), Arrivals("closed", 6), 24)
+    everything = simulate([script("slsl", 5, prompt=20)], fleet(block=4), Load("closed", 6), 24)
     assert (found.read["small"] > everything.read["small"]) == (tokens is not None)

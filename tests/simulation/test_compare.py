@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 from steer_decode.demo import pair_paths
-from steer_decode.simulation.arrivals import Arrivals
+from steer_decode.simulation.arrivals import Load
 from steer_decode.simulation.compare import (
     Comparison,
     Contender,
@@ -124,7 +124,7 @@ def answer(steps: Script) -> dict[str, float | None]:
     assert large.shape is not None
     tariffs = {"small": Tariff.of(small.shape), "large": Tariff.of(large.shape)}
     plan = fleet(gate="loop", one_device=True)
-    return simulate([steps], plan, Arrivals("closed", 1), 1, tariffs, warm=0).costs
+    return simulate([steps], plan, Load("closed", 1), 1, tariffs, warm=0).costs
 
 
 def test_costs_are_those_of_the_engines() -> None:
@@ -146,9 +146,9 @@ def test_costs_are_those_of_the_engines() -> None:
 
 def test_costs_of_models_that_nobody_knows_are_unknown() -> None:
     plan = fleet()
-    found = simulate(ROUTED, plan, Arrivals("closed", 1), 1)
+    found = simulate(ROUTED, plan, Load("closed", 1), 1)
     assert found.costs["flops_paper"] is None
     known = {"small": Tariff(10), "large": Tariff(100)}
-    costs = simulate(ROUTED, plan, Arrivals("closed", 1), 1, known, warm=0).costs
+    costs = simulate(ROUTED, plan, Load("closed", 1), 1, known, warm=0).costs
     assert costs["flops_paper"] == 2 * (10 * 16 + 100 * 4)
     assert costs["bytes_read"] == 2 * (10 * 16 + 100 * 4)

@@ -74,13 +74,13 @@ def test_what_is_read_is_what_the_engines_read(
 ) -> None:
     """Caches that hold everything, to the token: passes and tokens processed as they were."""
     pytest.importorskip("simpy")
-    from steer_decode.simulation.arrivals import Arrivals
+    from steer_decode.simulation.arrivals import Load
     from steer_decode.simulation.run import simulate
     from support.simulated import fleet
 
     plan = fleet(gate="loop", one_device=True)
     some = scripts(outputs[name])
-    found = simulate(some, plan, Arrivals("closed", 1), len(some), warm=0)
+    found = simulate(some, plan, Load("closed", 1), len(some), warm=0)
     for writer in WRITERS:
         costs = [getattr(o.cost, writer) for o in outputs[name]]
         assert found.processed[writer] == sum(cost.processed for cost in costs)

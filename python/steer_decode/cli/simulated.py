@@ -12,7 +12,7 @@ from .models import Models, quiet
 
 if TYPE_CHECKING:
     from ..core.transcript import Writer
-    from ..simulation.arrivals import Arrivals
+    from ..simulation.arrivals import Load
     from ..simulation.compare import Comparison, Contender
     from ..simulation.run import Simulated
     from ..simulation.setup import Wanted
@@ -70,7 +70,7 @@ class Simulation:
 
     answers: Answers
     wanted: Wanted
-    arrivals: Arrivals
+    arrivals: Load
     tariffs: dict[Writer, Tariff]
     number: int | None
     warm: float

@@ -14,7 +14,7 @@ _MOST = 1e6
 
 
 @dataclass(frozen=True)
-class Arrivals:
+class Load:
     """How answers arrive.
 
     Attributes:
@@ -41,7 +41,7 @@ class Arrivals:
         return f"{self.kind}:{self.value:g}"
 
 
-def parse(text: str) -> Arrivals:
+def parse(text: str) -> Load:
     """Read ``poisson:RATE``, ``steady:RATE`` or ``closed:NUMBER``.
 
     Raises:
@@ -66,4 +66,4 @@ def parse(text: str) -> Arrivals:
         raise SteerError(
             f"--arrivals closed must have a whole number, as in closed:16, got {text!r}"
         )
-    return Arrivals(kind, number)
+    return Load(kind, number)

@@ -23,7 +23,7 @@ _COVERED: dict[Gate, tuple[Writer, ...]] = {
 }
 
 
-class Call(NamedTuple):
+class EngineCall(NamedTuple):
     """What one engine is asked for at once.
 
     Fields:
@@ -46,7 +46,7 @@ class Call(NamedTuple):
         return self.context + self.passes - 1
 
 
-def calls_of(script: Script, gate: Gate) -> tuple[Call, ...]:
+def calls_of(script: Script, gate: Gate) -> tuple[EngineCall, ...]:
     """The calls of one answer.
 
     Args:
@@ -79,10 +79,10 @@ def _goes_on(before: Sequence[Act], act: Act, covered: bool) -> bool:
     )
 
 
-def _call(acts: Sequence[Act], handing_over: bool) -> Call:
+def _call(acts: Sequence[Act], handing_over: bool) -> EngineCall:
     passes = sum(max(1, act.writes) for act in acts) + handing_over
     first = acts[0]
-    return Call(
+    return EngineCall(
         first.model,
         first.context,
         passes,

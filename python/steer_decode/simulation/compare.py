@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.transcript import Writer
 from ..util.text import significant
-from .arrivals import Arrivals
+from .arrivals import Load
 from .fleet import FleetPlan, PoolPlan
 from .run import Simulated, simulate
 from .script import Script
@@ -136,7 +136,7 @@ def part_of(contender: Contender, parts: int) -> Contender:
 def enough(contender: Contender, rate: float) -> int:
     """Answers of a run that is long beside an answer."""
     few = min(50, len(contender.scripts))
-    one = simulate(contender.scripts, contender.plan, Arrivals("closed", 1), few, warm=0)
+    one = simulate(contender.scripts, contender.plan, Load("closed", 1), few, warm=0)
     return min(MOST, max(LEAST, math.ceil(_SPANS * rate * one.mean)))
 
 
@@ -150,7 +150,7 @@ def most_carried(contender: Contender) -> float:
     if plan.placing == "session":
         plan = replace(plan, placing="least")
     inside = sum(pool.replicas * pool.rows for pool in plan.pools.values())
-    arrivals, answers = Arrivals("closed", inside), max(LEAST // 2, 4 * inside)
+    arrivals, answers = Load("closed", inside), max(LEAST // 2, 4 * inside)
     return simulate(contender.scripts, plan, arrivals, answers).answers_per_second
 
 
@@ -185,7 +185,7 @@ def compare(
         found = {}
         for name, contender in both.items():
             n = answers or enough(contender, rate)
-            arrivals = Arrivals("poisson", rate)
+            arrivals = Load("poisson", rate)
             found[name] = simulate(contender.scripts, contender.plan, arrivals, n, tariffs)
             told()
         return LoadPoint(rate, **found)

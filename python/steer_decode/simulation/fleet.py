@@ -10,9 +10,9 @@ from typing import Any, Literal
 import simpy
 
 from ..core.transcript import WRITERS, Writer
-from .arrivals import Arrivals
+from .arrivals import Load
 from .blocks import BlockCache, CacheEntry
-from .calls import Call, Gate, calls_of
+from .calls import EngineCall, Gate, calls_of
 from .passes import PassTime
 from .replica import Replica
 from .script import Script
@@ -154,7 +154,7 @@ class Fleet:
         self._turn = dict.fromkeys(WRITERS, 0)
         self._inside, self._since = 0, 0.0
 
-    def run(self, arrivals: Arrivals, answers: int, warm: int = 0) -> Log:
+    def run(self, arrivals: Load, answers: int, warm: int = 0) -> Log:
         """Run until all answers have ended.
 
         Args:
@@ -175,7 +175,7 @@ class Fleet:
         self.log.seconds = max(told.end for told in self.log.answers)
         return self.log
 
-    def _order(self) -> Iterator[tuple[Script, tuple[Call, ...]]]:
+    def _order(self) -> Iterator[tuple[Script, tuple[EngineCall, ...]]]:
         chance = random.Random(f"{self._plan.seed}:order")
         while True:
             some = list(self._work)
@@ -183,7 +183,7 @@ class Fleet:
                 chance.shuffle(some)
             yield from some
 
-    def _arrive(self, arrivals: Arrivals, answers: int, work: Iterator[Any]) -> Any:
+    def _arrive(self, arrivals: Load, answers: int, work: Iterator[Any]) -> Any:
         for _, gap in zip(range(answers), arrivals.gaps(self._plan.seed), strict=False):
             yield self._env.timeout(gap)
             self._env.process(self._converse(*next(work)))
@@ -192,7 +192,7 @@ class Fleet:
         for _ in left:
             yield from self._converse(*next(work))
 
-    def _converse(self, script: Script, calls: Sequence[Call]) -> Generator[Any, Any, None]:
+    def _converse(self, script: Script, calls: Sequence[EngineCall]) -> Generator[Any, Any, None]:
         """One answer: its calls, one after another."""
         number, now = len(self.log.answers), self._env.now
         if number in self._marked:

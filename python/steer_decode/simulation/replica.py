@@ -17,7 +17,7 @@ from typing import Any
 import simpy
 
 from .blocks import BlockCache, CacheEntry
-from .calls import Call
+from .calls import EngineCall
 from .passes import PassTime
 
 _EDGE = 1e-9  # of a pass; where one ends, up to rounding
@@ -36,7 +36,7 @@ class Waiting:
 
     __slots__ = ("call", "done", "entry", "first", "left", "read")
 
-    def __init__(self, call: Call, entry: CacheEntry, done: simpy.Event) -> None:
+    def __init__(self, call: EngineCall, entry: CacheEntry, done: simpy.Event) -> None:
         self.call, self.entry, self.done = call, entry, done
         self.read = self.left = 0
         self.first = 0.0
@@ -97,7 +97,7 @@ class Replica:
         """Seconds of passes until now, a running one included."""
         return self.busy + (0.0 if self._since is None else now - self._since)
 
-    def submit(self, call: Call, entry: CacheEntry) -> Waiting:
+    def submit(self, call: EngineCall, entry: CacheEntry) -> Waiting:
         """Ask for a call; its ``done`` tells the end."""
         asked = Waiting(call, entry, self._env.event())
         self._queue.append(asked)

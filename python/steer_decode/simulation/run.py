@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..core.transcript import WRITERS, Writer
-from .arrivals import Arrivals
+from .arrivals import Load
 from .fleet import Fleet, FleetPlan, Log
 from .script import Script
 from .tariff import Tariff
@@ -75,7 +75,7 @@ class Simulated:
 def simulate(
     scripts: Sequence[Script],
     plan: FleetPlan,
-    arrivals: Arrivals,
+    arrivals: Load,
     answers: int,
     tariffs: Mapping[Writer, Tariff] | None = None,
     *,

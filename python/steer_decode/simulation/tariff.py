@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.shape import ModelShape
-from .calls import Call
+from .calls import EngineCall
 
 BYTES = 2  # of a weight, as bfloat16 has it
 
@@ -87,7 +87,7 @@ class Spent:
             self._weights[tokens] = self._tariff.weights(tokens)
         self.bytes_read += passes * self._weights[tokens]
 
-    def called(self, call: Call, read: int) -> None:
+    def called(self, call: EngineCall, read: int) -> None:
         """Count a call that has ended.
 
         ``read`` tokens were pending before its first pass.
