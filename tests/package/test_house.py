@@ -18,7 +18,6 @@ ARROWS = {
     "serve": ABOVE.replace(" demo", ""),
     "preflight": ABOVE,
     "fitting": ABOVE,
-    "simulation": "evaluation core",
     "evaluation": ABOVE,
     "decode": "policies models engines core",
     "policies": "models core",

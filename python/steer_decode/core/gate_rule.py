@@ -1,4 +1,4 @@
-"""Where a model goes on writing, as its engine may decide.
+"""Where a model goes on writing, as engines may decide.
 
 A policy judges steps. Where its verdict is a matter of one number, the score of the step that was
 just written or the signal of the token that is to open the next one, it can be told to an engine

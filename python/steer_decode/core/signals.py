@@ -45,7 +45,7 @@ class Signal:
 
     @property
     def named(self) -> bool:
-        """Whether its name is all that another process needs to read it."""
+        """Whether another process can read it by its name."""
         return SIGNALS.get(self.name) == self
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from steer_decode.core import signals
 from steer_decode.core.boundary import MAX_STEP_TOKENS
 from steer_decode.core.gate_rule import NOWHERE, GateRule, Region
 from steer_decode.engines.vllm import gate_args
-from steer_decode.engines.vllm.gate_args import PROBE, GateArgs, is_gated
+from steer_decode.engines.vllm.gate_args import PROBE, GateArgs, check_request, is_gated
 
 RULES = [
     GateRule(),
@@ -82,12 +83,39 @@ def test_a_malformed_argument_is_named_in_one_sentence(xargs: dict[str, Any], na
     assert len(str(caught.value)) < 300
 
 
-def test_a_request_must_stop_on_the_token_that_hands_over() -> None:
-    args = GateArgs("a", 5)
-    args.check_stop([3, 5])
-    for stops in (None, [], [3]):
-        with pytest.raises(SteerError, match="stop_token_ids"):
-            args.check_stop(stops)
+def params(**given: Any) -> SimpleNamespace:
+    """``SamplingParams`` of vLLM, as far as the gate looks."""
+    return SimpleNamespace(**{"extra_args": GOOD, "stop_token_ids": [3, 1], "n": 1} | given)
+
+
+def test_a_request_that_the_gate_can_follow_passes() -> None:
+    check_request(params())
+    check_request(params(n=4, extra_args=None, logit_bias={1: 2.0}))  # none of the gate's
+    check_request(params(frequency_penalty=0.0, repetition_penalty=1.0, bad_words=[], min_tokens=0))
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"stop_token_ids": None}, "stop_token_ids"),
+        ({"stop_token_ids": [3]}, "stop_token_ids"),
+        ({"n": 2}, "n"),
+        ({"frequency_penalty": 0.1}, "frequency_penalty"),
+        ({"presence_penalty": -1.0}, "presence_penalty"),
+        ({"repetition_penalty": 1.1}, "repetition_penalty"),
+        ({"min_tokens": 5}, "min_tokens"),
+        ({"logit_bias": {7: -3.0}}, "logit_bias"),
+        ({"bad_words": ["a"]}, "bad_words"),
+        ({"allowed_token_ids": [1, 2]}, "allowed_token_ids"),
+        ({"structured_outputs": object()}, "structured_outputs"),
+        ({"extra_args": GOOD | {"steer_step": -1}}, "steer_step"),
+    ],
+)
+def test_a_request_that_it_cannot_follow_is_refused_by_name(
+    given: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"\b{named}\b"):
+        check_request(params(**given))
 
 
 def test_the_probe_is_told_from_servers_without_a_gate() -> None:

@@ -1,4 +1,4 @@
-"""Models that vLLM serves, in this process or behind a URL.
+"""Models that vLLM serves, here or behind a URL.
 
 ``engine`` keeps the contract of ``engines/base.py``; ``calls`` is what passes between it and what
 carries requests: ``servers`` over HTTP, ``local`` to an engine in this process. ``connect`` says

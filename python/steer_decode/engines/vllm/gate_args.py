@@ -10,7 +10,7 @@ Nothing here needs torch or vLLM.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -125,7 +125,9 @@ class GateArgs:
 
     @classmethod
     def read(cls, extra: Mapping[str, Any] | None) -> GateArgs | None:
-        """The arguments among those of a request; None where there are none.
+        """The gate's arguments among a request's.
+
+        None where there are none.
 
         Raises:
             SteerError: an argument that is missing, unknown or malformed; the message names it.
@@ -152,20 +154,53 @@ class GateArgs:
             raise SteerError(f"the gate needs {PREFIX}{missing[0]}: give it with the others")
         return cls(rule=_rule(given), **{k: v for k, v in given.items() if k not in _OF_RULE})
 
-    def check_stop(self, stop_token_ids: Collection[int] | None) -> None:
-        """
-        Raises:
-            SteerError: the request does not stop on HANDOFF.
-        """
-        if self.handoff not in (stop_token_ids or ()):
-            raise SteerError(
-                f"{PREFIX}handoff is {self.handoff}, on which the request does not stop: give it "
-                "in stop_token_ids"
-            )
-
 
 _OF_RULE = ("signal", "before", "after", "score")
 _NAMES = ("id", "handoff", *_OF_RULE, "step", "delimiter", "max_step")
+
+
+# What a gate has to read as it left the model, and what would be taken for it: by name, and unset.
+_UNCHANGED: Final[Mapping[str, tuple[Any, ...]]] = {
+    "frequency_penalty": (None, 0),
+    "presence_penalty": (None, 0),
+    "repetition_penalty": (None, 1),
+    "min_tokens": (None, 0),
+    "logit_bias": (None, {}),
+    "bad_words": (None, []),
+    "allowed_token_ids": (None, []),
+    "structured_outputs": (None,),
+    "n": (None, 1),
+}
+
+
+def check_request(params: Any) -> None:
+    """Refuse a request that no gate can follow.
+
+    At the server's door an error is the request's own.
+
+    Args:
+        params: ``SamplingParams`` of vLLM.
+
+    Raises:
+        SteerError: a ``ValueError``, to which the server answers 400: arguments as for
+            :meth:`GateArgs.read`; a request that does not stop on HANDOFF; one with ``n`` answers,
+            which would share an id; or one that changes logits before the gate reads them.
+    """
+    args = GateArgs.read(params.extra_args)
+    if args is None:
+        return
+    if args.handoff not in (params.stop_token_ids or ()):
+        raise SteerError(
+            f"{PREFIX}handoff is {args.handoff}, on which the request does not stop: give it in "
+            "stop_token_ids"
+        )
+    for name, unset in _UNCHANGED.items():
+        value = getattr(params, name, None)
+        if value not in unset:
+            raise SteerError(
+                f"the gate follows one answer and reads raw logits: leave out {name}, "
+                f"got {short(value)}"
+            )
 
 
 def is_gated(status: int, body: str) -> bool:
