@@ -22,6 +22,7 @@ from ..policies import Policy
 from ..util.checks import listed, whole
 from .hf_generate.custom_generate import custom_generate
 from .hf_generate.settings import recommended_policy
+from .resumed import resume
 from .routing import Routing
 from .stream import Cohort, RoutedStream
 
@@ -154,6 +155,23 @@ class Router:
         sampling = Sampling(temperature, top_p, top_k, min_p)
         ids = self.pair.encode(prompt, chat, **_told(chat_template_kwargs))
         return RoutedStream(self.routing, Transcript(ids), max_new_tokens, sampling, seed)
+
+    def resume(self, broken: RoutedOutput, **options: Any) -> RoutedStream:
+        """Go on with an answer that a fault or its reader has broken off.
+
+        All of its events come, those from before first. Nothing that stands in its trace is
+        written again.
+
+        Args:
+            broken: the answer, as far as it was written.
+            options: of :meth:`stream`, as the answer was begun with; ``chat`` and what a template
+                is told are not among them.
+
+        Raises:
+            SteerError: the answer has ended by itself, or is another router's; while it is written,
+                that it does not go on as this router would.
+        """
+        return resume(self.routing, broken, options)
 
     def cohort(self, prompts: Sequence[Prompt], **options: Any) -> list[RoutedOutput]:
         """Answer many prompts together; see :meth:`stream_cohort`."""
