@@ -118,7 +118,7 @@ class Step:
     def to_dict(self) -> dict[str, object]:
         record = asdict(self)
         del record["log_probs"]
-        # Broken off as it took a draft over: tokens whose text has not been told have no writer yet.
+        # Broken off within a draft that it took over: what has not been told has no writer yet.
         record["others"] = [i for i in self.others if i < len(self.ends)]
         score = self.score
         record["score"] = None if isnan(score) else score
