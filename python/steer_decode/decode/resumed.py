@@ -27,7 +27,7 @@ GOES_ON = ("server", "interrupted", "error")  # why an answer has ended that may
 _WAY = "give the router and the options with which it was begun"
 
 
-class Recorded:
+class RecordedSteps:
     """What is recorded of an answer, as far as it has not been given yet.
 
     Args:
@@ -100,7 +100,9 @@ class ResumedEngine:
         before: what the model had cost when the answer was broken off.
     """
 
-    def __init__(self, writer: Writer, engine: Engine, recorded: Recorded, before: Usage) -> None:
+    def __init__(
+        self, writer: Writer, engine: Engine, recorded: RecordedSteps, before: Usage
+    ) -> None:
         self._writer, self._engine, self._recorded = writer, engine, recorded
         self._before = before
         self._asked = False  # whether the model has been
@@ -193,7 +195,7 @@ def resume(routing: Routing, broken: RoutedOutput, options: Mapping[str, Any]) -
     rest = dict(options)
     seed, length = rest.pop("seed", 0), rest.pop("max_new_tokens", 1024)
     ids = routing.pair.checked(list(trace.prompt_ids))
-    recorded = Recorded(trace.steps)
+    recorded = RecordedSteps(trace.steps)
     plain = open_engines(routing.pair, routing.ahead, routing.pair.max_length)
     before: dict[Writer, Usage] = {"small": broken.cost.small, "large": broken.cost.large}
     engines: dict[Writer, Engine] = {
