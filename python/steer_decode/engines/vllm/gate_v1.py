@@ -2,10 +2,11 @@
 
 That is the one that runs on a CPU and where Triton is not.
 
-Named on the server by its path, ``--logits-processors steer_decode.engines.vllm.gate_v1:GateV1``. Not
-as an entry point: to one that is installed, vLLM shows the sampled tokens of an asynchronous step
-too late. It reads a batch in one pass of ``logit_stats`` over the engine's own logits, and copies
-the signals to the host at once; the rest is a scan of the new token in each row.
+Named on the server by its path, not as an entry point: to one that is installed, vLLM shows the
+tokens of an asynchronous step too late. ``--logits-processors`` takes it as
+``steer_decode.engines.vllm.gate_v1:GateV1``. It reads a batch in one pass of ``logit_stats`` over
+the engine's own logits, and copies the signals to the host at once; the rest is a scan of the new
+token in each row.
 
 A step's last token is seen when the logits of the next one are at hand; HANDOFF is forced there.
 What the engine does to requests on the way is met so:

@@ -2,10 +2,10 @@
 
 That is the one that runs wherever Triton is.
 
-Named on the server by its path, ``--logits-processors steer_decode.engines.vllm.gate_v2:GateV2``. All
-that it keeps lies on the device and is changed there by the batch's own tensors, so that the host
-waits for nothing: one pass of ``logit_stats`` over the engine's logits, and operations of a few
-numbers a row.
+Named on the server by its path: ``--logits-processors`` takes it as
+``steer_decode.engines.vllm.gate_v2:GateV2``. All that it keeps lies on the device and is changed
+there by the batch's own tensors, so that the host waits for nothing: one pass of ``logit_stats``
+over the engine's logits, and operations of a few numbers a row.
 
 What holds after a position of a text follows from what held after the one before it, the token
 there and the row of logits behind it. So states are kept by position, a few for each request, and
