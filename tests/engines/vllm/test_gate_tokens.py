@@ -8,7 +8,7 @@ import pytest
 from steer_decode import Pair
 from steer_decode.core.boundary import StepBoundary
 from steer_decode.demo import pair_paths
-from steer_decode.engines.vllm.gate_tokens import GateTokens, TokenBits
+from steer_decode.engines.vllm.gate_tokens import Deeds, GateTokens
 from support.tiny import make_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -16,15 +16,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 WORDS = ["<unk>", "<eos>", "\n", "\r\n", "\n ", " ", "  \n\t", "\n\n", ".\n", ".\n\n", "\n\nw", "w"]
 
 
-def closings(bits: list[int], ids: list[int]) -> list[int]:
+def closings(deeds: list[Deeds], ids: list[int]) -> list[int]:
     """Where steps close by the table."""
     found, said, broke = [], False, False
     for i, token in enumerate(ids):
-        word = bits[token]
-        said = said or bool(word & TokenBits.SAYS_SOMETHING)
-        closes = TokenBits.CLOSES_AFTER_BREAK if broke else TokenBits.CLOSES
-        ends = TokenBits.ENDS_IN_BREAK_AFTER_BREAK if broke else TokenBits.ENDS_IN_BREAK
-        closed, broke = said and bool(word & closes), bool(word & ends)
+        does = deeds[token]
+        said = said or does.says
+        closed = said and (does.closes_after if broke else does.closes)
+        broke = does.breaks_after if broke else does.breaks
         if closed:
             found.append(i)
             said = broke = False
@@ -42,15 +41,15 @@ def scanned(boundary: StepBoundary, ids: list[int]) -> list[int]:
 
 def check(tokenizer: PreTrainedTokenizerBase, ids: range) -> None:
     tokens = GateTokens(tokenizer)
-    bits = tokens.table(tokens.size + 3).tolist()
+    deeds = [Deeds(*row) for row in tokens.table(tokens.size + 3).tolist()]
     boundary = StepBoundary(tokenizer, tokens.size)
     draw = random.Random(5)
-    breaks = [i for i in ids if bits[i] & ~TokenBits.SAYS_SOMETHING]
+    breaks = [i for i in ids if any(deeds[i][1:])]
     some = 0
     for _ in range(300):
         text = [draw.choice(breaks if draw.random() < 0.3 else ids) for _ in range(25)]
         wanted = scanned(boundary, text)
-        assert closings(bits, text) == wanted
+        assert closings(deeds, text) == wanted
         some += len(wanted)
     assert some > 300
 
@@ -78,7 +77,7 @@ def test_the_scan_is_that_of_the_loop(delimiter: str) -> None:
 def test_columns_beyond_the_tokens_leave_a_step_as_it_is() -> None:
     tokens = GateTokens(make_tokenizer(WORDS))
     assert tokens.size == len(WORDS)
-    assert tokens.table(20).tolist()[12:] == [TokenBits.ENDS_IN_BREAK_AFTER_BREAK] * 8
+    assert tokens.table(20).tolist()[12:] == [[False, False, False, False, True]] * 8
 
 
 def test_pairs_have_the_same_size(pair_of_demo: Pair) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import enum
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,17 +16,22 @@ from ...errors import SteerError
 _BOUNDARIES = 64  # kept at a time, of different delimiters and lengths
 
 
-class TokenBits(enum.IntFlag):
-    """What a token does to a step.
+class Deeds(NamedTuple):
+    """What tokens do to a step.
 
-    It depends on whether the text before it ends in a line break.
+    It depends on whether the text before them ends in a line break.
+
+    Fields, booleans each:
+        says: they hold a letter or a digit.
+        closes, closes_after: they close a step that says something; behind a line break.
+        breaks, breaks_after: the text then ends in a line break; likewise.
     """
 
-    SAYS_SOMETHING = 1
-    CLOSES = 2
-    ENDS_IN_BREAK = 4
-    CLOSES_AFTER_BREAK = 8
-    ENDS_IN_BREAK_AFTER_BREAK = 16
+    says: Tensor
+    closes: Tensor
+    breaks: Tensor
+    closes_after: Tensor
+    breaks_after: Tensor
 
 
 class GateTokens:
@@ -74,21 +78,15 @@ class GateTokens:
         that ends within a character brings none here.
 
         Returns:
-            [size] uint8, bits of :class:`TokenBits`.
+            [size, 5] bool, fields of :class:`Deeds`.
         """
         look = StepBoundary(self._tokenizer, size).look
         rows = []
         for text in self._texts.alone(size):
-            closes, said, tail = look("", text)
+            closes, says, tail = look("", text)
             closes_after, _, tail_after = look("\n", text)
-            rows.append(
-                TokenBits.SAYS_SOMETHING * said
-                | TokenBits.CLOSES * closes
-                | TokenBits.ENDS_IN_BREAK * (tail == "\n")
-                | TokenBits.CLOSES_AFTER_BREAK * closes_after
-                | TokenBits.ENDS_IN_BREAK_AFTER_BREAK * (tail_after == "\n")
-            )
-        return torch.tensor(rows, dtype=torch.uint8)
+            rows.append((says, closes, tail == "\n", closes_after, tail_after == "\n"))
+        return torch.tensor(rows)
 
     def _make(self, delimiter: str, max_step: int) -> StepBoundary:
         return StepBoundary(self._tokenizer, self.size, delimiter, max_step)

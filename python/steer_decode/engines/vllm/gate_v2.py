@@ -36,8 +36,8 @@ from ...core.signals import SIGNALS
 from ...errors import SteerError
 from .gate_args import SIGNALS as NAMES
 from .gate_args import GateArgs, check_request
-from .gate_state import Rules, State, advance, no_rules, put, tell
-from .gate_tokens import GateTokens, check_delimiter
+from .gate_state import RULE, STATE, Rules, State, advance, put, tell
+from .gate_tokens import Deeds, GateTokens, check_delimiter
 
 _KEPT = 4  # places of requests, for each that may run
 _POSITIONS = 8  # whose states are kept, of each request, beside those of drafts
@@ -67,16 +67,18 @@ class GateV2(LogitsProcessor):
         tokens = GateTokens.of(vllm_config.model_config)
         self._size = min(tokens.size, columns)
         self._columns = columns
-        self._bits = tokens.table(columns).to(device)
+        self._table = tokens.table(columns).to(device)
         speculative = getattr(vllm_config, "speculative_config", None)
         self._drafts = 0 if speculative is None else int(speculative.num_speculative_tokens or 0)
         self._ring = _POSITIONS + self._drafts
         self._places = _KEPT * slots
         self._off = self._places  # of the rows that are left alone
-        self._states = State.empty((self._places + 1, self._ring), device)
-        self._rules = no_rules(self._places + 1, device)
+        shape = self._places + 1, self._ring, STATE
+        self._states = torch.full(shape, -1.0, dtype=torch.float64, device=device)
+        self._rules = torch.zeros(self._places + 1, RULE, dtype=torch.float64, device=device)
         self._place = torch.full((slots,), self._off, dtype=torch.int64, device=device)
         self._gated = np.zeros(slots, dtype=bool)
+        self._signal = np.zeros(slots, dtype=np.int64)
         self._of_slot: list[int] = [self._off] * slots
         self._of_id: OrderedDict[str, int] = OrderedDict()  # the last one that was added comes last
         self._free = list(range(self._places))
@@ -84,7 +86,7 @@ class GateV2(LogitsProcessor):
         self._told: dict[int, GateArgs] = {}
         self._new: list[int] = []  # places that had another request before
         # What cannot run is to fail here, before there are requests.
-        self._read(torch.zeros(1, columns, device=device))
+        logit_stats(torch.zeros(1, columns, device=device), 1, self._size)
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
         """Follow the request that comes into a slot."""
@@ -99,6 +101,7 @@ class GateV2(LogitsProcessor):
         self._gated[req_idx] = args is not None
         if args is not None:
             self._told[place] = args
+            self._signal[req_idx] = NAMES.index(args.rule.signal)
         return args is not None
 
     def apply_staged_writes(self) -> None:
@@ -110,7 +113,7 @@ class GateV2(LogitsProcessor):
             tell(self._rules, self._told)
             self._told.clear()
         if self._new:
-            put(self._states.position, self._new, [[-1] * self._ring] * len(self._new))
+            put(self._states, self._new, [[[-1.0] * STATE] * self._ring] * len(self._new))
             self._new.clear()
 
     def apply(self, logits: Tensor, ctx: Any) -> Tensor:
@@ -124,34 +127,33 @@ class GateV2(LogitsProcessor):
             return logits
         slot = ctx.expanded_idx_mapping.long()
         place, position = self._place[slot], ctx.pos.long()
-        counts = position + 1 >= self._requests.prefill_len.gpu[slot]
-        followed = (place != self._off) & counts
+        # A part of a prompt has rows that do not count.
+        reached = position + 1 >= self._requests.prefill_len.gpu[slot]
+        followed = (place != self._off) & reached
         first = position + 1 == self._requests.prompt_len.gpu[slot]
-        value = self._values(logits, place)
-        bits = self._bits[ctx.input_ids.long().clamp(0, self._columns - 1)]
-        rules = Rules(*(field[place] for field in self._rules))
+        rules = Rules.of(self._rules[place])
+        value = self._values(logits, rules, ctx.idx_mapping_np)
+        deeds = Deeds(*self._table[ctx.input_ids.long().clamp(0, self._columns - 1)].unbind(1))
+        before, here = (position - 1) % self._ring, position % self._ring
         forced = torch.zeros_like(followed)
         drafts = self._drafts if len(slot) > len(ctx.idx_mapping_np) else 0
         for at in range(drafts + 1):
             now = followed & (ctx.expanded_local_pos == at) if drafts else followed
-            old = State(*(field[place, (position - 1) % self._ring] for field in self._states))
-            new, ends = advance(rules, old, position, first, bits, value)
-            where = torch.where(now, place, self._off), position % self._ring
-            for field, values in zip(self._states, new, strict=True):
-                field[where] = values
+            old = State.of(self._states[place, before])
+            new, ends = advance(rules, old, position, first, deeds, value)
+            self._states[torch.where(now, place, self._off), here] = new.packed()
             forced |= now & ends
         self._mask(logits, rules.handoff, followed, forced)
         return logits
 
-    def _values(self, logits: Tensor, place: Tensor) -> Tensor:
+    def _values(self, logits: Tensor, rules: Rules, slots: np.ndarray) -> Tensor:
         """The signal of each row, as its request has it: [rows] float64."""
-        which = self._rules.signal[place]
-        return self._read(logits).gather(0, which[None])[0].double()
-
-    def _read(self, logits: Tensor) -> Tensor:
-        """All signals of all rows: [signals, rows] float32."""
         stats = logit_stats(logits, min(2, self._size), self._size)
-        return torch.stack([SIGNALS[name].read(stats) for name in NAMES])
+        wanted = np.unique(self._signal[slots][self._gated[slots]])
+        if len(wanted) == 1:
+            return SIGNALS[NAMES[wanted[0]]].read(stats).double()
+        every = torch.stack([SIGNALS[name].read(stats) for name in NAMES])
+        return every.gather(0, rules.signal[None])[0].double()
 
     def _mask(self, logits: Tensor, handoff: Tensor, followed: Tensor, forced: Tensor) -> None:
         if self._size < self._columns:
