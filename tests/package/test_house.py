@@ -18,6 +18,7 @@ ARROWS = {
     "serve": ABOVE.replace(" demo", ""),
     "preflight": ABOVE,
     "fitting": ABOVE,
+    "simulation": "evaluation core",
     "evaluation": ABOVE,
     "decode": "policies models engines core",
     "policies": "models core",

@@ -34,6 +34,7 @@ from .records import records
 from .report import report
 from .serve import serve
 from .show import show
+from .simulate import simulate
 from .train_router import train_router
 
 BAD_INPUT, PIPE_CLOSED = 2, 141
@@ -99,6 +100,7 @@ app.command()(report)
 app.command("lm-eval")(lm_eval)
 app.command("train-router")(train_router)
 app.command()(show)
+app.command()(simulate)
 app.command("export-generate")(export_generate)
 app.command()(info)
 app.add_typer(bench, name="bench")

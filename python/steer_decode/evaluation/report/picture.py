@@ -113,6 +113,20 @@ def _context(fonttype: str) -> Any:
     return matplotlib.rc_context({**_STYLE, "svg.fonttype": fonttype})
 
 
+def write(figure: Figure, file: Path) -> None:
+    """Write a figure to a file.
+
+    Its suffix names the format. The same figure makes the same file.
+
+    Raises:
+        SteerError: the file cannot be written.
+    """
+    dated = {".svg": "Date", ".pdf": "CreationDate"}.get(file.suffix.lower())
+    metadata = {dated: None} if dated else None
+    with replacing(file) as place, _context("path"):
+        figure.savefig(place, dpi=200, metadata=metadata, facecolor="white")
+
+
 def canvas(rows: int = 1, height: float = SIZE[1], sharex: bool = False) -> tuple[Figure, Any]:
     """A figure that fits a phone, and its axes.
 
