@@ -91,12 +91,17 @@ def test_the_picture(traces: Path, tmp_path: Path) -> None:
 
 def test_timed_passes_are_fitted(traces: Path, tmp_path: Path) -> None:
     file = tmp_path / "passes.json"
-    timed = [{"rows": r, "tokens": t, "ms": 2 + r + t / 4} for r in (1, 3) for t in (r, r + 8)]
+    timed = [
+        {"rows": r, "tokens": t, "ms": 2 + r + t / 4} for r in (1, 3) for t in (r, r + 8, r + 12)
+    ]
     file.write_text(json.dumps({"version": 1, "kind": "passes", "small": timed, "large": timed}))
     said = steer(
         "simulate", traces, "--passes", file, "--in-process", "--arrivals", "closed:2", "--quick"
     ).stdout
-    assert "takes 3.25 ms over one token, 1.25 more for each further row, 0.25" in said
+    assert (
+        "takes 3.25 ms over one token, 1.25 more for each further row, 0.25 for each further token "
+        in said
+    )
     assert "take turns on one device" in said
 
 

@@ -16,6 +16,7 @@ from ..bench.kernels.plan import CLOCKS, DTYPES, OPS, QUICK, SAMPLINGS, Case, Ke
 from ..errors import SteerError
 from . import say
 from .bench_decode import decode
+from .bench_passes import passes
 from .bench_serve import serve
 from .options import names, numbers
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 bench = typer.Typer(rich_markup_mode="markdown")
 bench.command()(decode)
 bench.command()(serve)
+bench.command()(passes)
 
 _SECONDS, _QUICK_SECONDS = 0.7, 0.4
 

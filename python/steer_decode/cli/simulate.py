@@ -31,8 +31,8 @@ def simulate(
         str | None,
         typer.Option(
             "--small-ms",
-            help="Of a pass of the small model: `MS` over one token, or `MS:ROW:TOKEN` with what "
-            "each further row and token takes.",
+            help="Of a pass of the small model: `MS` over one token, or `MS:ROW:TOKEN:READ` with "
+            "what each further row takes, each further token, and a pass with such.",
             rich_help_panel=_ENGINES,
         ),
     ] = None,

@@ -1,20 +1,22 @@
 """How long a pass takes.
 
 A line through measurements: a pass over one token of one row takes ``ms``, each further row ``row``
-more, and each token beyond the first of its row ``token`` more.
+more, each token beyond the first of its row ``token`` more, and a pass with such tokens ``read``
+more, as an engine has a faster way for rows that only decode.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import SteerError
+from ..util.text import significant
 
 SHARE = 1 / 128
 """Of a pass over one token, what each further row or token is assumed to take.
@@ -35,15 +37,34 @@ class PassTime:
         ms: over one token of one row.
         row: for each further row.
         token: for each token beyond the first of its row.
+        read: for a pass with such tokens.
     """
 
     ms: float
     row: float
     token: float
+    read: float = 0.0
 
     def seconds(self, rows: int, tokens: int) -> float:
         """Of a pass over ``tokens`` tokens of ``rows`` rows."""
-        return 1e-3 * (self.ms + self.row * (rows - 1) + self.token * (tokens - rows))
+        more = tokens - rows
+        read = self.read if more else 0.0
+        return 1e-3 * (self.ms + self.row * (rows - 1) + self.token * more + read)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{significant(self.ms)} ms over one token",
+            f"{significant(self.row)} more for each further row",
+            f"{significant(self.token)} for each further token of a row",
+        ]
+        if self.read:
+            parts.append(f"{significant(self.read)} where there are such")
+        return ", ".join(parts)
+
+    @property
+    def option(self) -> str:
+        """As :func:`parse` reads it."""
+        return ":".join(f"{each:.4g}" for each in astuple(self))
 
     @classmethod
     def of(cls, ms: float) -> PassTime:
@@ -60,24 +81,25 @@ class Timed(NamedTuple):
 
 
 def parse(name: str, text: str) -> PassTime:
-    """Read ``MS``, ``MS:ROW`` or ``MS:ROW:TOKEN``.
+    """Read ``MS``, ``MS:ROW``, ``MS:ROW:TOKEN`` or ``MS:ROW:TOKEN:READ``.
 
     Raises:
         SteerError: it is none of these; ``name`` is the option's.
     """
     wrong = SteerError(
-        f"{name} must be MS, or MS:ROW:TOKEN with ms of each further row and token, as in 4.6 or "
-        f"4.6:0.05:0.02, above 0 and below {LONGEST:g}, got {text!r}"
+        f"{name} must be MS, or MS:ROW:TOKEN:READ with ms of each further row, each further token "
+        f"and a pass with such, as in 4.6 or 4.6:0.05:0.02, from 0 to {LONGEST:g} and MS above "
+        f"it, got {text!r}"
     )
     try:
         given = [float(part) for part in text.split(":")]
     except ValueError:
         raise wrong from None
     sound = all(math.isfinite(each) and 0 <= each < LONGEST for each in given)
-    if len(given) > 3 or not sound or given[0] <= 0:
+    if len(given) > 4 or not sound or given[0] <= 0:
         raise wrong
     assumed = PassTime.of(given[0])
-    return PassTime(*given, *(assumed.row, assumed.token)[len(given) - 1 :])
+    return PassTime(*given, *(assumed.row, assumed.token, assumed.read)[len(given) - 1 :])
 
 
 def fit(timed: Sequence[Timed]) -> PassTime:
@@ -85,7 +107,7 @@ def fit(timed: Sequence[Timed]) -> PassTime:
 
     None of its numbers is negative. Errors count relative to the time of a pass, so that short
     passes weigh as much as long ones. Of all ways to hold some numbers at 0 the best is taken
-    (three numbers have eight).
+    (four numbers have sixteen).
 
     Raises:
         SteerError: nothing was measured, a time that is not above 0, or no pass takes time of its
@@ -94,15 +116,17 @@ def fit(timed: Sequence[Timed]) -> PassTime:
     if not timed or any(not (math.isfinite(t.ms) and t.ms > 0) for t in timed):
         raise SteerError("passes must be timed, each with ms above 0: measure them again")
     scale = np.array([1 / t.ms for t in timed])
-    full = np.array([[1.0, t.rows - 1.0, float(t.tokens - t.rows)] for t in timed])
+    full = np.array(
+        [[1.0, t.rows - 1.0, float(t.tokens - t.rows), float(t.tokens > t.rows)] for t in timed]
+    )
     target = np.ones(len(timed))
-    best, least = np.zeros(3), math.inf
-    for used in (c for n in (3, 2, 1) for c in combinations(range(3), n)):
+    best, least = np.zeros(4), math.inf
+    for used in (c for n in (4, 3, 2, 1) for c in combinations(range(4), n)):
         columns = full[:, used] * scale[:, None]
         found = np.linalg.lstsq(columns, target, rcond=None)[0]
         error = float(((columns @ found - target) ** 2).sum())
         if (found >= 0).all() and error < least * (1 - 1e-9):
-            best, least = np.zeros(3), error
+            best, least = np.zeros(4), error
             best[list(used)] = found
     if best[0] <= 0:
         raise SteerError(

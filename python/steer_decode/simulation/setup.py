@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from ..core.transcript import WRITERS, Writer
 from ..errors import SteerError
 from ..util import documents
-from ..util.text import significant
 from . import passes
 from .calls import GATES, Gate
 from .fleet import PLACINGS, FleetPlan, Placing, PoolPlan
@@ -181,7 +180,7 @@ class Wanted:
         ratio = answers.parameters["large"] / answers.parameters["small"]
         return {
             "small": small,
-            "large": PassTime(small.ms * ratio, small.row * ratio, small.token * ratio),
+            "large": PassTime(*(ratio * each for each in astuple(small))),
         }
 
     def assumed(self, plan: FleetPlan, answers: Answers) -> list[str]:
@@ -189,11 +188,7 @@ class Wanted:
         told = []
         for writer in WRITERS:
             time = plan.pools[writer].time
-            told.append(
-                f"a pass of the {writer} model takes {significant(time.ms)} ms over one token, "
-                f"{significant(time.row)} more for each further row, {significant(time.token)} "
-                f"for each further token{self._source(writer)}"
-            )
+            told.append(f"a pass of the {writer} model takes {time}{self._source(writer)}")
         if plan.one_device:
             return [*told, "both models take turns on one device, as Router.cohort has them"]
         pool = plan.pools["small"]
