@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import SteerError
+from ..errors import ServerError, SteerError
 from ..util.files import check_writable
 from ..util.interruption import check, raising
 from . import options as opt
 from . import say
+from .asking import Asking
+from .going_on import Kept, check_models, options_of, question_of, resumed
 from .models import Models
-from .prompt import UserPrompt, read_question
+from .prompt import read_question
 from .routers import make_policy
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ..core.saved import SavedAnswer
     from ..core.transcript import Writer
     from ..decode.stream import RoutedStream
-    from ..models.pair import Pair
     from ..policies import Policy
     from ..util.progress import Lines
 
@@ -52,6 +52,9 @@ def generate(
     pair: opt.PairOption = None,
     small: opt.SmallOption = None,
     large: opt.LargeOption = None,
+    small_url: opt.SmallUrlOption = None,
+    large_url: opt.LargeUrlOption = None,
+    tokenizer: opt.TokenizerOption = None,
     dtype: opt.DtypeOption = None,
     device: opt.DeviceOption = None,
     threads: opt.ThreadsOption = None,
@@ -81,6 +84,10 @@ def generate(
         Path | None, typer.Option("--trace", help="Write that document to a file.")
     ] = None,
     svg: Annotated[Path | None, typer.Option("--svg", help="Draw the trace as a picture.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", help="Go on with the answer of this trace, and write it there."),
+    ] = None,
 ) -> None:
     """Answer a question with a small and a large model.
 
@@ -96,10 +103,19 @@ def generate(
     - `steer generate --small Qwen/Qwen3-0.6B --large Qwen/Qwen3-8B --threshold 24 --file q.txt`
 
     - `echo "Who is Ada .mentor .rival .mentor ?" | steer generate --json | jq .cost`
+
+    - `steer generate --small-url URL --large-url URL --threshold 24 --trace t.json "..."`
+
+    - `steer generate --small-url URL --large-url URL --threshold 24 --resume t.json`
     """
-    models = Models(pair, small, large, dtype and dtype.value, device, threads)
+    models = Models(
+        pair, small, large, dtype and dtype.value, device, threads, small_url, large_url, tokenizer
+    )
     template = opt.template_options(chat, template_arg)
-    question = read_question(prompt, file, problem, models, ids)
+    broken = resumed(resume, (prompt, file, problem, ids), template)
+    question = (
+        question_of(broken, models) if broken else read_question(prompt, file, problem, models, ids)
+    )
     if question.ids is not None and template:
         raise SteerError(
             "--ids are token ids, which no template sees: leave out --chat, "
@@ -108,11 +124,16 @@ def generate(
     policy = make_policy(
         router, models, calibration, gamma=gamma, threshold=threshold, share=share, signal=signal
     )
+    if models.remote:
+        from ..decode.elsewhere import check_served
+
+        check_served(policy)  # before servers are asked
+    trace = trace or resume
     for file in (trace, svg):
         if file is not None:
             check_writable(file)
     sampling = {
-        "max_new_tokens": models.max_new_tokens(max_new_tokens),
+        "max_new_tokens": max_new_tokens if broken else models.max_new_tokens(max_new_tokens),
         "temperature": temperature,
         "top_p": top_p,
         "top_k": top_k,
@@ -120,44 +141,16 @@ def generate(
         "seed": seed,
         **template,
     }
-    loaded = models.load()
-    asking = Asking(loaded, models, question.shown(loaded), sampling)
+    if broken and resume:
+        sampling = options_of(broken, resume, sampling)
+    loaded = models.open()
+    if broken and resume:
+        check_models(broken, resume, loaded)
+    shown = question if broken else question.shown(loaded)
+    asking = Asking(loaded, models, shown, sampling, broken)
+    kept = Kept.of(trace, broken, models.remote)
     with raising():  # A trace is to be written, of as much of the answer as there is.
-        _answer(asking, policy, View.json if json else view, compare, trace, svg)
-
-
-@dataclass(frozen=True)
-class Asking:
-    """One question to one pair, for any policy to answer."""
-
-    pair: Pair
-    models: Models
-    question: UserPrompt
-    sampling: dict[str, Any]
-
-    def stream(self, policy: Policy) -> RoutedStream:
-        from ..decode.router import Router
-
-        return Router(self.pair, policy).stream(self.question.asked, **self.sampling)
-
-    def answer(self, stream: RoutedStream) -> SavedAnswer:
-        """What ``stream`` has written so far, finished or not."""
-        from ..core.saved import SavedAnswer
-        from ..core.shape import active_parameters
-        from ..core.transcript import WRITERS
-
-        output = stream.output
-        finished = stream.trace.stop_reason not in ("interrupted", "error")
-        return SavedAnswer(
-            prompt=self.question.prompt,
-            models=self.models.names(),
-            parameters={w: self.pair.shapes[w].parameters for w in WRITERS},
-            active=active_parameters(self.pair.shapes),
-            output=output,
-            correct=self.question.grade(output.text) if finished else None,
-            problem=self.question.problem,
-            options=self.sampling,
-        )
+        _answer(asking, policy, View.json if json else view, compare, kept, svg)
 
 
 def _answer(
@@ -165,7 +158,7 @@ def _answer(
     policy: Policy,
     view: View,
     compare: bool,
-    trace: Path | None,
+    kept: Kept,
     svg: Path | None,
 ) -> None:
     from ..core.saved import document
@@ -177,10 +170,11 @@ def _answer(
     screen = console()
     if view is View.auto:
         view = View.trace if screen.is_terminal else View.text
-    stream = asking.stream(policy)
+    stream = asking.begin(policy)
     asking.question.warn(asking.pair)
     controls: dict[Writer, Policy] = {"small": AlwaysSmall(), "large": AlwaysLarge()}
     alone: dict[Writer, SavedAnswer] = {}
+    kept.document = lambda: document(asking.answer(stream), alone)
     if compare:
         for control in controls.values():
             # The first pass of a model pays for set-up; it must not fall to the routed answer.
@@ -190,7 +184,7 @@ def _answer(
             screen.print(render.title(asking.answer(stream)), "")
         limit = asking.sampling["max_new_tokens"]
         with lines("tokens", limit, "at most") as told:
-            _follow(stream, policy, view, screen, told)
+            _follow(stream, policy, view, screen, told, kept)
         answer = asking.answer(stream)
         if view is View.trace:
             screen.print("", render.summary(answer))
@@ -209,8 +203,7 @@ def _answer(
                 place = screen if view is View.trace else console(stderr=True)
                 place.print("", render.comparison(answer, alone))
     finally:
-        if trace is not None:
-            write_whole(trace, document(asking.answer(stream), alone) + "\n")
+        kept.end(stream)
     if view is View.json:
         say.out(document(answer, alone))
     if svg is not None:
@@ -227,11 +220,14 @@ def _count(event: Event, stream: RoutedStream, told: Lines) -> None:
         told.at(sum(len(step.token_ids) for step in stream.trace.kept))
 
 
-def _follow(stream: RoutedStream, policy: Policy, view: View, screen: Any, told: Lines) -> None:
+def _follow(
+    stream: RoutedStream, policy: Policy, view: View, screen: Any, told: Lines, kept: Kept
+) -> None:
     """Runs ``stream`` to its end and shows it; says in the trace if it was cut off.
 
     Args:
         told: speaks up where nothing is shown for long.
+        kept: where the trace is written.
     """
     from ..core.events import StepClosed
     from .view.trace import TracePrinter, TraceView
@@ -243,6 +239,8 @@ def _follow(stream: RoutedStream, policy: Policy, view: View, screen: Any, told:
             for event in stream:
                 check()
                 _count(event, stream, told)
+                if isinstance(event, StepClosed):
+                    kept.step(stream)
                 if printer is not None:
                     printer.show(event)
                     told.spoke()
@@ -253,6 +251,9 @@ def _follow(stream: RoutedStream, policy: Policy, view: View, screen: Any, told:
                     say.out(text, end="", data=True)
                     told.spoke()
     except BaseException as error:
+        if isinstance(error, ServerError):
+            stream.trace.stop_reason = "server"
+            raise kept.told(error) from error
         broken = isinstance(error, SteerError)
         stream.trace.stop_reason = "error" if broken else "interrupted"
         raise

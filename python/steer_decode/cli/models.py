@@ -21,6 +21,7 @@ from . import say
 if TYPE_CHECKING:
     from ..core.transcript import Writer
     from ..models.pair import Pair
+    from ..models.two_models import TwoModels
 
 DEMO = "demo"
 DEMO_TOKENS, TOKENS = 128, 1024
@@ -40,9 +41,13 @@ class Models:
     dtype: str | None
     device: str | None
     threads: int | None = None
+    small_url: str | None = None
+    large_url: str | None = None
+    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.small is None) != (self.large is None):
+        self._check_servers()
+        if not self.remote and (self.small is None) != (self.large is None):
             given, missing = ("--small", "--large") if self.small else ("--large", "--small")
             raise SteerError(f"{given} is given without {missing}: a pair needs both")
         if self.pair is not None and self.small is not None:
@@ -50,12 +55,40 @@ class Models:
         if self.pair not in (None, DEMO):
             raise SteerError(f"unknown pair {self.pair!r}: the one that has a name is {DEMO!r}")
 
+    def _check_servers(self) -> None:
+        if (self.small_url is None) != (self.large_url is None):
+            given, missing = ("--small-url", "--large-url")
+            if self.small_url is None:
+                given, missing = missing, given
+            raise SteerError(f"{given} is given without {missing}: a pair needs two servers")
+        if not self.remote:
+            if self.tokenizer is not None:
+                raise SteerError(
+                    "--tokenizer is for two servers: leave it out, or give --small-url and "
+                    "--large-url"
+                )
+            return
+        here = {"--pair": self.pair, "--dtype": self.dtype, "--device": self.device}
+        for name, value in {**here, "--threads": self.threads}.items():
+            if value is not None:
+                raise SteerError(
+                    f"{name} is for models that are loaded here, and --small-url and --large-url "
+                    "name servers: leave it out"
+                )
+
+    @property
+    def remote(self) -> bool:
+        """Whether two servers run the models."""
+        return self.small_url is not None
+
     @property
     def demo(self) -> bool:
-        return self.small is None
+        return self.small is None and not self.remote
 
     def names(self) -> dict[Writer, str]:
         """Both models as they were named."""
+        if self.small_url is not None and self.large_url is not None:
+            return {"small": self.small or self.small_url, "large": self.large or self.large_url}
         if self.small is None or self.large is None:
             return {"small": "demo small", "large": "demo large"}
         return {"small": self.small, "large": self.large}
@@ -83,6 +116,39 @@ class Models:
         local = all(os.path.isdir(source) for source in (small, large))
         # Without a network the hub client would retry for a minute; what is cached loads at once.
         return small, large, {} if local or _hub_resolves() else {"local_files_only": True}
+
+    def open(self) -> TwoModels:
+        """Connect to both servers, or load both models.
+
+        Raises:
+            SteerError: a server that is down or cannot serve; or as :meth:`load`.
+        """
+        if self.small_url is None or self.large_url is None:
+            return self.load()
+        try:
+            import httpx2  # noqa: F401
+        except ImportError as error:
+            raise SteerError(
+                "--small-url needs httpx2: pip install 'steer-kernels[vllm]'"
+            ) from error
+        from ..models.pair import TEMPLATES_DIFFER
+        from ..models.vllm_pair import VllmPair
+        from .view.terminal import lines
+
+        quiet()
+        offline: dict[str, Any] = {} if _hub_resolves() else {"local_files_only": True}
+        with lines("looking at the servers"):
+            pair = VllmPair.connect(
+                self.small_url,
+                self.large_url,
+                small=self.small,
+                large=self.large,
+                tokenizer=self.tokenizer,
+                **offline,
+            )
+        if pair.templates_differ:
+            say.note(TEMPLATES_DIFFER)
+        return pair
 
     def load(self) -> Pair:
         """Load both models.

@@ -34,6 +34,22 @@ LargeOption = Annotated[
     str | None,
     typer.Option("--large", help="Large model: hub id or folder.", rich_help_panel=_MODELS),
 ]
+SmallUrlOption = Annotated[
+    str | None,
+    typer.Option("--small-url", help="vLLM server of the small model.", rich_help_panel=_MODELS),
+]
+LargeUrlOption = Annotated[
+    str | None,
+    typer.Option("--large-url", help="vLLM server of the large model.", rich_help_panel=_MODELS),
+]
+TokenizerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        help="With servers: hub id or folder of the tokenizer of both; by default the models' own.",
+        rich_help_panel=_MODELS,
+    ),
+]
 DtypeOption = Annotated[
     Dtype | None,
     typer.Option(

@@ -151,9 +151,8 @@ def demo_problem(spec: str, models: Models) -> UserPrompt:
     from ..demo.problems.problem import DIFFICULTIES
 
     if not models.demo:
-        raise SteerError(
-            "--problem asks the demo pair: leave out --small and --large, or give a PROMPT"
-        )
+        names = "--small-url and --large-url" if models.remote else "--small and --large"
+        raise SteerError(f"--problem asks the demo pair: leave out {names}, or give a PROMPT")
     domain, _, number = spec.partition(":")
     if domain not in DOMAINS:
         raise SteerError(f"unknown domain {domain!r}: choose from {', '.join(DOMAINS)}")

@@ -120,6 +120,11 @@ class Pool:
         seed = whole("seed", seed)
         if log_probs is not None and not 0 <= whole("log_probs", log_probs) <= MOST_LOG_PROBS:
             raise SteerError(f"log_probs must lie in 0..{MOST_LOG_PROBS}, got {log_probs}")
+        if log_probs is not None and routing.pair.elsewhere:
+            raise SteerError(
+                "log_probs cannot be had of servers that give raw logits: leave them out, or load "
+                "the models here"
+            )
         started = routing.policy.start()
         row, text = self._place(routing, ids, limit)
         try:

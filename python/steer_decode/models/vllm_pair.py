@@ -73,7 +73,7 @@ class VllmPair(TwoModels):
         small: str | None = None,
         large: str | None = None,
         tokenizer: str | Path | None = None,
-        patience: Patience = Patience(),  # noqa: B008
+        patience: Patience | None = None,
         key: str | None = None,
         **kwargs: Any,
     ) -> VllmPair:
@@ -97,7 +97,7 @@ class VllmPair(TwoModels):
                 what is to be read of its model is not here.
         """
         key = os.environ.get(KEY, "") if key is None else key
-        link = Link(patience, key)
+        link = Link(patience or Patience(), key)
         try:
             sides: dict[Writer, VllmSide] = {}
             tokenizers = []

@@ -75,10 +75,11 @@ class Inquiry:
         Raises:
             SteerError: the server is down, is no vLLM server, or has another model.
         """
+        listed = self._ask("GET", "/v1/models")
         try:
             found = [
                 Served(self.url, str(m["id"]), str(m["root"]), int(m["max_model_len"]))
-                for m in self._ask("GET", "/v1/models")["data"]
+                for m in listed["data"]
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise SteerError(

@@ -55,7 +55,7 @@ class Link:
         key: that is sent to them; empty for none.
     """
 
-    def __init__(self, patience: Patience = Patience(), key: str = "") -> None:  # noqa: B008
+    def __init__(self, patience: Patience, key: str = "") -> None:
         self.patience = patience
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._loop = asyncio.new_event_loop()

@@ -1,0 +1,67 @@
+"""A question to a pair, answered by one router or another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .prompt import UserPrompt
+
+if TYPE_CHECKING:
+    from ..core.saved import SavedAnswer
+    from ..decode.stream import RoutedStream
+    from ..models.two_models import TwoModels
+    from ..policies import Policy
+    from .models import Models
+
+
+@dataclass(frozen=True)
+class Asking:
+    """One question to one pair, for any policy to answer.
+
+    Attributes:
+        pair, models: who is asked.
+        question: what.
+        sampling: how tokens are chosen.
+        broken: an answer to it that is to be gone on with.
+    """
+
+    pair: TwoModels
+    models: Models
+    question: UserPrompt
+    sampling: dict[str, Any]
+    broken: SavedAnswer | None = None
+
+    def stream(self, policy: Policy) -> RoutedStream:
+        """Let ``policy`` answer."""
+        from ..decode.router import Router
+
+        return Router(self.pair, policy).stream(self.question.asked, **self.sampling)
+
+    def begin(self, policy: Policy) -> RoutedStream:
+        """The same, or go on with the answer that was broken off."""
+        from ..decode.router import Router
+
+        if self.broken is None:
+            return self.stream(policy)
+        return Router(self.pair, policy).resume(self.broken.output, **self.sampling)
+
+    def answer(self, stream: RoutedStream) -> SavedAnswer:
+        """What ``stream`` has written so far, finished or not."""
+        from ..core.saved import SavedAnswer
+        from ..core.shape import active_parameters
+        from ..core.transcript import WRITERS
+        from ..decode.resumed import GOES_ON
+
+        output = stream.output
+        finished = stream.trace.stop_reason not in GOES_ON
+        return SavedAnswer(
+            prompt=self.question.prompt,
+            models=self.models.names(),
+            parameters={w: self.pair.shapes[w].parameters for w in WRITERS},
+            active=active_parameters(self.pair.shapes),
+            output=output,
+            correct=self.question.grade(output.text) if finished else None,
+            problem=self.question.problem,
+            options=self.sampling,
+        )
