@@ -36,6 +36,7 @@ from .serve import serve
 from .show import show
 from .simulate import simulate
 from .train_router import train_router
+from .vllm_args import vllm_args
 
 BAD_INPUT, PIPE_CLOSED = 2, 141
 
@@ -102,6 +103,7 @@ app.command("train-router")(train_router)
 app.command()(show)
 app.command()(simulate)
 app.command("export-generate")(export_generate)
+app.command("vllm-args")(vllm_args)
 app.command()(info)
 app.add_typer(bench, name="bench")
 app.add_typer(records, name="records")
