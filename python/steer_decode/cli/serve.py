@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import os
 import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,9 +13,9 @@ import typer
 
 from ..errors import SteerError
 from ..util.interruption import deafen
-from ..util.text import printable
 from . import options as opt
 from . import say
+from .log import log_to_stderr
 from .models import Models
 from .routers import files_of
 
@@ -33,6 +31,9 @@ def serve(
     pair: opt.PairOption = None,
     small: opt.SmallOption = None,
     large: opt.LargeOption = None,
+    small_url: opt.SmallUrlOption = None,
+    large_url: opt.LargeUrlOption = None,
+    tokenizer: opt.TokenizerOption = None,
     dtype: opt.DtypeOption = None,
     device: opt.DeviceOption = None,
     threads: opt.ThreadsOption = None,
@@ -143,13 +144,17 @@ def serve(
     - `steer serve --small Qwen/Qwen3-0.6B --large Qwen/Qwen3-8B --router first-token --port 8080`
 
     - `steer serve --api-key-file key --host 0.0.0.0 --allow none`
+
+    - `steer serve --small-url URL --large-url URL --router steer:threshold=24` (two vLLM servers)
     """
     _check_extra()
-    models = Models(pair, small, large, dtype and dtype.value, device, threads)
+    models = Models(
+        pair, small, large, dtype and dtype.value, device, threads, small_url, large_url, tokenizer
+    )
     key = _key(api_key_file)
-    router = router or ("both-sides" if models.demo else "speculative:k=auto")
+    router = router or _default(models)
     spec, files = _router(router, models, calibration)
-    _log()
+    log_to_stderr()
     from ..serve.app import application
     from ..serve.run import listen, run
 
@@ -157,7 +162,7 @@ def serve(
     limits = {
         "max_rows": max_rows,
         "max_queue": max_queue,
-        "keep_bytes": int(keep * 2**20),
+        "keep_bytes": 0 if models.remote else int(keep * 2**20),
         "max_new_tokens": models.max_new_tokens(max_new_tokens),
         "temperature": temperature,
         "timeout": timeout,
@@ -193,6 +198,7 @@ def _server(
     otlp_endpoint: str | None,
     log_prompts: bool,
 ) -> Server:
+    from ..decode.elsewhere import check_served
     from ..decode.router import Router
     from ..serve.app import Server
     from ..serve.choices import Choices, checked, nameable
@@ -204,12 +210,13 @@ def _server(
     spans = Spans(otlp_endpoint) if otlp_endpoint else None
     allowed = nameable() if allow is None else [] if allow == "none" else opt.names(allow) or []
     checked(spec, allowed)  # before models are loaded, which may take minutes
-    pair = models.load()
+    if models.remote:
+        check_served(spec.make(**files(spec)))
+    pair = models.open()
     choices = Choices(pair, spec, files, allowed)
     rows = limits["max_rows"]
-    metrics = Metrics(
-        capacity=rows * sum(shape.cache_bytes(pair.max_length) for shape in pair.shapes.values())
-    )
+    each = 0 if models.remote else pair.max_length  # tokens whose keys and values are here
+    metrics = Metrics(capacity=rows * sum(s.cache_bytes(each) for s in pair.shapes.values()))
     worker = Worker(
         Router(pair, choices.default), rows, limits["max_queue"], limits["keep_bytes"], metrics
     )
@@ -217,6 +224,20 @@ def _server(
         pair, choices, limits["max_new_tokens"], limits["temperature"], limits["timeout"]
     )
     return Server(worker, choices, intake, spans, log_prompts, models.demo, limits["interval"])
+
+
+def _default(models: Models) -> str:
+    """The router of a pair that names none.
+
+    Raises:
+        SteerError: two servers have none.
+    """
+    if models.remote:
+        raise SteerError(
+            "--router has no default with two servers: give one that they serve, as in "
+            "--router steer:threshold=24"
+        )
+    return "both-sides" if models.demo else "speculative:k=auto"
 
 
 def _router(router: str, models: Models, calibration: Path | None) -> tuple[RouterSpec, Any]:
@@ -264,18 +285,3 @@ def _check_extra() -> None:
         raise SteerError(
             f"steer serve needs {error.name}: pip install 'steer-kernels[serve]'"
         ) from error
-
-
-class _Lines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
-
-
-def _log() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
-    log = logging.getLogger("steer.serve")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    logging.getLogger("uvicorn").addHandler(handler)

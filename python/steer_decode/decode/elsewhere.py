@@ -11,7 +11,7 @@ from ..errors import SteerError
 from ..policies import Policy
 
 EXACT = SIGNALS["max-logit"]
-OTHERS = "steer:threshold=X, percentile, foreal, random, small and large are served exactly"
+OTHERS = "steer:threshold=X, foreal, random, small and large are served exactly"
 
 
 def check_served(policy: Policy) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..core.transcript import WRITERS
+from ..decode.elsewhere import check_served
 from ..errors import SteerError
 from ..models.two_models import TwoModels
 from ..policies import POLICIES, AlwaysLarge, AlwaysSmall, Policy, RouterSpec
@@ -131,6 +132,8 @@ class Choices:
             spec = RouterSpec(spec.name, spec.policy, settings, spec.draft)
             made = spec.make(**self._files(spec))
             made.check(self._pair)
+            if self._pair.elsewhere:
+                check_served(made)
         except SteerError as error:
             raise Refusal(400, str(error), "steer.router" if router else "steer") from error
         return made

@@ -51,6 +51,12 @@ class Intake:
         asked.refuse()
         policy = self._choices.policy(asked.model, asked.steer)
         log_probs = asked.log_probs
+        if log_probs is not None and self._pair.elsewhere:
+            raise Refusal(
+                400,
+                "logprobs cannot be had of models that give raw logits: leave it out",
+                "logprobs",
+            )
         if isinstance(asked, ChatRequest):
             conversation, told = asked.conversation(), asked.chat_template_kwargs
             prompts = [await self._encoded(conversation, None, told, "messages")]

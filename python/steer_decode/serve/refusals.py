@@ -11,7 +11,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ..errors import ContextFullError, OutOfMemoryError, SteerError
+from ..errors import ContextFullError, OutOfMemoryError, ServerError, SteerError
 from ..util.text import printable
 from .worker import NotServing, QueueFull, TimedOut
 
@@ -60,6 +60,8 @@ class Refusal(HTTPException):
             return cls(400, text, param or "messages", "context_length_exceeded")
         if isinstance(error, OutOfMemoryError):
             return cls(503, text, code="out_of_memory", retry_after=5)
+        if isinstance(error, ServerError):
+            return cls(503, text, code="model_server", retry_after=5)
         if isinstance(error, SteerError):
             return cls(400, text, param)
         return cls(500, f"the server has failed at this request: {type(error).__name__}")
