@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from steer_decode import Pair, Router
-from steer_decode.core.events import TextDelta
+from steer_decode.core.events import StepClosed, TextDelta
 from steer_decode.core.transcript import Writer
 from steer_decode.errors import ServerError
 from steer_decode.models.vllm_pair import VllmPair
@@ -120,6 +120,24 @@ def test_a_fault_that_stays_ends_the_answer_with_a_marked_trace(
     ids = stream.output.token_ids
     assert 0 < len(ids) < len(expected.token_ids)
     assert ids == expected.token_ids[: len(ids)]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_was_broken_off_after_a_step_goes_on_to_what_it_would_have_been(
+    there: VllmPair, temperature: float
+) -> None:
+    """A seed belongs to a place in the text, however many calls have led to it."""
+    router = Router(there, parse_policy("random:share=0.5"))
+    options = {**LENGTH, "temperature": temperature, "seed": 3}
+    expected = router.generate(PROMPTS[1], **options)
+    for steps in range(1, len(expected.trace.steps) - 1, 2):
+        stream = router.stream(PROMPTS[1], **options)
+        closed = (event for event in stream if isinstance(event, StepClosed))
+        for _ in range(steps):
+            next(closed)
+        stream.close()
+        stream.trace.stop_reason = "interrupted"
+        assert router.resume(stream.output, **options).finish().token_ids == expected.token_ids
 
 
 def test_one_answer_that_fails_does_not_end_others(there: VllmPair, stubs: Stubs) -> None:
