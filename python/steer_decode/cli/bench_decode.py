@@ -85,6 +85,9 @@ def decode(
     - `steer bench decode --only speculative,speculative-k4 --threads 1` (beside `generate` of
       transformers with an assistant model)
 
+    - `steer bench decode --only overlap,overlap-cohort --threads 1` (both models at
+      once, on two cores)
+
     - `steer bench decode --json decode.json --check`
     """
     from ..bench.kernels.report import JsonFile
@@ -124,7 +127,7 @@ def _on_pair(plan: DecodePlan, pair: Models, given: dict[str, Any]) -> DecodePla
     """
     if given["models"] is not None:
         raise SteerError("give either --models or --small and --large, not both")
-    answers = GROUPS["answers"]
+    answers = (*GROUPS["answers"], *GROUPS["overlap"])
     if given["only"] is not None:
         known("measure of a pair of your own", plan.only, answers)
     only = tuple(name for name in plan.only if name in answers)

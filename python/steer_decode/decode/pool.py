@@ -23,9 +23,9 @@ from ..models.prompt import Prompt
 from ..policies import Policy
 from ..util.checks import whole
 from .answer import Answer
+from .overlap import scheduler_of
 from .router import Router
 from .routing import Routing, open_engines
-from .scheduler import Scheduler
 from .stream import check_alone, check_room, has_ended, limits_of, output_of
 from .warm import Warm
 
@@ -64,7 +64,7 @@ class Pool:
         routing = router.routing
         limit = routing.pair.max_length
         self._engines = open_engines(routing.pair, routing.ahead, limit, part=part)
-        self._scheduler = Scheduler(self._engines)
+        self._scheduler = scheduler_of(self._engines, routing.overlap)
         self._rows: dict[int, int] = {}  # of each answer that runs
         self._keys: dict[int, int] = {}  # and the other way round
         self._answers: dict[int, Answer] = {}

@@ -37,6 +37,9 @@ class Router:
         boundary: where a step closes; by default at "\\n\\n", or after 512 tokens.
         ahead: tokens that a model writes between two looks of the host; by default 8 on a GPU and
             1 elsewhere. What is written does not depend on it.
+        overlap: the large model reads and writes while the small one writes, in a thread of its
+            own: for models on two cards, or processor cores for both. What is written does not
+            depend on it; what the large model reads early it may have read for nothing.
 
     Raises:
         SteerError: the policy cannot serve this pair (a calibration of another one, say), there is
@@ -49,6 +52,7 @@ class Router:
         policy: Policy | None = None,
         boundary: StepBoundary | None = None,
         ahead: int | None = None,
+        overlap: bool = False,
     ) -> None:
         if not isinstance(pair, TwoModels):
             raise SteerError(f"pair must be two models, as Pair(small, large, ...), got {pair!r}")
@@ -67,7 +71,7 @@ class Router:
             raise SteerError(f"ahead must be at least 1, got {ahead}")
         each: dict[Writer, int] = {w: ahead or pair.ahead[w] for w in WRITERS}
         own, boundary = boundary is not None, boundary or pair.boundary
-        self._routing = Routing(pair, policy, boundary, pair.eos_ids, each, own)
+        self._routing = Routing(pair, policy, boundary, pair.eos_ids, each, own, overlap)
 
     @property
     def routing(self) -> Routing:

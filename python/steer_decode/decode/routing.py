@@ -28,6 +28,7 @@ class Routing:
         ends: ids that end an answer.
         ahead: for each model, tokens between two looks of the host.
         own_boundary: the caller chose the boundary, so no file changes it.
+        overlap: the large model works while the small one writes.
     """
 
     pair: TwoModels
@@ -36,6 +37,7 @@ class Routing:
     ends: frozenset[int]
     ahead: Mapping[Writer, int]
     own_boundary: bool = False
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         if self.pair.elsewhere:

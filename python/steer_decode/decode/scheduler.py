@@ -8,21 +8,22 @@ of a row whose engine, policy or answer fails: it ends, and no other.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ..core.cost import Usage
 from ..core.events import Event, Failed
 from ..core.requests import Look, Question, Read, Request, Verify, Write
 from ..core.transcript import Writer
-from ..engines.base import Engine, Later, Replies
+from ..engines.base import Engine, Later
 from ..errors import ServerError
 from .answer import Answer, Judge, Making
+from .call import Call
 from .guard import consult_round, judged, sound
 
 PATIENCE = 8  # iterations that a draft waits for others to be read together
 PAUSE = 0.05  # seconds that it waits at a time, so that whoever runs it can look up
 _WAITS = (Write, Look, Read, Question, Verify, Judge)
-_Request = tuple[Sequence[int], Callable[..., Replies[Any]], tuple[object, ...]]
 
 
 class _Row:
@@ -92,6 +93,10 @@ class Scheduler:
         """
         return self._rows[row].seconds
 
+    def usage(self, row: int, writer: Writer) -> Usage:
+        """What an answer has cost of one model."""
+        return self.engines[writer].usage(row)
+
     @property
     def busy(self) -> bool:
         """Whether an answer is yet to end."""
@@ -104,16 +109,19 @@ class Scheduler:
         order, so that a row whose step has just closed or was refused joins at once. Where all that
         was asked for is still on its way, it waits for the first of it, a moment at the most.
         """
-        self._later, self._moved = {}, False
-        while self._new:
-            yield from self._advance(self._new.pop(0), None)
-        yield from self._serve("small", *self._to_write("small"))
-        for rows, ask, args in self._drafts_to_read():
-            yield from self._serve("large", rows, ask, args)
-        yield from self._serve("large", *self._to_write("large"))
+        yield from self._begin()
+        yield from self._serve(self._to_write("small"))
+        for call in self._drafts_to_read():
+            yield from self._serve(call)
+        yield from self._serve(self._to_write("large"))
         yield from self._judge_rounds()
         if self._later and not self._moved:
             self._wait()
+
+    def _begin(self) -> Iterator[tuple[int, Event]]:
+        self._later, self._moved = {}, False
+        while self._new:
+            yield from self._advance(self._new.pop(0), None)
 
     def _wait(self) -> None:
         """Wait for the first of what is on its way; the time is shared by all who wait."""
@@ -127,14 +135,20 @@ class Scheduler:
     def _asking(self, *kinds: type) -> dict[int, Any]:
         return {i: r.request for i, r in self._rows.items() if isinstance(r.request, kinds)}
 
-    def _to_write(self, writer: Writer) -> _Request:
+    def _call(self, writer: Writer, rows: list[int], ask: Callable[..., Any], *args: Any) -> Call:
+        answers = {row: self._rows[row].answer for row in rows}
+        marks = [answer.transcript.read[writer] for answer in answers.values()]
+        return Call(writer, answers, ask, args, marks)
+
+    def _to_write(self, writer: Writer) -> Call:
         """The writes and looks of one model."""
         asking = self._asking(Write, Look) if writer == "small" else self._asking(Write)
         rows = [i for i, r in asking.items() if isinstance(r, Write) and r.writer == writer]
         looking = [i for i, r in asking.items() if isinstance(r, Look)]
-        return [*rows, *looking], self.engines[writer].write, (rows, looking)
+        every = [*rows, *looking]
+        return self._call(writer, every, self.engines[writer].write, rows, looking)
 
-    def _drafts_to_read(self) -> Iterator[_Request]:
+    def _drafts_to_read(self) -> Iterator[Call]:
         """The drafts of which the large model is to read all in a pass.
 
         They wait while more answers are being written, since a pass over many costs little more
@@ -149,41 +163,37 @@ class Scheduler:
         engine = self.engines["large"]
         verifying = [*self._asking(Verify)]
         if verifying:
-            yield verifying, engine.verify, (verifying,)
+            yield self._call("large", verifying, engine.verify, verifying)
         reads = {i: r.tokens for i, r in drafts.items() if isinstance(r, Read)}
         if reads:
-            yield [*reads], engine.read, ([*reads], [*reads.values()])
+            yield self._call("large", [*reads], engine.read, [*reads], [*reads.values()])
         for question in dict.fromkeys(r for r in drafts.values() if isinstance(r, Question)):
             rows = [i for i, r in self._asking(Question).items() if r == question]
-            yield rows, engine.ask, (rows, question)
+            yield self._call("large", rows, engine.ask, rows, question)
 
-    def _serve(
-        self,
-        writer: Writer,
-        rows: Sequence[int],
-        ask: Callable[..., Replies[Any]],
-        args: tuple[object, ...],
-    ) -> Iterator[tuple[int, Event]]:
-        """Ask an engine about ``rows``, and advance them by what it replies."""
-        if not rows:
-            return
-        answers = [self._rows[row].answer for row in rows]
-        marks = [answer.transcript.read[writer] for answer in answers]
-        begin = time.perf_counter()
-        replies = ask(*args)
-        share = (time.perf_counter() - begin) / len(rows)
-        moved = any(a.transcript.read[writer] > m for a, m in zip(answers, marks, strict=True))
-        for i, row in enumerate(rows):
-            held, reply = self._rows.get(row), replies[i]
-            if held is None or held.answer is not answers[i] or held.request is None:
+    def _serve(self, call: Call) -> Iterator[tuple[int, Event]]:
+        """Ask an engine about rows, and advance them by what it replies."""
+        if call.answers:
+            begin = time.perf_counter()
+            call.replies = call.ask(*call.args)
+            call.seconds = time.perf_counter() - begin
+            yield from self._advance_all(call)
+
+    def _advance_all(self, call: Call) -> Iterator[tuple[int, Event]]:
+        writer, answers = call.writer, call.answers
+        marks = dict(zip(answers, call.marks, strict=True))
+        moved = any(a.transcript.read[writer] > marks[i] for i, a in answers.items())
+        for (row, answer), reply in zip(answers.items(), call.replies, strict=True):
+            held = self._rows.get(row)
+            if held is None or held.answer is not answer or held.request is None:
                 continue  # its reader has gone meanwhile
-            held.seconds += share
+            held.seconds += call.seconds / len(answers)
             if isinstance(reply, Later):
                 self._later[row] = reply
                 continue
             self._moved = True
             if reply is not None or not moved:
-                reply = sound(reply, held.request, answers[i], writer, row, marks[i])
+                reply = sound(reply, held.request, answer, writer, row, marks[row])
             if reply is not None:
                 yield from self._advance(row, reply)
 

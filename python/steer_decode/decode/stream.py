@@ -18,6 +18,7 @@ from ..engines.base import Engine
 from ..errors import SteerError
 from ..util.checks import whole
 from .answer import Answer
+from .overlap import scheduler_of
 from .routing import Routing, open_engines
 from .scheduler import Scheduler
 
@@ -64,7 +65,7 @@ class Cohort:
         ]
         if engines is None:
             engines = open_engines(routing.pair, routing.ahead, longest, rows)
-        self._scheduler = Scheduler(engines)
+        self._scheduler = scheduler_of(engines, routing.overlap)
         for answer in self._answers:
             self._scheduler.add(answer)
         self.events = self._run()
@@ -212,7 +213,7 @@ def output_of(scheduler: Scheduler, row: int, answer: Answer) -> RoutedOutput:
     kept = trace.kept
     written, discarded = answer.written, answer.discarded
     usage = {
-        w: replace(scheduler.engines[w].usage(row), written=written[w], discarded=discarded[w])
+        w: replace(scheduler.usage(row, w), written=written[w], discarded=discarded[w])
         for w in WRITERS
     }
     tokens = {w: sum(step.by(w) for step in kept) for w in WRITERS}

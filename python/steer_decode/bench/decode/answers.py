@@ -26,6 +26,7 @@ from ...errors import SteerError
 from ...models.pair import Pair, loaded
 from ...policies import FirstTokenEntropy
 from ...policies.speculative import Speculative
+from . import overlap
 from .models import demo_pair, plain
 from .plan import DecodePlan, DecodeRow, Job
 from .turns import Clock, Turn, clock, forward, in_turns, run_generate, timed, total
@@ -66,11 +67,8 @@ def rows(job: Job, plan: DecodePlan) -> list[DecodeRow]:
     Raises:
         SteerError: an answer by drafts is not the large model's own.
     """
-    pair, now = plain(plan.given) if plan.given else _demo(), clock(job.threads)
-    tokens = plan.tokens or MAX_NEW_TOKENS
-    each = -(-plan.problems // len(DOMAINS))
-    mixed = [p for some in zip(*(problems(d, each) for d in DOMAINS), strict=True) for p in some]
-    prompts = [problem.prompt for problem in mixed[: plan.problems]]
+    pair, prompts, tokens = asked(plan)
+    now = clock(job.threads)
     router, options = Router(pair, FirstTokenEntropy(0.5)), {"max_new_tokens": tokens}
     wanted = {measure: sides for measure, sides in _RATIOS.items() if measure in plan.only}
     sides = {side for both in wanted.values() for side in both}
@@ -92,6 +90,30 @@ def rows(job: Job, plan: DecodePlan) -> list[DecodeRow]:
         found["cohort"] = least["routed"] / least["cohort"]
     longest = max(len(pair.encode(prompt)) for prompt in prompts)
     return [DecodeRow.of(name, job, value, spread, longest) for name, value in found.items()]
+
+
+def asked(plan: DecodePlan) -> tuple[Pair, list[str], int]:
+    """Pair, prompts, and most tokens of an answer."""
+    each = -(-plan.problems // len(DOMAINS))
+    mixed = [p for some in zip(*(problems(d, each) for d in DOMAINS), strict=True) for p in some]
+    prompts = [problem.prompt for problem in mixed[: plan.problems]]
+    return plain(plan.given) if plan.given else _demo(), prompts, plan.tokens or MAX_NEW_TOKENS
+
+
+def overlapped(job: Job, plan: DecodePlan) -> list[DecodeRow]:
+    """One model after the other, over both at once.
+
+    On as many processor cores.
+    """
+    pair, prompts, tokens = asked(plan)
+    longest = max(len(pair.encode(prompt)) for prompt in prompts)
+    rows = []
+    for name, sides in overlap.turns(pair, prompts, tokens, job.threads).items():
+        if name in plan.only:
+            least, spread = in_turns(sides, plan.turns, plan.seconds)
+            ratio = least["alone"] / least["beside"]
+            rows.append(DecodeRow.of(name, job, ratio, spread, longest))
+    return rows
 
 
 def drafted(

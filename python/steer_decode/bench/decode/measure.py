@@ -116,5 +116,6 @@ _GROUPS: dict[str, Callable[[Job, DecodePlan], Sequence[DecodeRow]]] = {
     "whole": _whole,
     "hand-over": _hand_over,
     "answers": decode_answers.rows,
+    "overlap": decode_answers.overlapped,
     "memory": decode_memory.rows,
 }

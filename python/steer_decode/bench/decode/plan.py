@@ -73,6 +73,8 @@ MEASURES = {
     "speculative": Measure("k=auto / assisted decoding", "at most", 1.0),
     "speculative-k4": Measure("k=4 / assisted decoding", "at most", 1.0),
     "cohort": Measure("one by one / in a cohort", "at least", 4.0),
+    "overlap": Measure("in turn, all cores / overlapped"),
+    "overlap-cohort": Measure("the same, in a cohort"),
     "memory": Measure("peak / weights and caches", "at most", 1.05),
 }
 
@@ -81,6 +83,7 @@ GROUPS = {
     "decode": ("loop", "generate"),
     "hand-over": ("hand-over", "encode-again"),
     "answers": ("predicted", "assisted", "speculative", "speculative-k4", "cohort"),
+    "overlap": ("overlap", "overlap-cohort"),
     "memory": ("memory",),
     "whole": ("generate-whole",),
 }
@@ -205,6 +208,7 @@ class DecodePlan:
             "decode": self.contexts,
             "hand-over": (self.hand_over_context,),
             "answers": (0,),  # as the problems have it
+            "overlap": (0,),
             "memory": (self.memory_context,),
             "whole": tuple(dict.fromkeys((self.contexts[0], longest))),
         }
@@ -227,7 +231,7 @@ class DecodePlan:
 
 def _measured(group: str, model: str) -> bool:
     """Whether ``model`` can do it: answers want a real pair, and the rest texts without an end."""
-    return model in ("demo", GIVEN) if group == "answers" else model != GIVEN
+    return model in ("demo", GIVEN) if group in ("answers", "overlap") else model != GIVEN
 
 
 QUICK = DecodePlan(

@@ -6,6 +6,7 @@ It answers the requests of ``engines/base.py`` over one lane.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import torch
@@ -16,13 +17,14 @@ from steer_kernels import Packed, unpack
 from ...core.cost import Usage
 from ...core.requests import Draw, Graded, Looked, Question, Row, kind
 from ...core.transcript import Writer
-from ...errors import BrokenModelError, OutOfMemoryError, SteerError
+from ...errors import BrokenModelError, SteerError
 from ..base import Replies
 from .drawing import drawn
 from .gradients import without_gradients
 from .grading import ask, grade
 from .lane import Lane
 from .log_probs import log_probs
+from .memory import out_of_memory
 from .multi_step import MultiStep
 from .sampler import Sampler, values_of
 from .verifying import Places, verify
@@ -112,6 +114,18 @@ class HfEngine:
         return self._judged(
             rows, keep, lambda some: grade(self.lane, some, [of[r] for r in some], self._vocab_size)
         )
+
+    def enter_thread(self) -> None:
+        torch.set_num_threads(torch.get_num_threads())  # a new thread's OpenMP has all cores
+
+    def read_early(
+        self, rows: Sequence[int], marks: Sequence[int], new: Sequence[Sequence[int]]
+    ) -> Sequence[int]:
+        # What fails here fails again when it is asked for, and is told then.
+        with suppress(SteerError, RuntimeError), self._inference:
+            for row, mark, ids in zip(rows, marks, new, strict=True):
+                self.lane.read_early(row, mark, ids)
+        return [self.lane.read_mark(row) for row in rows]
 
     def verify(self, rows: Sequence[int]) -> Replies[list[Draw]]:
         keep = {row: len(self._answers[row].drafts) + 1 for row in rows}
@@ -279,13 +293,7 @@ class HfEngine:
         if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in str(error):
             raise error
         needed = sum(self.lane.pending(row) + self.lane.read_mark(row) for row in rows)
-        found = OutOfMemoryError(
-            f"the {self._writer} model ran out of memory on {self.lane.model.device} at a "
-            f"context of {needed} tokens over {len(rows)} rows: lower max_new_tokens or the "
-            "number of prompts, or load the models in bfloat16"
-        )
-        found.__cause__ = error
-        return found
+        return out_of_memory(error, self._writer, self.lane.model.device, needed, len(rows))
 
     def _broken(self, row: int) -> BrokenModelError:
         return BrokenModelError(

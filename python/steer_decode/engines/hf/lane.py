@@ -148,6 +148,20 @@ class Lane(Passes):
             self.fill([row], [self._unread(row)[:part]])
         return max(0, part)
 
+    def read_early(self, row: int, mark: int, new: Sequence[int]) -> None:
+        """Read ``new`` behind the first ``mark`` tokens of a row.
+
+        Its transcript, which may change meanwhile, is not looked into.
+        """
+        self.roll_back(row, mark)
+        if self.serving.scaled or self.read_mark(row) != mark:
+            return  # it would have to be read from its beginning
+        while new:
+            part = list(new[: self._most()])
+            self.cache.reserve(self.read_mark(row) + len(new))
+            self.fill([row], [part])
+            new = new[len(part) :]
+
     def shorten(self, row: int, least: int) -> None:
         """Read what is long in parts, since activations need memory.
 

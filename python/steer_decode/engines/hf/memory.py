@@ -75,3 +75,16 @@ def check_memory(
                 f"{'row' if rows == 1 else 'rows'} need {size:,} bytes on {device} ({shares}), and "
                 f"{room:,} are available: lower max_new_tokens or the number of prompts"
             )
+
+
+def out_of_memory(
+    cause: Exception, writer: Writer, device: torch.device, tokens: int, rows: int
+) -> OutOfMemoryError:
+    """The error of a model that has run out of memory at a pass."""
+    found = OutOfMemoryError(
+        f"the {writer} model ran out of memory on {device} at a "
+        f"context of {tokens} tokens over {rows} rows: lower max_new_tokens or the "
+        "number of prompts, or load the models in bfloat16"
+    )
+    found.__cause__ = cause
+    return found
