@@ -41,19 +41,16 @@ class HfEngine:
         writer: which of the two models it is.
         lane: the model and its cache.
         vocab_size: ids that may be drawn.
-        ahead: tokens between two looks of the host; see ``multi_step.py``. Processors look at
-            every token, so with them it is one.
+        ahead: tokens between two looks of the host, see ``multi_step.py``; 1 with processors.
         part: most tokens of prompts that one call reads while others wait; None reads them whole.
     """
 
     def __init__(
         self, writer: Writer, lane: Lane, vocab_size: int, ahead: int = 1, part: int | None = None
     ) -> None:
-        self.lane = lane
-        self._writer = writer
-        self._vocab_size = vocab_size
+        self.lane, self._part = lane, part
+        self._writer, self._vocab_size = writer, vocab_size
         self._ahead = ahead if lane.runs_ahead else 1
-        self._part = part
         self._sampler = Sampler(vocab_size)
         self._answers: dict[int, Row] = {}
         self._kinds: dict[Hashable, MultiStep] = {}
