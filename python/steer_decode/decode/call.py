@@ -12,7 +12,7 @@ from .answer import Answer
 
 
 @dataclass
-class EngineCall:
+class RowsCall:
     """One request to an engine.
 
     It touches nothing but that engine and the transcripts of its answers, which wait for it.

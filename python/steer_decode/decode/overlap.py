@@ -21,7 +21,7 @@ from ..core.transcript import Transcript, Writer
 from ..engines.base import Engine
 from ..policies import AlwaysSmall
 from .answer import Answer
-from .call import EngineCall
+from .call import RowsCall
 from .scheduler import Scheduler
 
 LEAST = 32  # tokens that are worth a pass before they are asked for
@@ -73,7 +73,7 @@ class Overlapping(Scheduler):
         self._large = large
         self._thread = ThreadPoolExecutor(1, "steer-large", self._large.enter_thread)
         self._working: Future[Sequence[int]] | None = None
-        self._calls: list[EngineCall] = []  # that it works on, or has replied to
+        self._calls: list[RowsCall] = []  # that it works on, or has replied to
         self._early: Sequence[_Early] = ()
 
     def add(self, answer: Answer, row: int | None = None) -> int:
@@ -149,7 +149,7 @@ class Overlapping(Scheduler):
             one.text.read["large"] = same
 
 
-def _run(calls: Sequence[EngineCall]) -> Sequence[int]:
+def _run(calls: Sequence[RowsCall]) -> Sequence[int]:
     for call in calls:
         begin = time.perf_counter()
         call.replies = call.ask(*call.args)

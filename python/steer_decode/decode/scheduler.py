@@ -18,7 +18,7 @@ from ..core.transcript import Writer
 from ..engines.base import Engine, Later
 from ..errors import ServerError
 from .answer import Answer, Judge, Making
-from .call import EngineCall
+from .call import RowsCall
 from .guard import consult_round, judged, sound
 
 PATIENCE = 8  # iterations that a draft waits for others to be read together
@@ -137,12 +137,12 @@ class Scheduler:
 
     def _call(
         self, writer: Writer, rows: list[int], ask: Callable[..., Any], *args: Any
-    ) -> EngineCall:
+    ) -> RowsCall:
         answers = {row: self._rows[row].answer for row in rows}
         marks = [answer.transcript.read[writer] for answer in answers.values()]
-        return EngineCall(writer, answers, ask, args, marks)
+        return RowsCall(writer, answers, ask, args, marks)
 
-    def _to_write(self, writer: Writer) -> EngineCall:
+    def _to_write(self, writer: Writer) -> RowsCall:
         """The writes and looks of one model."""
         asking = self._asking(Write, Look) if writer == "small" else self._asking(Write)
         rows = [i for i, r in asking.items() if isinstance(r, Write) and r.writer == writer]
@@ -150,7 +150,7 @@ class Scheduler:
         every = [*rows, *looking]
         return self._call(writer, every, self.engines[writer].write, rows, looking)
 
-    def _drafts_to_read(self) -> Iterator[EngineCall]:
+    def _drafts_to_read(self) -> Iterator[RowsCall]:
         """The drafts of which the large model is to read all in a pass.
 
         They wait while more answers are being written, since a pass over many costs little more
@@ -173,7 +173,7 @@ class Scheduler:
             rows = [i for i, r in self._asking(Question).items() if r == question]
             yield self._call("large", rows, engine.ask, rows, question)
 
-    def _serve(self, call: EngineCall) -> Iterator[tuple[int, Event]]:
+    def _serve(self, call: RowsCall) -> Iterator[tuple[int, Event]]:
         """Ask an engine about rows, and advance them by what it replies."""
         if call.answers:
             begin = time.perf_counter()
@@ -181,7 +181,7 @@ class Scheduler:
             call.seconds = time.perf_counter() - begin
             yield from self._advance_all(call)
 
-    def _advance_all(self, call: EngineCall) -> Iterator[tuple[int, Event]]:
+    def _advance_all(self, call: RowsCall) -> Iterator[tuple[int, Event]]:
         writer, answers = call.writer, call.answers
         marks = dict(zip(answers, call.marks, strict=True))
         moved = any(a.transcript.read[writer] > marks[i] for i, a in answers.items())
