@@ -1,4 +1,4 @@
-// New CPU tensors, for the outputs of the operators.
+// New tensors, for the outputs of the operators.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -20,23 +20,25 @@
 
 namespace steer {
 
-// A CPU tensor, made past the dispatcher: with six to eight of them a call, `new_empty` takes twice
-// as long, and a call is a few microseconds.
-inline Tensor allocate(int64_t dims, const int64_t* sizes, const int64_t* strides,
-                       ScalarType dtype) {
+// A tensor, made past the dispatcher: with six to eight of them a call, `new_empty` takes twice as
+// long, and a call is a few microseconds.
+inline Tensor allocate(int64_t dims, const int64_t* sizes, const int64_t* strides, ScalarType dtype,
+                       const DeviceOf& on = {}) {
   const int32_t code =
       torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
   AtenTensorHandle handle = nullptr;
   STEER_CHECK_CALL(aoti_torch_empty_strided(
-      dims, sizes, strides, code, aoti_torch_device_type_cpu(), 0, &handle));
+      dims, sizes, strides, code,
+      on.cuda ? aoti_torch_device_type_cuda() : aoti_torch_device_type_cpu(), on.index, &handle));
   return Tensor(handle);
 }
 
 // Contiguous, [rows] or [rows, columns].
-inline Tensor allocate(int64_t rows, std::optional<int64_t> columns, ScalarType dtype) {
+inline Tensor allocate(int64_t rows, std::optional<int64_t> columns, ScalarType dtype,
+                       const DeviceOf& on = {}) {
   const int64_t sizes[2] = {rows, columns.value_or(1)};
   const int64_t strides[2] = {columns.value_or(1), 1};
-  return allocate(columns.has_value() ? 2 : 1, sizes, strides, dtype);
+  return allocate(columns.has_value() ? 2 : 1, sizes, strides, dtype, on);
 }
 
 // A new tensor of x's sizes, but for the last dimension.

@@ -1,7 +1,8 @@
 // The extension module steer_kernels._C_cuda: the CUDA part, built with nvcc only.
 //
-// Loading it registers the CUDA kernels of the two in-place operators; their schemas are those of
-// steer_kernels._C. It needs the CUDA runtime, so it may fail to load on a machine without one: the
+// Loading it registers the CUDA kernels of the two in-place operators and of logit_stats, whose schemas
+// are those of steer_kernels._C, and an operator of its own for sample_logits where nothing is cut: what
+// is cut goes through Triton. It needs the CUDA runtime, so it may fail to load on a machine without one: the
 // Python package treats that as "no CUDA part" and goes on.
 #include <Python.h>
 
@@ -13,6 +14,7 @@
 
 #include <optional>
 
+#include "bind/cuda_rows.h"
 #include "bind/kv_append.h"
 #include "bind/step_update.h"
 #include "cuda/build_info.h"
@@ -64,9 +66,28 @@ void step_update(const Tensor& transcript, const Tensor& length, const Tensor& s
   STD_TORCH_CHECK(fault == nullptr, "step_update_: ", fault);
 }
 
+steer::StatsTensors logit_stats(const Tensor& logits, int64_t k,
+                                std::optional<int64_t> vocab_size) {
+  return steer::logit_stats_cuda(logits, k, vocab_size, current_stream);
+}
+
+steer::SampledTensors sample_uncut(const Tensor& logits, const Tensor& uniform, double temperature,
+                                   int64_t k, std::optional<int64_t> vocab_size) {
+  return steer::sample_uncut_cuda(logits, uniform, temperature, k, vocab_size, current_stream);
+}
+
 }  // namespace
 
+STABLE_TORCH_LIBRARY_FRAGMENT(steer_kernels, library) {
+  library.def(
+      "_sample_uncut(Tensor logits, Tensor uniform, float temperature, int k, int? vocab_size) -> "
+      "(Tensor max_logit, Tensor lse, Tensor entropy, Tensor topk_logits, Tensor topk_ids, "
+      "Tensor valid, Tensor token, Tensor logprob)");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(steer_kernels, CUDA, library) {
+  library.impl("logit_stats", TORCH_BOX(&logit_stats));
+  library.impl("_sample_uncut", TORCH_BOX(&sample_uncut));
   library.impl("kv_append_", TORCH_BOX(&kv_append));
   library.impl("step_update_", TORCH_BOX(&step_update));
 }

@@ -47,13 +47,13 @@ inline LogitStatsParams checked_params(const Tensor& logits, int64_t k,
 
 // The six outputs, allocated and entered into the parameters.
 struct StatsOutputs {
-  explicit StatsOutputs(LogitStatsParams& params)
-      : max_logit(allocate(params.rows, std::nullopt, ScalarType::Float)),
-        lse(allocate(params.rows, std::nullopt, ScalarType::Float)),
-        entropy(allocate(params.rows, std::nullopt, ScalarType::Float)),
-        topk_logits(allocate(params.rows, params.k, ScalarType::Float)),
-        topk_ids(allocate(params.rows, params.k, ScalarType::Long)),
-        valid(allocate(params.rows, std::nullopt, ScalarType::Bool)) {
+  explicit StatsOutputs(LogitStatsParams& params, const DeviceOf& on = {})
+      : max_logit(allocate(params.rows, std::nullopt, ScalarType::Float, on)),
+        lse(allocate(params.rows, std::nullopt, ScalarType::Float, on)),
+        entropy(allocate(params.rows, std::nullopt, ScalarType::Float, on)),
+        topk_logits(allocate(params.rows, params.k, ScalarType::Float, on)),
+        topk_ids(allocate(params.rows, params.k, ScalarType::Long, on)),
+        valid(allocate(params.rows, std::nullopt, ScalarType::Bool, on)) {
     params.max_logit = static_cast<float*>(max_logit.mutable_data_ptr());
     params.lse = static_cast<float*>(lse.mutable_data_ptr());
     params.entropy = static_cast<float*>(entropy.mutable_data_ptr());

@@ -36,9 +36,10 @@ inline void* writable(const char* name, const Tensor& tensor) {
 }
 
 struct DeviceOf {
-  bool cuda;
-  int32_t index;
+  bool cuda = false;
+  int32_t index = 0;
 
+  DeviceOf() = default;  // the CPU
   explicit DeviceOf(const Tensor& tensor)
       : cuda(tensor.is_cuda()), index(cuda ? tensor.get_device_index() : 0) {}
 

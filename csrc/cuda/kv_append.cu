@@ -15,6 +15,7 @@
 
 #include "cuda/kv_append.h"
 #include "cuda/kv_append_kernel.h"
+#include "cuda/status.h"
 
 namespace steer {
 namespace {
@@ -23,8 +24,7 @@ template <typename Unit>
 const char* launch(const KvAppendParams& params, const KvLaunch& plan, cudaStream_t stream) {
   kv_append_kernel<Unit><<<plan.blocks, kKvThreads, 0, stream>>>(params, plan.chunks, plan.units_k,
                                                                 plan.units_v);
-  const cudaError_t status = cudaGetLastError();
-  return status == cudaSuccess ? nullptr : cudaGetErrorString(status);
+  return fault_of(cudaGetLastError());
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "core/step_update_row.h"
+#include "cuda/status.h"
 #include "cuda/step_update.h"
 
 namespace steer {
@@ -35,8 +36,7 @@ const char* step_update_cuda(const StepUpdateParams& params, void* stream) {
   if (blocks > INT32_MAX) return "there are too many rows for one launch";
   step_update_kernel<<<static_cast<unsigned>(blocks), kThreads, 0,
                        static_cast<cudaStream_t>(stream)>>>(params);
-  const cudaError_t status = cudaGetLastError();
-  return status == cudaSuccess ? nullptr : cudaGetErrorString(status);
+  return fault_of(cudaGetLastError());
 }
 
 }  // namespace steer

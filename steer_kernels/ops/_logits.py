@@ -22,14 +22,14 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _DEVICES = ("cpu", "cuda", "meta")
 
 
-def left_to_the_kernel(logits: object, k: object, vocab_size: object) -> bool:
+def left_to_the_kernel(logits: object, k: object, vocab_size: object, cuda: bool = False) -> bool:
     """Whether the C++ kernel finds all that `check` would.
 
-    It takes a microsecond less.
+    It takes a microsecond less. `cuda` tells whether there is one for CUDA tensors too.
     """
     return (
         type(logits) is Tensor  # no fake one: nobody looks at the arguments then
-        and logits.is_cpu
+        and (logits.is_cpu or (cuda and logits.is_cuda))
         and not logits.requires_grad
         and type(k) is int  # a bool would pass for one
         and (vocab_size is None or type(vocab_size) is int)

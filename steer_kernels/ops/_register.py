@@ -37,8 +37,8 @@ def register(
         schema: arguments and results, as in csrc/bind/cpu.cpp.
         cpu: stands in for the CPU kernel where the extension is not loaded.
         fake: gives results without values, for tracing and for meta tensors.
-        cuda: runs on CUDA tensors; None for an operator that has no such kernel, or has it in the
-            CUDA part.
+        cuda: runs on CUDA tensors where the CUDA part has no kernel for them, as it was not built
+            or was before there was one; None for an operator without such a stand-in.
         written: how many of its first arguments the operator writes; every call then moves their
             version counters.
 
@@ -50,12 +50,20 @@ def register(
     if extension is None or not _in_extension(name):
         torch.library.define(full, schema)
         torch.library.impl(full, "cpu", cpu)
-    if cuda is not None:
+    if cuda is not None and not has_cuda_kernel(name):
         torch.library.impl(full, "cuda", cuda)
     torch.library.register_fake(full, fake)
     if written:
         count_writes(name, written)
     return getattr(torch.ops.steer_kernels, name).default
+
+
+def has_cuda_kernel(name: str) -> bool:
+    """Whether something runs an operator on CUDA tensors; at first, whether the CUDA part does."""
+    full = f"steer_kernels::{name}"
+    return hasattr(torch.ops.steer_kernels, name) and (
+        torch._C._dispatch_has_kernel_for_dispatch_key(full, "CUDA")
+    )
 
 
 def _in_extension(name: str) -> bool:

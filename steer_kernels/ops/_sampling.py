@@ -40,6 +40,12 @@ class Cuts(NamedTuple):
     min_p: float
 
 
+def cuts_something(cuts: Cuts, vocab_size: int) -> bool:
+    """Whether a draw looks at anything but the temperature."""
+    temperature, top_k, top_p, min_p = cuts
+    return temperature != 0 and (0 < top_k < vocab_size or top_p < 1 or min_p > 0)
+
+
 def left_to_the_kernel(
     logits: object,
     uniform: object,

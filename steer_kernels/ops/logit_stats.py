@@ -18,7 +18,7 @@ from steer_kernels.ops._logits import (
     left_to_the_kernel,
     triton_kernel,
 )
-from steer_kernels.ops._register import checked, register
+from steer_kernels.ops._register import checked, has_cuda_kernel, register
 
 __all__ = ["MAX_K", "LogitStats", "logit_stats"]
 
@@ -140,7 +140,7 @@ def logit_stats(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> Lo
         TypeError: `logits` is no tensor or has another dtype; `k` or `vocab_size` is no int.
         ValueError: another rank, layout, device or stride, or a value out of range.
     """
-    if left_to_the_kernel(logits, k, vocab_size):
+    if left_to_the_kernel(logits, k, vocab_size, _IN_CUDA_PART):
         try:
             return LogitStats(*_op(logits, k, vocab_size))
         except Exception:
@@ -157,6 +157,7 @@ def _fake(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> referenc
 
 
 def _cuda(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> reference.Stats:
+    """Triton, for where the CUDA part has no kernel; the reference where there is none either."""
     check(logits, k, vocab_size)
     kernel = triton_kernel("logit_stats")
     if kernel is None:
@@ -165,4 +166,5 @@ def _cuda(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> referenc
 
 
 _fallback = checked(check, reference.logit_stats)
+_IN_CUDA_PART = has_cuda_kernel("logit_stats")
 _op = register("logit_stats", _SCHEMA, cpu=_fallback, cuda=_cuda, fake=_fake)

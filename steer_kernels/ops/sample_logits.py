@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,8 +13,15 @@ from torch import Tensor
 
 from steer_kernels import reference
 from steer_kernels.ops._logits import empty_stats, triton_kernel
-from steer_kernels.ops._register import register
-from steer_kernels.ops._sampling import ARGUMENTS, Cuts, check, left_to_the_kernel, takes_cuts
+from steer_kernels.ops._register import has_cuda_kernel, register
+from steer_kernels.ops._sampling import (
+    ARGUMENTS,
+    Cuts,
+    check,
+    cuts_something,
+    left_to_the_kernel,
+    takes_cuts,
+)
 from steer_kernels.ops.logit_stats import LogitStats
 
 _SCHEMA = (
@@ -113,9 +121,20 @@ def sample_logits(
     check(logits, uniform, Cuts(*cuts), k, vocab_size)
     if logits.requires_grad or uniform.requires_grad:
         logits, uniform = logits.detach(), uniform.detach()
-    return SampledLogits(
-        *_op(logits, uniform, float(temperature), top_k, float(top_p), float(min_p), k, vocab_size)
-    )
+    kept = Cuts(float(temperature), top_k, float(top_p), float(min_p))
+    uncut = None if torch.compiler.is_compiling() else _cuda_part(logits, kept, vocab_size)
+    if uncut is not None:  # past the registered function below, which takes as long again
+        return SampledLogits(*uncut(logits, uniform, kept.temperature, k, vocab_size))
+    return SampledLogits(*_op(logits, uniform, *kept, k, vocab_size))
+
+
+def _cuda_part(
+    logits: Tensor, cuts: Cuts, vocab_size: int | None
+) -> Callable[..., reference.Sampled] | None:
+    """The CUDA part's kernel, if it has one for this: without cuts, for real CUDA tensors."""
+    columns = logits.shape[1] if vocab_size is None else vocab_size
+    real = type(logits) is Tensor and logits.is_cuda
+    return _uncut if real and not cuts_something(cuts, columns) else None
 
 
 @takes_cuts
@@ -145,8 +164,14 @@ def _fallback(
 def _cuda(
     logits: Tensor, uniform: Tensor, cuts: Cuts, k: int, vocab_size: int | None
 ) -> reference.Sampled:
-    """Triton, with nothing read on the host; the reference on the device where there is none."""
+    """The CUDA part where nothing is cut, else Triton; the reference where there is neither.
+
+    Neither kernel has the host read anything.
+    """
     check(logits, uniform, cuts, k, vocab_size)
+    uncut = _cuda_part(logits, cuts, vocab_size)
+    if uncut is not None:
+        return uncut(logits, uniform, cuts.temperature, k, vocab_size)
     columns = logits.shape[1] if vocab_size is None else vocab_size
     kernel = triton_kernel("sample_logits")
     if kernel is not None:
@@ -157,4 +182,7 @@ def _cuda(
     return (*stats, token.where(inside, 0), logprob.float().where(inside, torch.nan))
 
 
+_uncut: Callable[..., reference.Sampled] | None = None
+if has_cuda_kernel("_sample_uncut"):
+    _uncut = torch.ops.steer_kernels._sample_uncut.default
 _op = register("sample_logits", _SCHEMA, cpu=_fallback, cuda=_cuda, fake=_fake)

@@ -33,9 +33,3 @@ class Scalars(NamedTuple):
         inverse = min(max(1.0 / temperature, 1e-37), 1e37) if temperature else 1.0
         least = math.log(min_p) if min_p else -math.inf
         return cls(*_in_two(inverse), top_k, *_in_two(top_p), *_in_two(least))
-
-
-def cuts_something(cuts: Cuts, vocab_size: int) -> bool:
-    """Whether a draw looks at anything but the temperature."""
-    temperature, top_k, top_p, min_p = cuts
-    return temperature != 0 and (0 < top_k < vocab_size or top_p < 1 or min_p > 0)

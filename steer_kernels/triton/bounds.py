@@ -20,8 +20,8 @@ import torch
 import triton
 import triton.language as tl
 
-from steer_kernels.ops._sampling import Cuts
-from steer_kernels.triton.arguments import Scalars, cuts_something
+from steer_kernels.ops._sampling import Cuts, cuts_something
+from steer_kernels.triton.arguments import Scalars
 from steer_kernels.triton.cuts import NO_COLUMN, exponent, kept_of_list
 from steer_kernels.triton.heuristics import CODE_BITS, SELECT_LAUNCH, TILE, list_size
 from steer_kernels.triton.moments import merge_moments

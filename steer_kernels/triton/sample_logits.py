@@ -23,9 +23,9 @@ import torch
 import triton
 import triton.language as tl
 
-from steer_kernels.ops._sampling import Cuts
+from steer_kernels.ops._sampling import Cuts, cuts_something
 from steer_kernels.reference import Sampled
-from steer_kernels.triton.arguments import Scalars, cuts_something
+from steer_kernels.triton.arguments import Scalars
 from steer_kernels.triton.cuts import NO_COLUMN, draw_from_list, exponent
 from steer_kernels.triton.heuristics import (
     CODE_BITS,

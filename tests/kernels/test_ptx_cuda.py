@@ -14,7 +14,7 @@ from torch import Tensor
 from steer_kernels import StepState, reference
 
 pytestmark = needs_nvcc
-EMULATED = {"kv_append_kernel", "step_update_kernel"}
+EMULATED = {"kv_append_kernel", "step_update_kernel", "rows_kernel"}  # the last: test_ptx_rows
 CAPABILITIES = [90, pytest.param(80, marks=pytest.mark.slow)]
 
 

@@ -43,6 +43,7 @@ def backends() -> list:
     params += [pytest.param(f"cpu-{isa}", id=f"cpu-{isa}") for isa in isas]
     params.append(pytest.param("triton", id="triton"))
     params.append(pytest.param("cuda", id="cuda", marks=pytest.mark.gpu))
+    params.append(pytest.param("cuda-triton", id="cuda-triton", marks=pytest.mark.gpu))
     return params
 
 
@@ -59,11 +60,23 @@ def _run_triton(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> Lo
     return LogitStats(*logit_stats_triton(logits, k, vocab_size))
 
 
-def _run_cuda(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> LogitStats:
-    # The storage is copied as it is, so that strides and offsets arrive on the device.
+def _on_cuda(logits: Tensor) -> Tensor:
+    """With its storage as it is, so that strides and offsets arrive on the device."""
     storage = torch.empty(0, dtype=logits.dtype).set_(logits.untyped_storage()).cuda()
-    view = storage.as_strided(logits.shape, logits.stride(), logits.storage_offset())
-    return LogitStats(*(field.cpu() for field in logit_stats(view, k, vocab_size)))
+    return storage.as_strided(logits.shape, logits.stride(), logits.storage_offset())
+
+
+def _run_cuda(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> LogitStats:
+    """What users call: the kernel of the CUDA part where that is built."""
+    return LogitStats(*(field.cpu() for field in logit_stats(_on_cuda(logits), k, vocab_size)))
+
+
+def _run_cuda_triton(logits: Tensor, k: int = 8, vocab_size: int | None = None) -> LogitStats:
+    from steer_kernels.triton.logit_stats import logit_stats_triton
+
+    vocab_size = logits.shape[1] if vocab_size is None else vocab_size
+    found = logit_stats_triton(_on_cuda(logits), k, vocab_size)
+    return LogitStats(*(field.cpu() for field in found))
 
 
 def interpreter_fault(
@@ -99,6 +112,8 @@ def use_backend(name: str) -> Iterator[Run]:
         yield _run_triton
     elif name == "cuda":
         yield _run_cuda
+    elif name == "cuda-triton":
+        yield _run_cuda_triton
     else:
         steer_kernels.set_cpu_isa(name.removeprefix("cpu-"))
         yield logit_stats

@@ -44,6 +44,20 @@ def _cuda(logits: Tensor, uniform: Tensor, *args: object, **kwargs: object) -> S
     return SampledLogits(*(field.cpu() for field in out))
 
 
+def _cuda_triton(
+    logits: Tensor, uniform: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
+    min_p: float = 0.0, k: int = 8, vocab_size: int | None = None,
+) -> SampledLogits:  # fmt: skip
+    """Where the CUDA part has a kernel of its own too."""
+    from steer_kernels.ops._sampling import Cuts
+    from steer_kernels.triton.sample_logits import sample_logits_triton
+
+    columns = logits.shape[1] if vocab_size is None else vocab_size
+    cuts = Cuts(temperature, top_k, top_p, min_p)
+    out = sample_logits_triton(logits.cuda(), uniform.cuda(), cuts, k, columns)
+    return SampledLogits(*(field.cpu() for field in out))
+
+
 def triton_sample(
     logits: Tensor, uniform: Tensor, *args: object, **kwargs: object
 ) -> SampledLogits:
@@ -55,13 +69,14 @@ def triton_sample(
 
 
 SAMPLERS = ["reference", *(f"cpu-{isa}" for isa in steer_kernels.supported_cpu_isas())]
-SAMPLERS += ["triton", pytest.param("cuda", marks=pytest.mark.gpu)]
+SAMPLERS += ["triton", *(pytest.param(n, marks=pytest.mark.gpu) for n in ("cuda", "cuda-triton"))]
 
 
 @contextmanager
 def use_sampler(name: str) -> Iterator[Sample]:
     """A callable like `sample_logits` for CPU tensors."""
-    others = {"reference": _reference, "triton": triton_sample, "cuda": _cuda}
+    others = {"reference": _reference, "triton": triton_sample, "cuda": _cuda,
+              "cuda-triton": _cuda_triton}  # fmt: skip
     if name in others:
         yield others[name]
         return

@@ -4,9 +4,30 @@ from __future__ import annotations
 
 import heapq
 import re
+import subprocess
+from pathlib import Path
 
+import pytest
+
+CSRC = Path(__file__).parents[2] / "csrc"
 _JUMP = re.compile(r"\b(?:BRA|EXIT|RET)\b")
 Block = list[str]
+
+
+def nvdisasm() -> Path:
+    """The disassembler that Triton carries."""
+    triton = pytest.importorskip("triton")
+    return Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm"
+
+
+def listings(source: str, folder: Path, capability: int = 90) -> dict[str, str]:
+    """What nvcc makes of a file of csrc/cuda: the code of each kernel, by its mangled name."""
+    cubin = folder / "out.cubin"
+    command = ["nvcc", "-std=c++17", "-O3", "-cubin", f"-arch=sm_{capability}", f"-I{CSRC}"]
+    subprocess.run([*command, "-o", cubin, CSRC / "cuda" / source], check=True)
+    said = subprocess.run([nvdisasm(), "-c", cubin], check=True, capture_output=True, text=True)
+    parts = re.split(r"\.section\s+\.text\.(\w+)", said.stdout)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
 def blocks(listing: str) -> tuple[list[Block], list[list[int]]]:
@@ -27,7 +48,10 @@ def blocks(listing: str) -> tuple[list[Block], list[list[int]]]:
         last = block[-1] if block else ""
         to = re.search(r"\bBRA\b.*?\(?(\.L_x?_?\w+)", last)
         found = [labels[to[1]]] if to and to[1] in labels else []
-        conditional = last.startswith("@") or re.search(r"BRA(?:\.\w+)*\s+!?U?P\d", last)
+        conditional = last.startswith("@") or re.search(
+            r"BRA(?:\.\w+)*\s+!?U?P\d|BRA\.DIV\b",
+            last,  # where threads of a warp are apart
+        )
         if conditional or not _JUMP.search(last):
             found.append(i + 1)
         ways.append([n for n in found if n < len(made)])

@@ -33,6 +33,12 @@ def to_bf16(x: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(x), 0x7FFF, rounded).astype("u2")
 
 
+def canonical(x: np.ndarray) -> np.ndarray:
+    """The one NaN that max and min with .NaN give, of no sign."""
+    ones = np.array(2 ** (8 * x.dtype.itemsize - 1) - 1, f"u{x.dtype.itemsize}").view(x.dtype)
+    return np.where(np.isnan(x), ones, x)
+
+
 def flushed(x: np.ndarray) -> np.ndarray:
     """Denormal numbers become zeros of their sign."""
     return np.where(np.abs(x) < np.finfo("f4").tiny, np.copysign(np.float32(0), x), x)
@@ -96,8 +102,44 @@ def extracted(x: np.ndarray, first: np.ndarray, count: np.ndarray) -> np.ndarray
     return np.where(sign == 1, field | ~mask, field).view(x.dtype)
 
 
-HELPERS = {f.__name__: f for f in (of_bf16, to_bf16, flushed, fused, quotient, high_product,
-                                   shifted, to_integer, extracted)}  # fmt: skip
+def inserted(x: np.ndarray, into: np.ndarray, first: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """The low `count` bits of x in place of those of `into` from `first` on."""
+    ones = np.broadcast_to(x.dtype.type(1), x.shape)
+    field = shifted(ones, count & np.uint32(255), True) - x.dtype.type(1)
+    mask = shifted(field, first & np.uint32(255), True)
+    return (into & ~mask) | (shifted(x, first & np.uint32(255), True) & mask)
+
+
+def funnelled(low: np.ndarray, high: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """32 bits that start `by` (0 to 31) above the bottom of high:low."""
+    whole = (high.astype("u8") << np.uint64(32)) | low
+    return (whole >> (by & np.uint32(31)).astype("u8")).astype("u4")
+
+
+def reversed_bits(x: np.ndarray) -> np.ndarray:
+    bits = np.unpackbits(x.view("u1").reshape(len(x), -1), axis=1, bitorder="little")
+    return np.packbits(bits[:, ::-1], axis=1, bitorder="little").view(x.dtype)[:, 0]
+
+
+def leading_zeros(x: np.ndarray) -> np.ndarray:
+    """As many as there are bits, of zero."""
+    bits = np.unpackbits(x.view("u1").reshape(len(x), -1), axis=1, bitorder="little")[:, ::-1]
+    return np.where(x == 0, 8 * x.dtype.itemsize, bits.argmax(1)).astype("u4")
+
+
+def larger_halves(a: np.ndarray, b: np.ndarray, kind: str, least: bool = False) -> np.ndarray:
+    """The larger (or smaller) of each of two 16-bit floats; a NaN is one number of its kind."""
+    of = {"bf16x2": of_bf16, "f16x2": lambda bits: bits.view("f2")}[kind]
+    halves = [of(x.view("u2")) for x in (a, b)]
+    found = np.minimum(*halves) if least else np.maximum(*halves)
+    bits = to_bf16(found) if kind == "bf16x2" else found.view("u2")
+    return np.where(np.isnan(found), 0x7FFF, bits).astype("u2").view("u4")
+
+
+HELPERS = {f.__name__: f for f in (of_bf16, to_bf16, canonical, flushed, fused, quotient,
+                                   high_product, shifted, to_integer, extracted, inserted,
+                                   funnelled, reversed_bits, leading_zeros,
+                                   larger_halves)}  # fmt: skip
 
 # ---- instructions --------------------------------------------------------------------------------
 
@@ -147,7 +189,8 @@ def _extreme(code: str, mods: Collection[str], which: str) -> Expression:
     if code in INTEGERS and not mods:
         return f"np.{which}imum({{0}}, {{1}})"
     if code in ("f4", "f8") and not set(mods) - {"NaN", "ftz"}:
-        return f"np.{which}imum({{0}}, {{1}})" if "NaN" in mods else f"np.f{which}({{0}}, {{1}})"
+        both = f"canonical(np.{which}imum({{0}}, {{1}}))"
+        return both if "NaN" in mods else f"np.f{which}({{0}}, {{1}})"
     return None
 
 
@@ -185,6 +228,15 @@ TABLE: dict[str, Callable[[str, Collection[str]], Expression]] = {
     "sqrt": _plain("np.sqrt({0})", _FLOATS, "approx", "ftz", "rn"),
     "rsqrt": _plain("1 / np.sqrt({0})", _FLOATS, "approx", "ftz"),
     "popc": _plain("np.bitwise_count({0}).astype('u4')", ("u4", "u8")),
+    "brev": _plain("reversed_bits({0})", ("u4", "u8")),
+    "clz": _plain("leading_zeros({0})", ("u4", "u8")),
+    "bfind": lambda code, mods: (  # without shiftamt the place itself
+        "np.where({0} == 0, 0xFFFFFFFF, leading_zeros({0})).astype('u4')"
+        if code in ("u4", "u8") and set(mods) == {"shiftamt"} else None
+    ),
+    "shf": lambda code, mods: (
+        "funnelled({0}, {1}, {2})" if code == "u4" and list(mods) == ["r", "wrap"] else None
+    ),
     "cnot": _plain("({0} == 0).astype({0}.dtype)", ("u2", "u4", "u8")),
 }  # fmt: skip
 

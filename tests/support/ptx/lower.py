@@ -79,7 +79,9 @@ class Lowering(Operands):
             self.move(code, guard)
         elif first == "setp" and code.kind.endswith("x2"):
             self.compare_halves(code, guard)
-        elif first in ("setp", "selp", "cvt", "cvta", "shl", "shr", "bfe"):
+        elif first in ("max", "min") and code.kind in ("bf16x2", "f16x2"):
+            self.extreme_halves(code, guard)
+        elif first in ("setp", "selp", "cvt", "cvta", "shl", "shr", "bfe", "bfi"):
             self.define(code.operands[0], *getattr(self, f"_{first}")(code), guard)
         else:
             self.table(code, guard)
@@ -106,7 +108,7 @@ class Lowering(Operands):
             result = kind[0] + result
             if len(operands) > 2:
                 operands[2] = self.use(code.operands[3], result)
-        if first == "popc":
+        if first in ("popc", "clz", "bfind"):
             result = "u32"
         if "ftz" in mods and read == "f32":
             operands = [f"flushed({o})" for o in operands]
@@ -175,6 +177,19 @@ class Lowering(Operands):
         x, first, count = (self.use(o, k) for o, k in zip(code.operands[1:],
                            (code.kind, "u32", "u32"), strict=True))  # fmt: skip
         return code.kind, f"extracted({x}, {first}, {count})"
+
+    def _bfi(self, code: Instruction) -> tuple[str, str]:
+        kinds = (code.kind, code.kind, "u32", "u32")
+        operands = [self.use(o, k) for o, k in zip(code.operands[1:], kinds, strict=True)]
+        return code.kind, f"inserted({', '.join(operands)})"
+
+    def extreme_halves(self, code: Instruction, guard: str) -> None:
+        """Of two 16-bit floats in 32 bits each; what becomes of a NaN must be said."""
+        if code.op[1:-1] != ("NaN",):
+            raise unknown(str(code))
+        a, b = (self.use(o, "b32") for o in code.operands[1:])
+        found = f"larger_halves({a}, {b}, {code.kind!r}, {code.op[0] == 'min'})"
+        self.define(code.operands[0], "b32", found, guard)
 
     def move(self, code: Instruction, guard: str) -> None:
         to, source = code.operands

@@ -1,10 +1,11 @@
 """What is known to have happened, after PTX's memory model.
 
 Two accesses of one byte, one of them a write, must be in order, unless both are strong (atomics,
-relaxed, volatile). Inside a block a barrier orders them (or a warp's own); across blocks only a
-release by one side that an acquire by the other has read: an atomic or store with release, or with
-a fence before it, and an atomic or load with acquire, or with a fence after it. Barriers and
-releases add up, so a thread may release what others of its block wrote before a barrier.
+relaxed, volatile). Inside a block a barrier orders them (or a warp's own); across blocks, and where
+warps of a block meet at no barrier, only a release by one side that an acquire by the other has
+read: an atomic or store with release, or with a fence before it, and an atomic or load with
+acquire, or with a fence after it. Barriers and releases add up, so a thread may release what others
+of its block wrote before a barrier.
 
 Of several readers of a byte the last block's alone is kept.
 """
@@ -118,6 +119,20 @@ class Knower:
                 self.more.setdefault(thread, Knowledge()).add(heard)
             self.fenced[thread] = self.everything(thread)
 
+    def _acquired(
+        self, touched: Touched, bad: np.ndarray, at: np.ndarray, threads: np.ndarray
+    ) -> bool:
+        """Whether an acquire orders what no barrier of the block does; of one toucher a byte."""
+        for lane, byte in np.argwhere(bad):
+            where = at[lane, byte]
+            more = self.more.get(int(threads[lane]))
+            one = not (touched.several[where] or touched.warps[where])
+            of = int(touched.block[where]), int(touched.thread[where])
+            then = int(touched.epoch[where]), int(touched.stamp[where])
+            if more is None or not one or not more.holds(of, *then):
+                return False
+        return True
+
     def check(
         self, touched: Touched, at: np.ndarray, threads: np.ndarray, access: Access, what: str
     ) -> None:
@@ -126,7 +141,8 @@ class Knower:
         if not number.any():
             return
         strong = touched.strong[at] & access.strong
-        if (bad := touched.unordered(at, threads, self.time) & ~strong).any():
+        bad = touched.unordered(at, threads, self.time) & ~strong
+        if bad.any() and not self._acquired(touched, bad, at, threads):
             raise touched.fault("race", what, "without a barrier between", bad, at, threads, access)
         far = (number > 0) & (number != self.time.block) & ~strong
         if not far.any():
