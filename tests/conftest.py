@@ -17,6 +17,7 @@ from support.selection import (
     of_triton,
     spare_the_interpreter,
     spare_the_usual_pairings,
+    spare_what_many_cases_show,
     what_ci_leaves_out_is_slow,
 )
 
@@ -35,6 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     spare_the_usual_pairings(items)
     if not HAS_GPU:
         spare_the_interpreter(items)
+    spare_what_many_cases_show(items)
     what_ci_leaves_out_is_slow(items)
     if HAS_GPU:
         return

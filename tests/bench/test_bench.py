@@ -186,6 +186,7 @@ def test_compiled_chain_is_a_peer(tmp_path: Path) -> None:
     assert "torch.compile" in {row["peer"] for row in json.loads(file.read_text())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["svg", pytest.param("png", marks=pytest.mark.slow)])
 def test_picture(tmp_path: Path, suffix: str) -> None:
     pytest.importorskip("matplotlib")

@@ -175,6 +175,7 @@ def test_what_is_said_of_folders(run: Run, tmp_path: Path, where: str) -> None:
     assert run.status == 2
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("field", ["id", "domain", "answer", "prompt", EVIL])
 def test_eval(run: Run, tmp_path: Path, field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "evil_checker.py").write_text(

@@ -106,6 +106,7 @@ def test_a_delimiter_of_one_s_own_is_taken_to_the_letter() -> None:
             StepBoundary(tokenizer, len(tokenizer), delimiter)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", TOKENIZERS)
 @given(data=st.data())
 def test_pieces_join_to_the_text_without_its_special_tokens(name: str, data: st.DataObject) -> None:

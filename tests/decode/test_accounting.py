@@ -157,6 +157,7 @@ def agree(pair: Pair, seen: Watched, outputs: Sequence[RoutedOutput]) -> None:
     assert seen.flops == total
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "spec", [*ROUTERS, *(pytest.param(spec, marks=pytest.mark.slow) for spec in OTHER_SETTINGS)]
 )

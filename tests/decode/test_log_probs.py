@@ -76,6 +76,7 @@ def from_scratch(prompt: list[int], tokens: list[TextDelta], top: int) -> list[L
     return found
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("temperature", "ahead"), [(0.0, 1), (0.9, 1), (0.0, 4)])
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 def test_they_are_those_of_the_model_that_wrote_the_token(

@@ -44,6 +44,7 @@ class Mends(Policy):
         return "small"
 
 
+@pytest.mark.few(3)
 @pytest.mark.spread
 @pytest.mark.parametrize("turns", [1, 4])
 @pytest.mark.parametrize("family", FAMILIES)
@@ -124,6 +125,7 @@ def test_grades_of_a_mended_step_are_of_what_follows_the_mend() -> None:
     assert seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_answers_do_not_depend_on_company_or_turns(temperature: float) -> None:
     pair = make_pair("qwen2", 0)

@@ -30,6 +30,7 @@ class Leaves(Policy):
         return "small"
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("turns", [1, 4])
 def test_the_large_model_may_write_the_rest_of_a_step(turns: int) -> None:
     pair = make_pair("llama", 0)

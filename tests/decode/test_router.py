@@ -115,6 +115,7 @@ def routers(
     )
 
 
+@pytest.mark.few(4)
 @pytest.mark.spread(1, ci=3)
 @pytest.mark.parametrize(
     "name", ["small", "large", "threshold", "posterior", "first-token", "random", "custom"]

@@ -126,6 +126,7 @@ def test_nothing_is_shown_that_does_not_stay() -> None:
     assert sum(stayed for _, stayed in drafts_of(stream.output)) > 0
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_readers_may_leave_at_any_event(seed: int) -> None:
     pair = make_close_pair("llama", 9, 0.3)

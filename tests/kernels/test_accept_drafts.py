@@ -189,6 +189,7 @@ def test_greedy_drafts_stand_if_they_are_the_first_of_the_largest(accept: Accept
 # ---- the token follows p ----------------------------------------------------------------------
 
 
+@pytest.mark.few(1)
 @needs_extension
 @pytest.mark.parametrize(
     ("cuts", "informed"),

@@ -91,6 +91,7 @@ def test_values_outside_their_range(op) -> None:
         op(GOOD, torch.tensor([5, 1]), U, k=1, vocab_size=5)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("cuts", [(1.0,), (0.0,), (0.8, 3)], ids=str)
 def test_values_outside_their_range_on_a_device(cuts: tuple) -> None:
     """There the host does not look; the row is marked. Interpreted where there is no GPU."""

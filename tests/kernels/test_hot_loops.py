@@ -40,6 +40,7 @@ def test_the_shortest_way_round_a_loop() -> None:
     assert hot_loop(listing, exponentials=2) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "dtype"),
     [

@@ -58,6 +58,7 @@ def test_invalid_rows_and_infinities(sample: Sample, cuts: tuple) -> None:
         torch.testing.assert_close(out.logprob[3], torch.tensor(0.5).log())
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("min_p", [1e-3, 1.0])
 def test_more_infinities_than_a_list_holds_whatever_its_values(
     sample: Sample, min_p: float

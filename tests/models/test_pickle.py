@@ -72,6 +72,7 @@ OTHER_SETTINGS = {
 }
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize(
     "spec",
     [

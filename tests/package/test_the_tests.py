@@ -95,13 +95,14 @@ def test_in_a_third_of_all_cases_every_two_values_meet(sizes: tuple[int, int, in
 def test_what_ci_leaves_out_is_neither_default_nor_the_only_case(pytester: pytest.Pytester) -> None:
     """Three selections, of which every case is in one: default, CI's slow ones, the others."""
     pytester.makeconftest(
-        "from support.selection import spare_the_usual_pairings, what_ci_leaves_out_is_slow\n"
+        "from support import selection\n"
         "def pytest_configure(config):\n"
-        "    for name in ('slow', 'exhaustive', 'spread(times, ci)'):\n"
+        "    for name in ('slow', 'exhaustive', 'spread(times, ci)', 'few(n)'):\n"
         "        config.addinivalue_line('markers', name)\n"
         "def pytest_collection_modifyitems(items):\n"
-        "    spare_the_usual_pairings(items)\n"
-        "    what_ci_leaves_out_is_slow(items)\n"
+        "    selection.spare_the_usual_pairings(items)\n"
+        "    selection.spare_what_many_cases_show(items)\n"
+        "    selection.what_ci_leaves_out_is_slow(items)\n"
     )
     pytester.makepyfile(
         "import pytest\n"
@@ -111,13 +112,16 @@ def test_what_ci_leaves_out_is_neither_default_nor_the_only_case(pytester: pytes
         "def test_product(a, b): ...\n"
         "@pytest.mark.exhaustive\n"
         "def test_large(): ...\n"
+        "@pytest.mark.few(2)\n"
+        "@pytest.mark.parametrize('a', range(7))\n"
+        "def test_alike(a): ...\n"
     )
     counts = []
     for chosen in ("not slow", "slow and not exhaustive", "exhaustive"):
         done = pytester.runpytest_inprocess("-m", chosen, "-p", "no:xdist")
         counts.append(done.parseoutcomes()["passed"])
     default, ci, rest = counts
-    assert default == 5
-    assert 5 <= ci <= 7
-    assert sum(counts) == 5 * 5 + 1
+    assert default == 5 + 2
+    assert 5 + 5 <= ci <= 7 + 5
+    assert sum(counts) == 5 * 5 + 1 + 7
     assert rest >= 13 + 1

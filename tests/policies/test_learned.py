@@ -77,6 +77,7 @@ def test_thresholds_as_actions() -> None:
         assert float(chances.sum()) == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["policy-guided", pytest.param("roro", marks=pytest.mark.slow)])
 def test_a_router_is_trained_saved_and_used(kind: str, tmp_path: Path) -> None:
     seen: list[tuple[float, float]] = []

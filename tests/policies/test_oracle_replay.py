@@ -32,6 +32,7 @@ def test_a_replay_writes_the_same_text() -> None:
     assert len({o.cost.large_token_share for o in outs}) > 1
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("by_file", [False, True])
 def test_mends_are_replayed(by_file: bool, tmp_path: Path) -> None:
     prompts = [prompt_text(i, 5 + i) for i in range(3)]

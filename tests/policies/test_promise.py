@@ -73,6 +73,7 @@ def test_what_cannot_be_promised_is_the_large_models_answer() -> None:
     assert router.generate(prompt, max_new_tokens=40).token_ids == large.token_ids
 
 
+@pytest.mark.slow
 def test_a_promise_is_made_of_answers_that_are_compared() -> None:
     pair = make_close_pair("llama", 4, 0.6)
     prompts = [prompt_text(i, 4 + i % 5) for i in range(24)]

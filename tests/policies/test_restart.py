@@ -35,6 +35,7 @@ from support.tiny import FAMILIES, make_pair, prompt_text
 PAIR = make_pair("llama", 0)
 
 
+@pytest.mark.few(3)
 @pytest.mark.spread
 @pytest.mark.parametrize("turns", [1, 4])
 @pytest.mark.parametrize("family", FAMILIES)

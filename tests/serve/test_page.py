@@ -247,6 +247,7 @@ def test_stopping_frees_the_row(demo: Pair, opened: Opened) -> None:
         assert text(page, "status") == "Done."
 
 
+@pytest.mark.slow
 @NO_BROWSER
 def test_every_example_is_answered(served: Served, opened: Opened) -> None:
     tasks = {"Compute": mathematics, "Who": question_answering, "Route": planning}

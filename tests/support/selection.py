@@ -58,6 +58,21 @@ def spare_the_usual_pairings(items: Iterable[pytest.Item]) -> None:
             _keep(cases, pytest.mark.exhaustive, times, mark.kwargs["ci"])
 
 
+def spare_what_many_cases_show(items: Iterable[pytest.Item]) -> None:
+    """Of a test marked ``few(n)``, n cases run by default, as far apart as can be.
+
+    For cases that take a second and show the same thing, over families or routers.
+    """
+    marked = (i for i in items if i.get_closest_marker("few") and not i.get_closest_marker("slow"))
+    for cases in _by_test(marked):
+        mark = cases[0].get_closest_marker("few")
+        assert mark is not None
+        kept = {len(cases) * i // mark.args[0] for i in range(mark.args[0])}
+        for at, case in enumerate(cases):
+            if at not in kept:
+                case.add_marker(pytest.mark.slow)
+
+
 def what_ci_leaves_out_is_slow(items: Iterable[pytest.Item]) -> None:
     """So ``not slow`` is the default set, whatever was marked exhaustive and how."""
     for item in items:

@@ -160,6 +160,7 @@ def test_a_processor_sees_a_row_as_generate_shows_it() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "policy",
     [

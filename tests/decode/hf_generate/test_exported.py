@@ -67,6 +67,7 @@ def test_a_large_model_by_its_folder(folder: Path, tmp_path: Path) -> None:
     assert torch.equal(found, door(parse_policy("first-token:threshold=3"), ONE))
 
 
+@pytest.mark.slow
 def test_without_a_large_model(folder: Path) -> None:
     with pytest.raises(SteerError, match="large_model is missing"):
         PAIR.small.generate(**ONE, custom_generate=str(folder), trust_remote_code=True)

@@ -126,11 +126,8 @@ class HfEngine:
 
     def verify(self, rows: Sequence[int]) -> Replies[list[Draw]]:
         keep = {row: len(self._answers[row].drafts) + 1 for row in rows}
-        return self._judged(
-            rows,
-            keep,
-            lambda some: self._stayed(verify(self.lane, some, self._answers, self._vocab_size)),
-        )
+        stayed, answers, size = self._stayed, self._answers, self._vocab_size
+        return self._judged(rows, keep, lambda some: stayed(verify(self.lane, some, answers, size)))
 
     def _stayed(self, found: Mapping[int, Places]) -> dict[int, list[Draw] | Exception | None]:
         """The drafts of each row that stay, and one token more; None where logits are not sound."""
@@ -154,10 +151,8 @@ class HfEngine:
         return replies
 
     def ask(self, rows: Sequence[int], question: Question) -> Replies[Graded]:
-        keep = dict.fromkeys(rows, 1)
-        return self._judged(
-            rows, keep, lambda some: ask(self.lane, some, question, self._vocab_size)
-        )
+        keep, size = dict.fromkeys(rows, 1), self._vocab_size
+        return self._judged(rows, keep, lambda some: ask(self.lane, some, question, size))
 
     def _judged(
         self,

@@ -49,6 +49,7 @@ def test_of_a_long_pass_in_bfloat16_the_head_alone(products: list) -> None:
     assert len(products) == len(linears(model))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt_neox"])
 def test_routed_greedy_output_is_what_it_was(family: str, products: list) -> None:
     pair = make_pair(family)
