@@ -59,7 +59,10 @@ def register(
 
 
 def has_cuda_kernel(name: str) -> bool:
-    """Whether something runs an operator on CUDA tensors; at first, whether the CUDA part does."""
+    """Whether something runs an operator on CUDA tensors.
+
+    At first, whether the CUDA part does.
+    """
     full = f"steer_kernels::{name}"
     return hasattr(torch.ops.steer_kernels, name) and (
         torch._C._dispatch_has_kernel_for_dispatch_key(full, "CUDA")

@@ -1,4 +1,4 @@
-"""A question to a pair, answered by one router or another."""
+"""A question to a pair, and who answers it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Asking:
         return Router(self.pair, policy).stream(self.question.asked, **self.sampling)
 
     def begin(self, policy: Policy) -> RoutedStream:
-        """The same, or go on with the answer that was broken off."""
+        """The same, or go on with a broken answer."""
         from ..decode.router import Router
 
         if self.broken is None:

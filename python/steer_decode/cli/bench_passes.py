@@ -1,4 +1,4 @@
-"""``steer bench passes``: how long a pass of either model takes."""
+"""``steer bench passes``: how long a pass takes."""
 
 from __future__ import annotations
 

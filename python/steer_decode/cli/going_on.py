@@ -1,4 +1,4 @@
-"""``steer generate --resume FILE``: an answer that was broken off goes on."""
+"""``steer generate --resume FILE``: a broken answer goes on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OPTIONS = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "seed": 
 
 
 def broken_answer(file: Path) -> SavedAnswer:
-    """The answer of a trace that may be gone on with.
+    """The answer of a trace that may go on.
 
     Raises:
         SteerError: there is no such file, or it holds something else, or an answer that has ended.
@@ -42,7 +42,7 @@ def broken_answer(file: Path) -> SavedAnswer:
 def resumed(
     file: Path | None, questions: Sequence[object], template: Mapping[str, Any]
 ) -> SavedAnswer | None:
-    """The answer that is to be gone on with, if any.
+    """The answer that is to go on, if any.
 
     Raises:
         SteerError: it cannot be; or a question, or what a template is told, beside it.
@@ -64,7 +64,7 @@ def question_of(saved: SavedAnswer, models: Models) -> UserPrompt:
 
 
 def options_of(saved: SavedAnswer, file: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """How tokens were chosen, which is how they go on being chosen.
+    """How tokens were chosen, and go on being chosen.
 
     Args:
         saved: the answer.
@@ -118,7 +118,10 @@ class Kept:
 
     @classmethod
     def of(cls, file: Path | None, broken: SavedAnswer | None, early: bool) -> Kept:
-        """Where an answer is written to, which goes on with ``broken``, if anything."""
+        """Where an answer is written to.
+
+        It goes on with ``broken``, if with anything.
+        """
         if broken is None:
             return cls(file, early=early)
         return cls(file, sum(len(step.token_ids) for step in broken.output.trace.steps), True)
@@ -137,7 +140,10 @@ class Kept:
             write_whole(self.file, self.document() + "\n")
 
     def end(self, stream: RoutedStream) -> None:
-        """The answer has ended, in whatever way; what is in the file is not cut short."""
+        """The answer has ended, in whatever way.
+
+        What is in the file is not cut short.
+        """
         tokens = sum(len(step.token_ids) for step in stream.trace.steps)
         if tokens >= self.least or not stream.trace.stop_reason:
             self.write()

@@ -28,7 +28,7 @@ _WAY = "give the router and the options with which it was begun"
 
 
 class RecordedSteps:
-    """What is recorded of an answer, as far as it has not been given yet.
+    """What is recorded of an answer and yet to give.
 
     Args:
         steps: of its trace, those that were taken back among them.
@@ -42,7 +42,7 @@ class RecordedSteps:
 
     @property
     def step(self) -> Step | None:
-        """The step that is being given; None when all has been."""
+        """The step that is given now; None at the end."""
         while self._at < len(self._steps):
             step = self._steps[self._at]
             self._token = max(self._token, step.inherited)
@@ -54,7 +54,7 @@ class RecordedSteps:
         return None
 
     def judged(self) -> Step | None:
-        """The step of which all has been given just now, once."""
+        """The step whose end has just been given, once."""
         if self._over or self._judged == self._at or self._at >= len(self._steps):
             return None
         step, self._judged = self._steps[self._at], self._at
@@ -89,7 +89,9 @@ def _known(step: Step) -> int:
 
 
 class ResumedEngine:
-    """An engine that gives what is recorded, and then what ``engine`` has.
+    """An engine that first gives what is recorded.
+
+    Then it gives what ``engine`` has.
 
     It has one row.
 
@@ -175,7 +177,7 @@ class ResumedEngine:
 
 
 def resume(routing: Routing, broken: RoutedOutput, options: Mapping[str, Any]) -> RoutedStream:
-    """Go on with an answer that was broken off; see :meth:`Router.resume`."""
+    """Go on with a broken answer; see :meth:`Router.resume`."""
     trace = broken.trace
     if trace.stop_reason not in GOES_ON:
         raise SteerError(

@@ -161,7 +161,7 @@ class Router:
         return RoutedStream(self.routing, Transcript(ids), max_new_tokens, sampling, seed)
 
     def resume(self, broken: RoutedOutput, **options: Any) -> RoutedStream:
-        """Go on with an answer that a fault or its reader has broken off.
+        """Go on with an answer that was broken off.
 
         All of its events come, those from before first. Nothing that stands in its trace is
         written again.

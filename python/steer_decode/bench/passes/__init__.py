@@ -1,1 +1,1 @@
-"""``steer bench passes``: how long a pass takes, by its rows and tokens."""
+"""How long a pass takes, by its rows and tokens."""

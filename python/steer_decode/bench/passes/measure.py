@@ -1,4 +1,4 @@
-"""Passes of either model alone, timed in this package's own loop.
+"""Passes of either model alone, timed in our loop.
 
 Some rows read prompts in one pass, and write a few tokens more, a pass each. A pass is all that
 lies between two tokens of a row: forward, sampling, and the loop's work on the host. Each is timed

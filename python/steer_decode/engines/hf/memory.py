@@ -80,7 +80,7 @@ def check_memory(
 def out_of_memory(
     cause: Exception, writer: Writer, device: torch.device, tokens: int, rows: int
 ) -> OutOfMemoryError:
-    """The error of a model that has run out of memory at a pass."""
+    """The error of a model that ran out of memory."""
     found = OutOfMemoryError(
         f"the {writer} model ran out of memory on {device} at a "
         f"context of {tokens} tokens over {rows} rows: lower max_new_tokens or the "
