@@ -85,6 +85,18 @@ def test_many_passes_at_once_are_as_one_by_one(rows: int) -> None:
     assert ends(jumps, arrivals, scripts, 300) == pytest.approx(ends(turns, arrivals, scripts, 300))
 
 
+def test_the_front_of_an_engine_takes_one_call_after_another() -> None:
+    """Two calls of one pass: 7 ms on the way, 3 at the front, where the second waits for them."""
+    plan = fleet(large=PassTime(100, 0, 0), rows=1, call_ms=10, front_ms=3)
+    found = ends(plan, Load("closed", 2), [one_call(1)], 2)
+    assert found == pytest.approx([0.110, 0.210])
+    plan = fleet(large=PassTime(0.5, 0, 0), call_ms=10, front_ms=3)
+    assert ends(plan, Load("closed", 2), [one_call(1)], 2) == pytest.approx([0.0105, 0.0135])
+    # In one process a pass waits for it too: 3 ms of either call, and then one pass over both.
+    plan = fleet(large=PassTime(100, 0, 0), one_device=True, call_ms=3, front_ms=3)
+    assert ends(plan, Load("closed", 2), [one_call(1)], 2) == pytest.approx([0.106, 0.106])
+
+
 def test_every_arrival_ends_and_the_seed_decides() -> None:
     scripts = [script("slls"), script("sl", 9)]
     plan = fleet(PassTime(5, 0.1, 0.1), PassTime(20, 0.3, 0.2), (2, 3), call_ms=2)

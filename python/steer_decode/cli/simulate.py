@@ -92,10 +92,11 @@ def simulate(
         ),
     ] = "session",
     call_ms: Annotated[
-        float | None,
+        str | None,
         typer.Option(
             "--call-ms",
-            help="Of a call beside the engine's work; 5.",
+            help="`MS:FRONT` of a call beside the passes; FRONT is what an engine's server spends "
+            "on one call after another. 5:1.",
             rich_help_panel=_ENGINES,
             show_default=False,
         ),

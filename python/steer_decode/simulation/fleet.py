@@ -55,7 +55,9 @@ class FleetPlan:
         placing: which engine a call goes to: by "session" that of its conversation, drawn once as
             consistent hashing draws it; "least" that of its conversation, at first the one with
             the fewest calls; "round" the next one, whatever it has read.
-        call_ms: between the router and an engine, there and back, without the engine's own work.
+        call_ms: of a call beside the engine's passes.
+        front_ms: of these, what one process of each engine spends, on one call after another: the
+            server that takes calls in and hands tokens out. On one device it takes that.
         one_device: both engines take turns on one device, as both models of a process do.
         seed: of arrivals, placing and the order of the traces.
     """
@@ -64,6 +66,7 @@ class FleetPlan:
     gate: Gate = "none"
     placing: Placing = "session"
     call_ms: float = 0.0
+    front_ms: float = 0.0
     one_device: bool = False
     seed: int = 0
 
@@ -151,6 +154,10 @@ class Fleet:
                 )
                 for _ in range(pool.replicas)
             ]
+        self._fronts = {
+            w: [device or simpy.Resource(self._env) for _ in rs]
+            for w, rs in self.log.replicas.items()
+        }
         self._turn = dict.fromkeys(WRITERS, 0)
         self._inside, self._since = 0, 0.0
 
@@ -208,10 +215,9 @@ class Fleet:
             if call.cut is not None:
                 for (writer, at), entry in held.items():
                     self.log.replicas[writer][at].cache.cut(entry, call.cut)
-            if self._plan.call_ms:
-                yield self._env.timeout(1e-3 * self._plan.call_ms)
             at = self._place(call.model, homes, drawn[call.model])
             entry = held.setdefault((call.model, at), CacheEntry())
+            yield from self._travel(call.model, at)
             asked = self.log.replicas[call.model][at].submit(call, entry)
             yield asked.done
             self.log.spent[call.model].called(call, asked.read)
@@ -220,6 +226,16 @@ class Fleet:
         told.end = self._env.now
         self._enter(-1)
         self._told()
+
+    def _travel(self, model: Writer, at: int) -> Generator[Any, Any, None]:
+        """The way of a call to an engine, and through its front."""
+        plan = self._plan
+        if plan.call_ms > plan.front_ms:
+            yield self._env.timeout(1e-3 * (plan.call_ms - plan.front_ms))
+        if plan.front_ms:
+            with self._fronts[model][at].request() as turn:
+                yield turn
+                yield self._env.timeout(1e-3 * plan.front_ms)
 
     def _place(self, model: Writer, homes: dict[Writer, int], drawn: float) -> int:
         pool = self.log.replicas[model]

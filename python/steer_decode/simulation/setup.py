@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from importlib.util import find_spec
@@ -18,7 +17,7 @@ from .passes import PassTime, Timed
 from .script import longest
 from .source import Answers
 
-CALL_MS = 5.0
+CALL_MS = "5:1"
 ROWS, BUDGET, BLOCK = 256, 8192, 16
 MOST_REPLICAS, MOST_ROWS, MOST_TOKENS = 10_000, 100_000, 2**40
 
@@ -42,7 +41,7 @@ class Wanted:
         timed: a file of timed passes.
         replicas, machines, rows, budget, cache: one number, or one for each model.
         gate, placing: as of :class:`~.fleet.FleetPlan`; a gate of None is chosen by the traces.
-        call_ms: None for :data:`CALL_MS`.
+        call_ms: ``MS`` or ``MS:FRONT``; None for :data:`CALL_MS`.
         block: tokens of a block.
         in_process: both models in one process, by this package's loop.
         seed: of all that is drawn.
@@ -57,7 +56,7 @@ class Wanted:
     cache: str | None = None
     gate: str | None = None
     placing: str = "session"
-    call_ms: float | None = None
+    call_ms: str | None = None
     block: int = BLOCK
     in_process: bool = False
     seed: int = 0
@@ -74,8 +73,7 @@ class Wanted:
             raise SteerError(
                 f"--placing must be one of {', '.join(PLACINGS)}, got {self.placing!r}"
             )
-        if self.call_ms is not None and not 0 <= self.call_ms < math.inf:
-            raise SteerError(f"--call-ms must be 0 or more, got {self.call_ms:g}")
+        self._call()
         if not 1 <= self.block <= 65_536:
             raise SteerError(f"--block must lie in 1..65536, got {self.block}")
         self._numbers()
@@ -149,10 +147,25 @@ class Wanted:
             )
             for w in WRITERS
         }
-        given = CALL_MS if self.call_ms is None else self.call_ms
+        call, front = (0.0, 0.0) if self.in_process else self._call()
         placing: Placing = self.placing  # type: ignore[assignment]
-        call_ms = 0.0 if self.in_process else given
-        return FleetPlan(pools, gate, placing, call_ms, self.in_process, self.seed)
+        return FleetPlan(pools, gate, placing, call, front, self.in_process, self.seed)
+
+    def _call(self) -> tuple[float, float]:
+        """Milliseconds of a call, and of its front."""
+        text = CALL_MS if self.call_ms is None else self.call_ms
+        try:
+            given = [float(part) for part in text.split(":")]
+        except ValueError:
+            given = []
+        front = given[1] if len(given) == 2 else 0.0
+        if len(given) not in (1, 2) or not 0 <= front <= given[0] < passes.LONGEST:
+            raise SteerError(
+                "--call-ms must be MS or MS:FRONT, ms of a call beside the passes, and of these "
+                f"what each engine's server spends on one call after another, as in {CALL_MS}, "
+                f"got {text!r}"
+            )
+        return given[0], front
 
     def _gate(self, answers: Answers) -> Gate:
         if self.in_process:
@@ -207,7 +220,8 @@ class Wanted:
         alone = "recorded" if answers.alone else "as many tokens as the routed ones"
         return [
             *told,
-            f"{gate}; {plan.call_ms:g} ms a call beside the engines",
+            f"{gate}; {plan.call_ms:g} ms a call beside the passes, {plan.front_ms:g} of them one "
+            "call after another at each engine",
             f"prefix caches {room}, in blocks of {pool.block}; {where}",
             f"answers of the large model alone: {alone}",
         ]
