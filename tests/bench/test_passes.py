@@ -1,4 +1,4 @@
-"""`steer bench passes`: what it times, and that `steer simulate` reads it. No test asserts a time."""
+"""`steer bench passes`: what it times, and that `steer simulate` reads it. No time is asserted."""
 
 from __future__ import annotations
 
