@@ -6,7 +6,8 @@ knows its span; here the model is called. Three ways lead through it:
 - a few new tokens a row on a CPU: `decode_attention`, without a mask (``cpu/attention.py``);
 - the same for rows with different numbers of new tokens: *packed*, one after another as if they
   were one text, so that nothing is padded and the weights are read once;
-- all else: the attention that the model was loaded with, and a mask where rows differ.
+- all else: the attention that the model was loaded with, and a mask where rows differ; on a GPU
+  without repeated keys (``grouped.py``).
 
 In each of them matrix products and norms are ours (``cpu``).
 """
@@ -23,6 +24,7 @@ from .cache import KVCache
 from .cache_layer import EndOfPass
 from .cache_support import cache_argument
 from .cpu import DirectAttention, attention_of, patched
+from .grouped import GroupedAttention
 from .span import Span, ragged_mask
 
 _MASKED = ("eager", "sdpa")  # attention that takes a 4-D mask
@@ -54,6 +56,7 @@ class Forward:
         self._windows = set(windows)
         self._attention = attention_of(model)
         self._direct = DirectAttention(model, self._call, cache, direct)
+        self._grouped = GroupedAttention(model)
 
     @property
     def direct(self) -> bool:
@@ -95,7 +98,10 @@ class Forward:
         if logits is None:
             if span.ragged:
                 arguments["attention_mask"] = self._mask(span, length)
-            logits = self._call(**arguments).logits
+                with self._grouped.during(length):
+                    logits = self._call(**arguments).logits
+            else:
+                logits = self._call(**arguments).logits
         # select: an index of two parts is two operators.
         return logits[:, -keep:] if keep else logits.select(1, -1)
 

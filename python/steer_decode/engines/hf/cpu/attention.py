@@ -36,11 +36,13 @@ from .layers import Swapped
 from .prompt_attention import part_attention
 
 NAME = "steer_decode"
+GROUPED_NAME = "steer_decode_grouped"  # that of ../grouped.py
 MOST_QUERIES = 16  # new tokens a row; beyond, SDPA's blocks of queries are faster
 # Without the wrapper, which only words errors: what comes here has been checked.
 _decode_attention = torch.ops.steer_kernels.decode_attention.default
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_UNKNOWN = frozenset(("softcap", "s_aux", "position_bias", "head_mask"))
+# What our functions do not know: attention with one of these goes to SDPA.
+UNKNOWN = frozenset(("softcap", "s_aux", "position_bias", "head_mask"))
 
 
 def _attend(
@@ -58,7 +60,7 @@ def _attend(
     Of a packed pass, query [1, H, T, D] to [1, T, H, Dv].
     """
     layer = layer_of(key)
-    known = _UNKNOWN.isdisjoint(kwargs) or all(kwargs.get(name) is None for name in _UNKNOWN)
+    known = UNKNOWN.isdisjoint(kwargs) or all(kwargs.get(name) is None for name in UNKNOWN)
     if layer is None or not known or dropout or not query.dtype == key.dtype == value.dtype:
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
         result: tuple[Tensor, Tensor | None] = sdpa(
@@ -109,9 +111,9 @@ def _set_name(config: Any, name: str) -> None:
         object.__setattr__(config, _HELD, name)
 
 
-def named(config: Any) -> Swapped:
-    """Our name in a config, while passes need it."""
-    return Swapped(config, partial(_set_name, config, NAME), partial(_set_name, config, "sdpa"))
+def named(config: Any, name: str = NAME) -> Swapped:
+    """A name of ours in a config, while passes need it."""
+    return Swapped(config, partial(_set_name, config, name), partial(_set_name, config, "sdpa"))
 
 
 def attention_of(model: PreTrainedModel) -> str:
@@ -120,7 +122,7 @@ def attention_of(model: PreTrainedModel) -> str:
     "sdpa", "eager" and so on.
     """
     name: str = model.config.get_text_config(decoder=True)._attn_implementation
-    return "sdpa" if name == NAME else name
+    return "sdpa" if name in (NAME, GROUPED_NAME) else name
 
 
 class DirectAttention:
