@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from steer_decode.bench.kernels import drafts, peers, plot
 from steer_decode.bench.kernels import measure as measure_module
-from steer_decode.bench.kernels import peers, plot
 from steer_decode.bench.kernels.plan import CLOCKS, OPS, QUICK, SAMPLINGS, Case, KernelPlan
 from steer_decode.bench.kernels.report import KEYS, markdown, tables
 from steer_decode.bench.kernels.workload import OURS, PEERS, sample_chain, workload
 from steer_decode.cli import app
 from typer.testing import CliRunner
 
-from steer_kernels import reference
+from steer_kernels import accept_drafts, reference
 
 TINY = ["--batches", "1,3", "--vocabs", "64,100", "--dtypes", "float32,bfloat16"]
 SHORT = ["--seconds", "0.01", "--no-compile"]
@@ -62,6 +62,7 @@ class TestRows:
             moved = {
                 "kv_append_": 2 * 2 * row["batch"] * 4 * 128 * width,
                 "step_update_": 120 * row["batch"],
+                "accept_drafts": 2 * row["batch"] * (row["vocab"] or 0) * width,
             }.get(row["op"], row["batch"] * (row["vocab"] or 0) * width)
             assert row["gbps"] * row["median_us"] * 1e3 == pytest.approx(moved)
 
@@ -254,3 +255,17 @@ def test_rows_of_a_gpu(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     rows = json.loads(file.read_text())
     assert {(row["op"], row["clock"]) for row in rows} == {(op, c) for op in OPS for c in CLOCKS}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_drafts_are_judged_as_the_chain_judges_them(dtype: str) -> None:
+    """Every second one is refused by both, the others stand, and the last row has none."""
+    case = Case("accept_drafts", dtype, 6, 300, 8, 1)
+    given = drafts.drafted(case, 0)
+    with torch.inference_mode():
+        ours = accept_drafts(*(given.large, given.drafts, given.uniform, given.small), k=8)
+        chain = drafts.chain(*given)
+    accepted = ours[:, -1].bool()
+    assert accepted.tolist() == [False, True, False, True, False, False]
+    assert torch.equal(chain == given.drafts, accepted)
+    assert torch.equal(ours[accepted, 0].long(), chain[accepted])

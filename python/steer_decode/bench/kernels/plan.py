@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ...errors import SteerError
 
 LOGITS_OPS = ("logit_stats", "sample_logits")
-OPS = (*LOGITS_OPS, "kv_append_", "step_update_")
+OPS = (*LOGITS_OPS, "accept_drafts", "kv_append_", "step_update_")
 DTYPES = ("float32", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda")
 MAX_K = 64  # that of logit_stats; not imported, as torch would come with it

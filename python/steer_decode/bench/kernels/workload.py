@@ -15,7 +15,7 @@ from torch import Tensor
 import steer_kernels
 from steer_kernels import RowFlag, StepState, TokenClass, reference
 
-from . import peers
+from . import drafts, peers
 from .plan import LOGITS_OPS, SAMPLINGS, Case
 
 Call = Callable[[], object]
@@ -36,6 +36,7 @@ PEERS: dict[str, tuple[str, ...]] = {
         "torch.max fp32",
         COPY,
     ),
+    "accept_drafts": ("torch", "torch.compile", "sample_logits_packed", COPY),
     "kv_append_": ("index_put_", f"cat at {CONTEXT}", COPY),
     "step_update_": ("torch", COPY),
 }
@@ -54,15 +55,20 @@ class Workload(NamedTuple):
 
 def backend(case: Case) -> str:
     """What stands behind our op for this case."""
-    logits = case.op in LOGITS_OPS
+    logits = case.op in LOGITS_OPS or case.op == "accept_drafts"
     info = steer_kernels.build_info()
     if case.device == "cpu":
         if info["backend"] == "reference":
             return "reference"
         return f"cpu-{info['cpu_isa']}" if logits else "cpu"  # the others have no vector code
-    if logits:
-        return "triton" if info["triton"] else "reference"
-    return "cuda" if info["cuda"] and "error" not in info["cuda"] else "reference"
+    there = info["cuda"] is not None and "error" not in info["cuda"]
+    if not logits:
+        return "cuda" if there else "reference"
+    # An older CUDA part has no kernel of logits.
+    there &= hasattr(torch.ops.steer_kernels, "_sample_uncut")
+    if there and (case.op == "logit_stats" or case.sampling in ("plain", "greedy")):
+        return "cuda"
+    return "triton" if info["triton"] else "reference"
 
 
 def stats_chain(logits: Tensor, k: int) -> tuple[Tensor, ...]:
@@ -117,6 +123,8 @@ def workload(case: Case, *, compiled: bool = True, inputs: int = 1) -> Workload:
     """
     if case.op in LOGITS_OPS:
         return _logits(case, compiled, inputs)
+    if case.op == "accept_drafts":
+        return _accept_drafts(case, compiled, inputs)
     return _kv_append(case) if case.op == "kv_append_" else _step_update(case)
 
 
@@ -136,6 +144,18 @@ def _logits(case: Case, compiled: bool, inputs: int) -> Workload:
     found = [_logits_calls(case, x, uniform, fused) for x in wide]
     size = getattr(torch, case.dtype).itemsize
     return Workload(_in_turn(found), case.batch * case.vocab * size)
+
+
+def _accept_drafts(case: Case, compiled: bool, inputs: int) -> Workload:
+    """The rows of `batch` places of one text, the last behind all drafts."""
+    assert case.k is not None
+    fused = None
+    if compiled:
+        torch._dynamo.reset()
+        fused = torch.compile(drafts.chain, dynamic=False)
+    given = [drafts.drafted(case, seed) for seed in range(inputs)]
+    found = [drafts.calls_of(one, case.k, OURS, COPY, fused) for one in given]
+    return Workload(_in_turn(found), sum(x.nbytes for x in given[0][:2]))
 
 
 def _chain(case: Case) -> Callable[[Tensor, int], object]:
