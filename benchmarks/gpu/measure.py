@@ -1,9 +1,10 @@
 """Every op and its peers: device time, time in a graph, and wall clock of a call.
 
 What the targets name: bfloat16, V = 151 936, k = 20, B = 1, 8, 64, 256, all with a cold L2;
-logit_stats, sample_logits (plain, greedy, top_p=0.95, top_k=50), kv_append_, step_update_. The
-peers are torch, torch.compile (B = 1 and 256 alone, where nothing is cut), and libraries that are
-installed. Floors are measured too: the card's copy bandwidth, and kernels that do nothing.
+logit_stats, sample_logits (plain, greedy, top_p=0.95, top_k=50), accept_drafts, kv_append_, and
+step_update_. The peers are torch, torch.compile (B = 1 and 256 alone, where nothing is cut), and
+libraries that are installed. Floors are measured too: the card's copy bandwidth, and kernels that
+do nothing.
 
 The JSON file is whole after every case and clock. A call that breaks the device ends the process;
 it is begun again behind that case.

@@ -32,11 +32,8 @@ KEYS = (
 _CASE = KEYS[:10]
 _SETTINGS = ("dtype", "batch", "vocab", "k", "sampling", "threads", "clock")
 _HEAD = (*_SETTINGS, "us", "GB/s", "% of copy")
-MOVED_TWICE = (
-    "logit_stats",
-    "sample_logits",
-    "accept_drafts",
-)  # by a copy, which writes what these only read
+# By a copy, which writes what these only read.
+MOVED_TWICE = ("logit_stats", "sample_logits", "accept_drafts")
 
 NOTE = (
     "A peer's column is peer time / our time: how many times faster ours is. "
