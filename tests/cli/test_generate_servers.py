@@ -154,8 +154,8 @@ def test_going_on_with_something_else_is_refused(
         (["--small-url", "a", "--large-url", "b", "--threads", "2"], "--threads is for models"),
         (["--small-url", "a", "--large-url", "b"], "steer needs either a calibration"),
         (
-            ["--small-url", "a", "--large-url", "b", "--router", "first-token"],
-            "router 'first-token' reads the signal 'entropy', which needs the gate",
+            ["--small-url", "a", "--large-url", "b", "--router", "steer:threshold=1:signal=margin"],
+            "router 'steer' reads the signal 'margin' of whole steps",
         ),
         (
             ["--small-url", "a", "--large-url", "b", "--threshold", "2"],
@@ -165,6 +165,12 @@ def test_going_on_with_something_else_is_refused(
 )
 def test_bad_input(args: list[str], said: str) -> None:
     assert said in refused("generate", QUESTION, *args)
+
+
+def test_a_router_that_looks_ahead_is_refused_by_servers_without_a_gate(urls: list[str]) -> None:
+    said = refused("generate", QUESTION, *urls, "--router", "first-token")
+    assert "router 'first-token' reads the signal 'entropy', which needs the gate" in said
+    assert "steer vllm-args" in said
 
 
 def test_a_problem_of_the_demo_is_for_the_demo(urls: list[str]) -> None:

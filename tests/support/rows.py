@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from steer_decode import Pair
 from steer_decode.core.drafting import Drafting
+from steer_decode.core.gate_rule import GateRule
 from steer_decode.core.requests import Draw, Hooks
 from steer_decode.core.sampling import Sampling
 from steer_decode.core.signals import SIGNALS, Signal
-from steer_decode.core.transcript import Transcript
+from steer_decode.core.transcript import Transcript, Writer
 
 
 class PlainRow:
@@ -28,12 +29,16 @@ class PlainRow:
         self.room = 50
         self.place = "token 0 of step 0"
         self.step_ids: list[int] = []
+        self.step_index = 0
         self.said_something = False
         self.drafts: Sequence[Draw] = []
         self.drafting: Drafting | None = None
         self.proposes = False
         self.log_probs: int | None = None
         self._random = random.Random(0)
+
+    def gate_rule(self, writer: Writer) -> GateRule | None:
+        return None
 
     def uniforms(self, n: int) -> list[float]:
         return [self._random.random() for _ in range(n)]

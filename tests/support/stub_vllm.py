@@ -10,14 +10,20 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 import torch
+from steer_decode import get_signal
 from steer_decode.core.token_text import TokenTexts, decode
+from steer_decode.engines.vllm.gate_args import GateArgs, check_request
+from steer_decode.engines.vllm.gate_tokens import GateTokens
+from support.vllm_interfaces import gate_v1
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from steer_kernels import logit_stats
 
 _ONE = threading.Lock()  # one pass at a time, in whatever thread
 
@@ -32,6 +38,7 @@ class StubVllm:
         context: longest text.
         mode: what it gives as logprobs: raw_logits, raw_logprobs or processed_logits.
         key: that it asks for.
+        gate: the gate is inside.
 
     Attributes:
         faults: of the next requests for tokens: "500", "drop", "error", "silence" or "busy", after
@@ -52,16 +59,18 @@ class StubVllm:
         mode: str = "raw_logits",
         key: str = "",
         port: int = 0,
+        gate: bool = False,
     ) -> None:
         self.model, self.tokenizer, self.name, self.root = model, tokenizer, name, root
         self.context, self.mode, self.key = context, mode, key
         self.faults: deque[tuple[str, int] | None] = deque()
         self.asked: list[tuple[dict[str, Any], dict[str, str]]] = []
         self.read: list[list[int]] = []
-        self.going, self.pace = 0, 0.0
+        self.going, self.pace, self.gate = 0, 0.0, gate
         self.held = threading.Event()
         self.held.set()
         self.size = TokenTexts.of(tokenizer).size
+        self.tokens_of_steps = GateTokens(tokenizer)
         stub = self
 
         class Handler(_Handler):
@@ -110,6 +119,8 @@ class StubVllm:
         ids, temperature = list(body["prompt"]), body.get("temperature", 1.0)
         chance = torch.Generator().manual_seed(body.get("seed") or 0)
         most = min(body["max_tokens"], self.context - len(ids))
+        out: list[int] = []
+        gate = self._gate(body, out)
         for n in range(1, most + 1):
             self.held.wait()
             time.sleep(self.pace)
@@ -119,13 +130,29 @@ class StubVllm:
             if temperature:
                 drawn = torch.multinomial((values / temperature).softmax(-1), 1, generator=chance)
                 token = int(drawn)
+            if gate is not None and gate(values):
+                token = int(body["vllm_xargs"]["steer_handoff"])
             found = list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
             self.read.append(list(ids))
             ids.append(token)
+            out.append(token)
             over = token in body["stop_token_ids"]
             yield token, found, "stop" if over else "length" if n == most else None
             if over:
                 return
+
+    def _gate(self, body: dict[str, Any], out: list[int]) -> Callable[[torch.Tensor], bool] | None:
+        """Whether the request ends before the token of these logits; by the gate of V1."""
+        args = GateArgs.read(body.get("vllm_xargs")) if self.gate else None
+        if args is None:
+            return None
+        request = gate_v1._Request(args, out, self.tokens_of_steps)
+        signal = get_signal(args.rule.signal)
+
+        def over(values: torch.Tensor) -> bool:
+            return request.hands_over(float(signal.read(logit_stats(values[None], 2))[0]))
+
+        return over
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -170,6 +197,13 @@ class _Handler(BaseHTTPRequestHandler):
         stub = self.server_of_test
         if len(body["prompt"]) >= stub.context:
             self._error(400, f"This model's maximum context length is {stub.context} tokens.")
+            return
+        try:
+            if stub.gate:
+                given = {name: body.get(name) for name in ("stop_token_ids", "n")}
+                check_request(SimpleNamespace(extra_args=body.get("vllm_xargs"), **given))
+        except ValueError as error:
+            self._error(400, str(error))
             return
         if not body.get("stream"):
             token, top, why = next(iter(stub.tokens(body)))

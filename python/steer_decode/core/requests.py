@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from steer_kernels import LogitStats
 
 from .drafting import Drafting
+from .gate_rule import GateRule
 from .log_probs import LogProbs
 from .sampling import Sampling
 from .signals import Signal
@@ -97,14 +98,17 @@ class Looked(NamedTuple):
     """The next token before it is written.
 
     Fields:
-        value: the answer's signal.
+        value: the answer's signal; NaN where the verdict alone is told.
         stats: all statistics of the logits, one row; None from an engine that has none.
         draw: the token that would be written, where it has been drawn with the look.
+        goes_on: the verdict, of an engine that was told the rule by which the policy looks (see
+            :meth:`Row.gate_rule`): whether its model writes the step. None where the policy says.
     """
 
     value: float
     stats: LogitStats | None
     draw: Draw | None
+    goes_on: bool | None = None
 
 
 class Graded(NamedTuple):
@@ -164,6 +168,16 @@ class Row(Protocol):
     @property
     def signal(self) -> Signal:
         """What is read off raw logits at each token."""
+
+    @property
+    def step_index(self) -> int:
+        """Which step is open, from 0."""
+
+    def gate_rule(self, writer: Writer) -> GateRule | None:
+        """Where ``writer`` goes on writing, if numbers alone say it.
+
+        An engine may go by it and write beyond the step's end.
+        """
 
     @property
     def place(self) -> str:

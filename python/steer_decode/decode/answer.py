@@ -101,17 +101,23 @@ class Answer(Written):
         Returns the token that was drawn with the look, if the small model is to write.
         """
         looked: Looked | None = None
+        told: bool | None = None
         pending = foreign = 0
         if self.policy.looks_ahead:
             self._settled = None  # the small model is about to read
             pending = len(self.transcript) - self.transcript.read["small"]
             foreign = self.transcript.foreign("small")
             looked = yield Look()
-            step.before = looked.value
+            assert looked is not None
+            told = looked.goes_on
+            step.before = looked.value if told is None else None
         start = StepStart(
             step.index, step.writer, self._seed, looked and looked.stats, self.trace, step.before
         )
-        step.writer = consult(self.policy, start)
+        if told is None:
+            step.writer = consult(self.policy, start)
+        else:  # by the policy's own rule, where the model runs
+            step.writer = "small" if told else "large"
         if step.writer == "small":
             step.prefilled = foreign
             return looked and looked.draw

@@ -125,7 +125,8 @@ def sound(
         elif any(draw.value != draw.value for draw in reply):
             why = "it gave a score that is NaN"
     elif isinstance(request, Look) and isinstance(reply, Looked):
-        why = "it gave a score that is NaN" if reply.value != reply.value else ""
+        unknown = reply.goes_on is None and reply.value != reply.value
+        why = "it gave a score that is NaN" if unknown else ""
     elif not isinstance(request, Read | Question) or not isinstance(reply, Graded):
         why = f"it replied {type(reply).__name__} to {type(request).__name__}"
     if not why:

@@ -8,6 +8,7 @@ to read once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -100,13 +101,19 @@ class ResumedEngine:
         engine: without rows.
         recorded: the same for both models.
         before: what the model had cost when the answer was broken off.
+        told: the gate has looked before steps, and only who wrote is known of that.
     """
 
     def __init__(
-        self, writer: Writer, engine: Engine, recorded: RecordedSteps, before: Usage
+        self,
+        writer: Writer,
+        engine: Engine,
+        recorded: RecordedSteps,
+        before: Usage,
+        told: bool = False,
     ) -> None:
         self._writer, self._engine, self._recorded = writer, engine, recorded
-        self._before = before
+        self._before, self._told = before, told
         self._asked = False  # whether the model has been
 
     def open(self, row: int, answer: Row) -> None:
@@ -126,10 +133,12 @@ class ResumedEngine:
         if step is None:
             self._recorded.end()
             return self._live().write(rows, looking)
-        if looking and step.before is None:
+        if looking and step.before is None and not self._told:
             return [SteerError(f"the trace has no look before step {step.index}: {_WAY}")]
         if looking:
             text.read[self._writer] = len(text)
+            if step.before is None:
+                return [Looked(math.nan, None, None, step.writer == "small")]
             return [Looked(step.before or 0.0, None, None)]
         try:
             draw = self._recorded.take(self._writer, self._answer)
@@ -201,7 +210,8 @@ def resume(routing: Routing, broken: RoutedOutput, options: Mapping[str, Any]) -
     plain = open_engines(routing.pair, routing.ahead, routing.pair.max_length)
     before: dict[Writer, Usage] = {"small": broken.cost.small, "large": broken.cost.large}
     engines: dict[Writer, Engine] = {
-        writer: ResumedEngine(writer, plain[writer], recorded, before[writer]) for writer in WRITERS
+        writer: ResumedEngine(writer, plain[writer], recorded, before[writer], routing.told)
+        for writer in WRITERS
     }
     sampling = Sampling(**rest)
     return RoutedStream(routing, Transcript(ids), length, sampling, seed, engines=engines)

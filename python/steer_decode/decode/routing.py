@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..core.boundary import StepBoundary
+from ..core.signals import Signal
 from ..core.transcript import WRITERS, Writer
 from ..engines.base import Engine
 from ..engines.hf.budget import Budget
@@ -14,7 +15,7 @@ from ..engines.hf.scaled_lane import lane_of
 from ..models.pair import Pair, loaded
 from ..models.two_models import TwoModels
 from ..policies import Policy
-from .elsewhere import check_served
+from .elsewhere import TOLD, check_served, looks_by_gate
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,20 @@ class Routing:
 
     def __post_init__(self) -> None:
         if self.pair.elsewhere:
-            check_served(self.policy)
+            check_served(self.policy, self.pair.gated)
+
+    @property
+    def signal(self) -> Signal:
+        """What is read of each token that is written.
+
+        It is the policy's signal, or what servers tell, where a policy only looks ahead.
+        """
+        return TOLD if self.told else self.policy.signal
+
+    @property
+    def told(self) -> bool:
+        """Whether the gate looks ahead for the policy."""
+        return self.pair.elsewhere and looks_by_gate(self.policy, self.pair.gated)
 
 
 def open_engines(

@@ -14,6 +14,7 @@ from ..core.boundary import StepScan
 from ..core.detokenizer import Detokenizer
 from ..core.drafting import DraftLength
 from ..core.events import TextDelta
+from ..core.gate_rule import GateRule
 from ..core.requests import Draw, Hooks
 from ..core.sampling import Sampling
 from ..core.signals import SIGNALS, Signal
@@ -77,7 +78,7 @@ class Written:
         self.detokenizer = Detokenizer(routing.pair.tokenizer)
         ids = list(transcript.ids)
         prompt = decode(routing.pair.tokenizer, ids)
-        self.trace = Trace(routing.policy.label, policy.signal.name, ids, prompt=prompt)
+        self.trace = Trace(routing.policy.label, self.signal.name, ids, prompt=prompt)
         self.question = policy.question(routing.pair)
         self.written: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
         self.discarded: dict[Writer, int] = dict.fromkeys(WRITERS, 0)
@@ -99,11 +100,20 @@ class Written:
     def signal(self) -> Signal:
         """What is read off raw logits.
 
-        The policy's signal; of drafts, what ends them.
+        The policy's signal, or what servers tell of each token; of drafts, what ends them.
         """
         if self.proposes and self.drafting and self.drafting.gated:
             return SIGNALS[self.drafting.signal]
-        return self.policy.signal
+        return self.routing.signal
+
+    @property
+    def step_index(self) -> int:
+        """Which step is open, from 0."""
+        return self._step.index
+
+    def gate_rule(self, writer: Writer) -> GateRule | None:
+        """Where ``writer`` goes on writing, if numbers alone say it."""
+        return self.policy.gate_rule(writer)
 
     @property
     def room(self) -> int:

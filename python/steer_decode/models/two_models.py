@@ -26,6 +26,11 @@ class TwoModels(PromptEncoder):
 
     elsewhere: ClassVar[bool] = False
 
+    @property
+    def gated(self) -> bool:
+        """Whether the gate is in the small model's engine."""
+        return False
+
     tokenizer: PreTrainedTokenizerBase
     large_tokenizer: PreTrainedTokenizerBase | None
 

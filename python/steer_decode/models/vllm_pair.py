@@ -22,6 +22,7 @@ from ..core.transcript import WRITERS, Transcript, Writer
 from ..engines.vllm.calls import Arrivals
 from ..engines.vllm.connect import Inquiry
 from ..engines.vllm.engine import VllmEngine
+from ..engines.vllm.flags import GATES
 from ..engines.vllm.local import LocalCarrier, stepping
 from ..engines.vllm.servers import HttpCarrier, Link, Patience
 from ..errors import ContextFullError, SteerError
@@ -119,6 +120,7 @@ class VllmPair(TwoModels):
                         own,
                         carrier,
                         found.context,
+                        inquiry.gated(found, sample(own)),
                         kwargs,
                     )
                     tokenizers.append(own)
@@ -164,6 +166,7 @@ class VllmPair(TwoModels):
                 tokenizers[-1],
                 carriers[-1],
                 config.max_model_len,
+                any(gate in GATES.values() for gate in config.logits_processors or ()),
                 {},
             )
         return cls(sides, tokenizers[0], tokenizers[1], Arrivals(stepping(carriers)))
@@ -172,10 +175,20 @@ class VllmPair(TwoModels):
         """An engine for each model, without rows."""
         return {
             writer: VllmEngine(
-                writer, side.carrier, self.arrivals, side.shape, self.vocab_size, self._session
+                writer,
+                side.carrier,
+                self.arrivals,
+                side.shape,
+                self.vocab_size,
+                self._session,
+                side.handoff,
             )
             for writer, side in self.sides.items()
         }
+
+    @property
+    def gated(self) -> bool:
+        return self.sides["small"].handoff is not None
 
     def _session(self, transcript: Transcript) -> str:
         """The name of a conversation, by which a router of requests can keep it at one replica."""

@@ -15,6 +15,7 @@ from ..core.token_text import TokenTexts, decode
 from ..core.transcript import Writer
 from ..engines.vllm.calls import Carrier
 from ..engines.vllm.connect import Inquiry, Served
+from ..engines.vllm.handoff import handoff_of
 from ..errors import SteerError
 from .described import dtype_of, eos_ids, on_meta
 from .loading import load_config
@@ -31,6 +32,7 @@ class VllmSide(NamedTuple):
         context: longest text, prompt included.
         ends: ids that end its answers.
         rows: ids that its head knows.
+        handoff: id of HANDOFF, where the gate is inside its server.
     """
 
     name: str
@@ -40,6 +42,7 @@ class VllmSide(NamedTuple):
     context: int
     ends: frozenset[int]
     rows: int
+    handoff: int | None
 
 
 def told(writer: Writer, served: Served) -> str:
@@ -72,6 +75,7 @@ def described(
     tokenizer: PreTrainedTokenizerBase,
     carrier: Carrier,
     context: int,
+    gated: bool,
     options: dict[str, Any],
 ) -> VllmSide:
     config = load_config(writer, source, options)
@@ -84,7 +88,8 @@ def described(
         ) from error
     rows = int(config.get_text_config(decoder=True).vocab_size)
     ends = eos_ids(writer, config, tokenizer, source, options)
-    return VllmSide(name, model, carrier, shape, context, ends, rows)
+    handoff = handoff_of(tokenizer, rows, ends) if gated else None
+    return VllmSide(name, model, carrier, shape, context, ends, rows, handoff)
 
 
 def sample(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -187,7 +187,7 @@ def served_page(tmp_path: Path) -> Iterator[str]:
     ("router", "said"),
     [
         ("first-token", "'first-token' reads the signal 'entropy', which needs the gate"),
-        ("steer:threshold=0.3:signal=margin", "'steer' reads the signal 'margin', which needs"),
+        ("steer:threshold=0.3:signal=margin", "'steer' reads the signal 'margin' of whole steps"),
         ("both-sides", "'both-sides' has the large model grade every draft"),
         ("spec-reason", "'spec-reason' has the large model grade every draft"),
         ("rsd", "'rsd' has the large model grade every draft"),

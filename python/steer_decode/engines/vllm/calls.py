@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from ...core.sampling import Sampling
+from .gate_args import ID
 
 
 class Order(NamedTuple):
@@ -58,6 +59,7 @@ class Call:
         cached: tokens of the prompt that the model had in its cache; None where it does not say.
         error: why nothing more comes, if it is a fault.
         stale: what was handed up did not come again; whoever wants more asks anew.
+        attempt: how often it has been made.
         on_drop: how the carrier gives it up.
     """
 
@@ -70,6 +72,7 @@ class Call:
     error: Exception | None = None
     stale: bool = False
     on_drop: Callable[[], object] | None = None
+    attempt: int = 0
     _seen: int = 0  # tokens of this attempt
 
     def add(self, tokens: Sequence[Arrived]) -> None:
@@ -103,8 +106,20 @@ class Call:
         self.told()
 
     def again(self) -> None:
-        """The same is asked once more, after a fault."""
+        """The same is asked, once more perhaps."""
         self._seen = 0
+        self.attempt += 1
+
+    @property
+    def xargs(self) -> dict[str, Any]:
+        """What a logits processor is told with this attempt.
+
+        The one before may still run in the server, so its id is another.
+        """
+        found = dict(self.order.xargs)
+        if ID in found:
+            found[ID] = f"{found[ID]}-{self.attempt}"
+        return found
 
     def drop(self) -> None:
         """Give it up: nobody waits for the rest."""

@@ -18,6 +18,7 @@ from ...core.sampling import Sampling
 from ...core.transcript import Writer
 from ...errors import ServerError, SteerError
 from .calls import Order
+from .gate_args import PROBE, is_gated
 from .servers import Passing, body_of, refusal, worded
 
 _TOP = 20  # likeliest tokens that every server gives
@@ -133,6 +134,17 @@ class Inquiry:
                 f"{self.name} gives logits that temperature and penalties have changed: {way}"
             )
 
+    def gated(self, served: Served, token: int) -> bool:
+        """Whether the gate is in the server.
+
+        A server ignores what it does not know, so it is asked by what the gate refuses.
+        """
+        order = Order([token], 1, (), Sampling(), 0, "steer-check", "a trial")
+        body = {**body_of(order, served.model, PROBE), "stream": False}
+        del body["stream_options"]
+        response = self._send("POST", "/v1/completions", body)
+        return is_gated(response.status_code, response.text)
+
     def _top(self, model: str, prompt: Sequence[int], sampling: Sampling) -> list[float]:
         order = Order(prompt, 1, (), sampling, 0, "steer-check", "a trial")
         body = {**body_of(order, model), "stream": False, "logprobs": _TOP}
@@ -146,14 +158,17 @@ class Inquiry:
                 "and start it with --logprobs-mode raw_logits"
             ) from error
 
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+    def _send(self, method: str, path: str, body: Any) -> httpx.Response:
         try:
-            response = self._client.request(method, self.url + path, json=body)
+            return self._client.request(method, self.url + path, json=body)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise ServerError(
                 f"{self.name} cannot be reached ({worded(error)}): start the server there, or mend "
                 "the address"
             ) from error
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        response = self._send(method, path, body)
         if response.status_code == 404 and path != "/v1/completions":
             raise SteerError(
                 f"{self.name} has no {path}, as a vLLM server has: give the address of one"

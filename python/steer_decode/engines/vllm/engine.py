@@ -3,51 +3,35 @@
 It keeps the contract of ``engines/base.py``. Each row has at most one call on its way. It asks for
 the rest of the open step: to the first token that closes every step, to the end of the answer, or
 to as many as there is room for. What comes is handed up as it comes, and cut where the step closes
-by our own reading of it. The read mark tells whether what a call goes on with is still what stands
-in the text; where it is not, the call is given up and the model is asked anew, and finds in its
-prefix cache what it had read.
+by our own reading of it. Where the gate is inside the server and the answer's policy has a rule for
+it, a call asks for more: it goes on over the ends of steps, to where the model is to hand over,
+which the gate says by the token HANDOFF. The read mark tells whether what a call goes on with is
+still what stands in the text; where it is not, the call is given up and the model is asked anew,
+and finds in its prefix cache what it had read.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from math import nan
 from typing import Any
 
-from ...core.boundary import StepBoundary, StepScan
+from ...core.boundary import StepBoundary
 from ...core.cost import Pass, Usage
+from ...core.gate_rule import NOWHERE
 from ...core.requests import Draw, Graded, Looked, Question, Row
 from ...core.shape import ModelShape
-from ...core.signals import SIGNALS
 from ...core.transcript import Transcript, Writer
-from ...errors import BrokenModelError, SteerError
+from ...errors import BrokenModelError, ServerError, SteerError
 from ..base import Later, Replies
 from .calls import Arrivals, Call, Carrier, Order
+from .gate_args import GateArgs
+from .going import Going, check_row
 
-GATE = "needs the gate inside the server, which has all logits"
 _SEEDS = 2**31
-
-
-@dataclass(eq=False)
-class _Going:
-    """A call of a row, and how its tokens stand in the text.
-
-    Attributes:
-        call: on its way.
-        look: only its first token is wanted, and it is not written yet.
-        start: tokens of the transcript when it began.
-        mark: where the read mark was left.
-        known: tokens that the model had read of this text before, as far as we know.
-        scan: of the open step, with the tokens that were handed up.
-    """
-
-    call: Call
-    look: bool
-    start: int
-    mark: int
-    known: int
-    scan: StepScan
+_Told = list[Draw] | Looked | Exception | Later
 
 
 class VllmEngine:
@@ -60,6 +44,7 @@ class VllmEngine:
         shape: the sizes of the model, for its costs.
         vocab_size: ids that the tokenizer knows.
         session: the name of a transcript's conversation; the same for both models.
+        handoff: id of HANDOFF, where the gate is inside the server.
     """
 
     def __init__(
@@ -70,12 +55,14 @@ class VllmEngine:
         shape: ModelShape,
         vocab_size: int,
         session: Callable[[Transcript], str],
+        handoff: int | None = None,
     ) -> None:
         self._writer, self._carrier, self._arrivals = writer, carrier, arrivals
         self._shape, self._vocab_size, self._session = shape, vocab_size, session
+        self._handoff, self._numbers = handoff, itertools.count()
         self._later = Later(arrivals.wait)
         self._answers: dict[int, Row] = {}
-        self._going: dict[int, _Going] = {}
+        self._going: dict[int, Going] = {}
         self._passes: dict[int, list[Pass]] = {}
         self._stops: dict[Hashable, tuple[int, ...]] = {}
 
@@ -98,7 +85,7 @@ class VllmEngine:
 
     def usage(self, row: int) -> Usage:
         passes, going = self._passes[row], self._going.get(row)
-        return Usage.of(self._shape, [*passes, *(_passes(going) if going else ())])
+        return Usage.of(self._shape, [*passes, *(going.paid() if going else ())])
 
     def look(self, rows: Sequence[int]) -> Replies[Looked]:
         return self.write((), rows)  # type: ignore[return-value]
@@ -113,7 +100,7 @@ class VllmEngine:
                 self._go_on(row, row in looking)
             except SteerError as error:
                 replies[row] = error
-        return [replies[row] if row in replies else self._reply(row) for row in every]
+        return [replies[r] if r in replies else self._reply(r, r in looking) for r in every]
 
     def read(self, rows: Sequence[int], counts: Sequence[int]) -> Replies[Graded]:
         return self._refused(rows, "log-probabilities of what another model wrote")
@@ -140,37 +127,56 @@ class VllmEngine:
         if going is None:
             self._going[row] = self._begin(row, answer, look)
 
-    def _goes_on(self, going: _Going, answer: Row, look: bool) -> bool:
+    def _goes_on(self, going: Going, answer: Row, look: bool) -> bool:
         """Whether a call's tokens belong behind the text as it stands."""
         text, call = answer.transcript, going.call
         taken = text.ids[going.start :]
         return (
-            going.look == look
+            (going.gated or going.look == look)
             and not call.stale
             and text.read[self._writer] == going.mark
             and len(text) == going.start + call.given
             and taken == [arrived.token for arrived in call.tokens[: call.given]]
         )
 
-    def _begin(self, row: int, answer: Row, look: bool) -> _Going:
+    def _begin(self, row: int, answer: Row, look: bool) -> Going:
         check_row(answer, self._carrier.name)
         text = answer.transcript
         left = answer.boundary.max_tokens - len(answer.step_ids)
+        session = self._session(text)
+        args = self._args(answer, f"{session}-{next(self._numbers)}")
+        stops = self._closing(answer.boundary) if args is None else (args.handoff,)
+        room = min(answer.room, left) if args is None else answer.room
         order = Order(
             prompt=list(text.ids),
-            most=1 if look else max(1, min(answer.room, left)),
-            stops=(*sorted(answer.ends), *self._closing(answer.boundary)),
+            most=1 if look and args is None else max(1, room),
+            stops=(*sorted(answer.ends), *stops),
             sampling=answer.sampling,
             # Of the answer's own numbers: each call has another, and a repeated one the same.
             seed=int(answer.uniforms(1)[0] * _SEEDS),
-            session=self._session(text),
+            session=session,
             place=answer.place,
+            xargs={} if args is None else args.xargs,
         )
         call = Call(order, self._arrivals.told)
         known = text.read[self._writer]
         scan = answer.boundary.scan(answer.step_ids)
         self._carrier.send(call)
-        return _Going(call, look, len(text), known, known, scan)
+        return Going(call, look and args is None, args, len(text), known, known, scan)
+
+    def _args(self, answer: Row, name: str) -> GateArgs | None:
+        """What the gate is told with a call; None for a call of one step.
+
+        The gate has to see a step from its beginning. A model that hands over after each of its
+        steps has no use for it.
+        """
+        rule = None if self._handoff is None or answer.proposes else answer.gate_rule(self._writer)
+        if rule is None or self._handoff is None or answer.step_ids:
+            return None
+        if rule.after and all(region == NOWHERE for region in rule.after):
+            return None
+        delimiter, longest = answer.boundary.settings
+        return GateArgs(name, self._handoff, rule, answer.step_index, delimiter, longest)
 
     def _closing(self, boundary: StepBoundary) -> tuple[int, ...]:
         key = boundary.settings
@@ -178,7 +184,7 @@ class VllmEngine:
             self._stops[key] = boundary.closing(self._vocab_size)
         return self._stops[key]
 
-    def _reply(self, row: int) -> list[Draw] | Looked | Exception | Later:
+    def _reply(self, row: int, look: bool) -> _Told:
         going, answer = self._going[row], self._answers[row]
         call = going.call
         if call.given == len(call.tokens) or call.stale:
@@ -191,24 +197,44 @@ class VllmEngine:
             return SteerError(
                 f"{self._carrier.name} ended {call.order.place} without a token: look into its log"
             )
+        if going.hands_over:
+            return self._handed(row, look)
         try:
-            draws, over = self._drawn(going, answer)
+            draws, over = self._drawn(going, answer, look)
         except SteerError as error:
             self._give_up(row)
             return error
-        if answer.sampling.temperature:
-            answer.uniforms(len(draws))  # used up, so that a seed belongs to a place in the text
         text = answer.transcript
         going.mark = text.read[self._writer] = len(text) + max(0, len(draws) - 1)
         if over:
             self._give_up(row)
-        return Looked(draws[0].value, None, draws[0]) if going.look else draws
+        if not look:
+            return draws
+        told = going.gated
+        return Looked(nan if told else draws[0].value, None, draws[0], True if told else None)
 
-    def _drawn(self, going: _Going, answer: Row) -> tuple[list[Draw], bool]:
+    def _handed(self, row: int, look: bool) -> _Told:
+        """What HANDOFF says of a row."""
+        going, answer = self._going[row], self._answers[row]
+        self._give_up(row)
+        if look:
+            answer.transcript.read[self._writer] = len(answer.transcript)
+            return Looked(nan, None, None, False)
+        if answer.step_ids and going.looks:
+            return ServerError(
+                f"the gate of {self._carrier.name} could not judge at {answer.place}: the engine "
+                "has lost what it had read; look into its log, then go on from what was written"
+            )
+        # The policy gives this model the step all the same, or its beginning was not judged and
+        # the policy judges the whole.
+        self._going[row] = self._begin(row, answer, look)
+        return self._later
+
+    def _drawn(self, going: Going, answer: Row, look: bool) -> tuple[list[Draw], bool]:
         """What has come and belongs to the step; and whether nothing more of the call does."""
         call, draws = going.call, list[Draw]()
-        room = 1 if going.look else answer.room
-        while call.given < len(call.tokens) and len(draws) < room:
+        room = 1 if look else answer.room
+        while call.given < len(call.tokens) and len(draws) < room and not going.hands_over:
             token, value = call.tokens[call.given]
             if not 0 <= token < self._vocab_size:
                 raise BrokenModelError(
@@ -222,46 +248,15 @@ class VllmEngine:
                 )
             call.given += 1
             draws.append(Draw(token, value))
-            if going.scan.push(token) or token in answer.ends:
+            if token in answer.ends:
                 return draws, True
+            if going.scan.push(token):
+                going.scan = answer.boundary.scan()
+                return draws, not going.gated
         return draws, going.look or (call.ended and call.given == len(call.tokens))
 
     def _give_up(self, row: int) -> None:
         going = self._going.pop(row, None)
         if going is not None:
             going.call.drop()
-            self._passes[row] += _passes(going)
-
-
-def _passes(going: _Going) -> list[Pass]:
-    """What a call has cost, as far as its tokens were of use.
-
-    Of a call that was given up the server does not say what it had cached: then it is what it had
-    read of this text before.
-    """
-    call = going.call
-    if not call.given:
-        return []
-    cached = going.known if call.cached is None else call.cached
-    cached = min(cached, going.start - 1)
-    first = Pass(going.start - cached, cached)
-    return [first, *(Pass(1, going.start + i) for i in range(call.given - 1))]
-
-
-def check_row(answer: Row, name: str) -> None:
-    """Refuse what no server gives without help.
-
-    Raises:
-        SteerError: another signal than the largest logit, log-probabilities, drafts, or processors.
-    """
-    if answer.signal is not SIGNALS["max-logit"]:
-        raise SteerError(f"signal {answer.signal.name!r} {GATE}, and {name} has none")
-    if answer.log_probs is not None:
-        raise SteerError(
-            f"log_probs cannot be had of {name} together with raw logits: leave them out, or load "
-            "the models here"
-        )
-    if answer.hooks.processors:
-        raise SteerError(
-            f"logits processors run where the model runs, and {name} is elsewhere: leave them out"
-        )
+            self._passes[row] += going.paid()

@@ -21,6 +21,7 @@ from ...util.checks import one_of, whole
 from ...util.text import short
 
 PREFIX = "steer_"
+ID = f"{PREFIX}id"
 PROBE: Final[Mapping[str, str]] = {"steer_probe": "is the gate there?"}
 _HERE = "the gate of steer is here"
 SIGNALS = ("max-logit", "max-prob", "entropy", "margin")  # core.signals, whose import needs torch

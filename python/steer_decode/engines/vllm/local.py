@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...errors import ServerError, SteerError
-from .calls import Arrived, Call, Order
+from .calls import Arrived, Call
 
 
 class LocalCarrier:
@@ -31,7 +31,7 @@ class LocalCarrier:
         number = f"steer-{id(self)}-{next(self._numbers)}"
         prompt = {"prompt_token_ids": list(call.order.prompt)}
         try:
-            self._engine.add_request(number, prompt, _params(call.order))
+            self._engine.add_request(number, prompt, _params(call))
         except ValueError as error:
             raise SteerError(f"{self.name} refuses a request: {_line(error)}") from error
         self._calls[number] = call
@@ -87,10 +87,11 @@ def stepping(carriers: Sequence[LocalCarrier]) -> Any:
     return pump
 
 
-def _params(order: Order) -> Any:
+def _params(call: Call) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
+    order = call.order
     sampling = order.sampling
     drawn = (
         {
@@ -110,7 +111,7 @@ def _params(order: Order) -> Any:
         logprobs=1,
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
-        extra_args=dict(order.xargs) or None,
+        extra_args=call.xargs or None,
         **drawn,
     )
 

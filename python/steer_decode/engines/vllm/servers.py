@@ -136,7 +136,7 @@ class HttpCarrier:
         """One try."""
         cached: int | None = None
         last: Sequence[Arrived] | None = None  # they come with the figures, which come behind them
-        async for data in self._events(call.order):
+        async for data in self._events(call):
             if (usage := data.get("usage")) is not None:
                 details = usage.get("prompt_tokens_details") or {}
                 cached = details.get("cached_tokens")
@@ -153,12 +153,13 @@ class HttpCarrier:
         call.add(last)
         call.end(cached)
 
-    async def _events(self, order: Order) -> AsyncIterator[Mapping[str, Any]]:
+    async def _events(self, call: Call) -> AsyncIterator[Mapping[str, Any]]:
         """The events of a stream; a fault where one of them is an error."""
+        order = call.order
         async with self._link.client.stream(
             "POST",
             f"{self._url}/v1/completions",
-            json=body_of(order, self._model),
+            json=body_of(order, self._model, call.xargs),
             headers={"X-Session-ID": order.session},
         ) as response:
             if response.status_code != 200:
@@ -183,7 +184,7 @@ class HttpCarrier:
         )
 
 
-def body_of(order: Order, model: str) -> dict[str, Any]:
+def body_of(order: Order, model: str, xargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The body of a request.
 
     Every setting is given, so that no default of a server enters.
@@ -211,7 +212,7 @@ def body_of(order: Order, model: str) -> dict[str, Any]:
         "presence_penalty": 0.0,
         "frequency_penalty": 0.0,
         **(drawn if sampling.temperature else {"temperature": 0.0}),
-        **({"vllm_xargs": dict(order.xargs)} if order.xargs else {}),
+        **({"vllm_xargs": dict(xargs)} if xargs else {}),
     }
 
 
