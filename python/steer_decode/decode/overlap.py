@@ -21,8 +21,8 @@ from ..core.transcript import Transcript, Writer
 from ..engines.base import Engine
 from ..policies import AlwaysSmall
 from .answer import Answer
-from .call import RowsCall
 from .scheduler import Scheduler
+from .waiting import RowsCall
 
 LEAST = 32  # tokens that are worth a pass before they are asked for
 
@@ -91,7 +91,7 @@ class Overlapping(Scheduler):
     def iterate(self) -> Iterator[tuple[int, Event]]:
         """Let the small model write, and hear the large one."""
         yield from self._begin()
-        idle = not self._to_write("small").answers
+        idle = not self._to_write().answers
         if idle or (self._working and self._working.done()):
             self._settle()
         if self._working is None:
@@ -99,15 +99,19 @@ class Overlapping(Scheduler):
             for call in done:
                 yield from self._advance_all(call)
             self._start()
-        yield from self._serve(self._to_write("small"))
+        yield from self._serve(self._to_write())
         yield from self._judge_rounds()
+
+    def _to_write(self) -> RowsCall:
+        """What the small model is to write."""
+        return self._rows.to_write("small", self.engines["small"])
 
     def _start(self) -> None:
         """Give the large model what there is to do."""
-        calls = [
-            call for call in (*self._drafts_to_read(), self._to_write("large")) if call.answers
-        ]
-        if calls and not self._to_write("small").answers:
+        rows, large = self._rows, self._large
+        asked = (*rows.drafts_to_read(large), rows.to_write("large", large))
+        calls = [call for call in asked if call.answers]
+        if calls and not self._to_write().answers:
             self._calls = calls
             _run(calls)  # nobody works beside it, so it needs no other thread
         elif calls:

@@ -8,33 +8,20 @@ of a row whose engine, policy or answer fails: it ends, and no other.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from ..core.cost import Usage
 from ..core.events import Event, Failed
-from ..core.requests import Look, Question, Read, Request, Verify, Write
+from ..core.requests import Look, Question, Read, Verify, Write
 from ..core.transcript import Writer
 from ..engines.base import Engine, Later
 from ..errors import ServerError
-from .answer import Answer, Judge, Making
-from .call import RowsCall
+from .answer import Answer, Judge
 from .guard import consult_round, judged, sound
+from .waiting import RowsCall, WaitingRow, WaitingRows
 
-PATIENCE = 8  # iterations that a draft waits for others to be read together
 PAUSE = 0.05  # seconds that it waits at a time, so that whoever runs it can look up
 _WAITS = (Write, Look, Read, Question, Verify, Judge)
-
-
-class _Row:
-    """An answer, and what it waits for."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-        self.making: Making = answer.run()
-        self.request: Request | Judge | None = None
-        self.waited = 0  # iterations, of a draft
-        self.seconds = 0.0  # its share of what its passes took, and its own work
 
 
 class Scheduler:
@@ -46,7 +33,7 @@ class Scheduler:
 
     def __init__(self, engines: Mapping[Writer, Engine]) -> None:
         self.engines = engines
-        self._rows: dict[int, _Row] = {}
+        self._rows = WaitingRows()
         self._new: list[int] = []
         self._later: dict[int, Later] = {}  # rows whose replies are on their way
         self._moved = False  # whether this iteration has brought anything
@@ -61,7 +48,7 @@ class Scheduler:
             row = next(i for i in range(len(self._rows) + 1) if i not in self._rows)
         for engine in self.engines.values():
             engine.open(row, answer)
-        self._rows[row] = _Row(answer)
+        self._rows[row] = WaitingRow(answer)
         self._new.append(row)
         return row
 
@@ -110,10 +97,10 @@ class Scheduler:
         was asked for is still on its way, it waits for the first of it, a moment at the most.
         """
         yield from self._begin()
-        yield from self._serve(self._to_write("small"))
-        for call in self._drafts_to_read():
+        yield from self._serve(self._rows.to_write("small", self.engines["small"]))
+        for call in self._rows.drafts_to_read(self.engines["large"]):
             yield from self._serve(call)
-        yield from self._serve(self._to_write("large"))
+        yield from self._serve(self._rows.to_write("large", self.engines["large"]))
         yield from self._judge_rounds()
         if self._later and not self._moved:
             self._wait()
@@ -131,47 +118,6 @@ class Scheduler:
         for row in self._later:
             if row in self._rows:
                 self._rows[row].seconds += share
-
-    def _asking(self, *kinds: type) -> dict[int, Any]:
-        return {i: r.request for i, r in self._rows.items() if isinstance(r.request, kinds)}
-
-    def _call(
-        self, writer: Writer, rows: list[int], ask: Callable[..., Any], *args: Any
-    ) -> RowsCall:
-        answers = {row: self._rows[row].answer for row in rows}
-        marks = [answer.transcript.read[writer] for answer in answers.values()]
-        return RowsCall(writer, answers, ask, args, marks)
-
-    def _to_write(self, writer: Writer) -> RowsCall:
-        """The writes and looks of one model."""
-        asking = self._asking(Write, Look) if writer == "small" else self._asking(Write)
-        rows = [i for i, r in asking.items() if isinstance(r, Write) and r.writer == writer]
-        looking = [i for i, r in asking.items() if isinstance(r, Look)]
-        every = [*rows, *looking]
-        return self._call(writer, every, self.engines[writer].write, rows, looking)
-
-    def _drafts_to_read(self) -> Iterator[RowsCall]:
-        """The drafts of which the large model is to read all in a pass.
-
-        They wait while more answers are being written, since a pass over many costs little more
-        than one over few; but no draft for ever.
-        """
-        drafts = self._asking(Read, Question, Verify)
-        writing = len(self._asking(Write, Look))
-        for row in drafts:
-            self._rows[row].waited += 1
-        if len(drafts) < writing and all(self._rows[i].waited < PATIENCE for i in drafts):
-            return
-        engine = self.engines["large"]
-        verifying = [*self._asking(Verify)]
-        if verifying:
-            yield self._call("large", verifying, engine.verify, verifying)
-        reads = {i: r.tokens for i, r in drafts.items() if isinstance(r, Read)}
-        if reads:
-            yield self._call("large", [*reads], engine.read, [*reads], [*reads.values()])
-        for question in dict.fromkeys(r for r in drafts.values() if isinstance(r, Question)):
-            rows = [i for i, r in self._asking(Question).items() if r == question]
-            yield self._call("large", rows, engine.ask, rows, question)
 
     def _serve(self, call: RowsCall) -> Iterator[tuple[int, Event]]:
         """Ask an engine about rows, and advance them by what it replies."""
@@ -204,7 +150,7 @@ class Scheduler:
 
         A step 0 that was taken back closes after the others', and is judged before they go on.
         """
-        closed = {i: r.step for i, r in self._asking(Judge).items()}
+        closed = {i: r.step for i, r in self._rows.asking(Judge).items()}
         for policy in {id(p): p for p in (self._rows[i].answer.policy for i in closed)}.values():
             of = [i for i, r in self._rows.items() if r.request and r.answer.policy is policy]
             if all(i in closed for i in of):
@@ -212,7 +158,7 @@ class Scheduler:
                 rows = [i for i in of if closed[i].index == index]
                 verdicts = consult_round(policy, [closed[i] for i in rows])
                 for row, verdict in zip(rows, verdicts, strict=True):
-                    if row in self._asking(Judge):  # else its reader has gone meanwhile
+                    if row in self._rows.asking(Judge):  # else its reader has gone meanwhile
                         yield from self._advance(row, verdict)
 
     def _advance(self, row: int, reply: object) -> Iterator[tuple[int, Event]]:

@@ -47,7 +47,10 @@ def drafted(case: Case, seed: int) -> Drafted:
 
 
 def chain(large: Tensor, small: Tensor, drafts: Tensor, uniform: Tensor) -> Tensor:
-    """The tokens, as one finds them in torch without a look of the host; no statistics."""
+    """The tokens, as one finds them in torch.
+
+    Without a look of the host, and without statistics.
+    """
     p, q = large.float().softmax(-1), small.float().softmax(-1)
     at = drafts.clamp(min=0)[:, None]
     ratio = (p.gather(1, at) / q.gather(1, at))[:, 0]

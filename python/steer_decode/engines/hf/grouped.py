@@ -1,4 +1,4 @@
-"""Attention with a mask over grouped keys, none of which is repeated.
+"""Attention with a mask over grouped keys, none repeated.
 
 transformers gives torch's SDPA a mask and the keys of a group only after it has copied them for
 each head of the group (``repeat_kv``): with seven heads a group a decode step then reads the cache
@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .cpu.attention import GROUPED_NAME, UNKNOWN, attention_of, named
+from .cpu import GROUPED_NAME, UNKNOWN, attention_of, named
 
 MOST_QUERIES = 16  # new tokens a row: beyond, a copy of the keys is little beside the products
 _here = threading.local()
@@ -88,7 +88,10 @@ class GroupedAttention:
 
     @contextmanager
     def during(self, queries: int) -> Iterator[None]:
-        """Have a pass of so many new tokens a row come here, if it may."""
+        """Have a pass come here, if it may.
+
+        ``queries``: its new tokens a row.
+        """
         if not self.usable or queries > MOST_QUERIES:
             yield
             return

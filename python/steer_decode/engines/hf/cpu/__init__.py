@@ -6,9 +6,18 @@ turns all of it off; tokens are the same, up to the rounding of the products.
 
 from __future__ import annotations
 
-from .attention import DirectAttention, attention_of
+from .attention import GROUPED_NAME, UNKNOWN, DirectAttention, attention_of, named
 from .cache import cache_of
 from .enabled import enabled
 from .layers import DirectLayers as patched
 
-__all__ = ["DirectAttention", "attention_of", "cache_of", "enabled", "patched"]
+__all__ = [
+    "GROUPED_NAME",
+    "UNKNOWN",
+    "DirectAttention",
+    "attention_of",
+    "cache_of",
+    "enabled",
+    "named",
+    "patched",
+]

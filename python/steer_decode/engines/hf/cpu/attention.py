@@ -112,7 +112,7 @@ def _set_name(config: Any, name: str) -> None:
 
 
 def named(config: Any, name: str = NAME) -> Swapped:
-    """A name of ours in a config, while passes need it."""
+    """A name of ours in a config, for some passes."""
     return Swapped(config, partial(_set_name, config, name), partial(_set_name, config, "sdpa"))
 
 
