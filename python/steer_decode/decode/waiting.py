@@ -66,8 +66,8 @@ class WaitingRows(dict[int, WaitingRow]):
     def drafts_to_read(self, engine: Engine) -> Iterator[RowsCall]:
         """The drafts that the large model is to read.
 
-        It reads all in a pass. They wait while more answers are being written, since a pass over many costs little more
-        than one over few; but no draft for ever.
+        It reads all in a pass. They wait while more answers are being written, since a pass over
+        many costs little more than one over few; but no draft for ever.
         """
         drafts = self.asking(Read, Question, Verify)
         writing = len(self.asking(Write, Look))
