@@ -47,6 +47,7 @@ class StubVllm:
         going: requests that are being answered.
         pace: seconds before each token.
         held: no token is given while it is not set.
+        more: models that it has besides, as it lists them.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class StubVllm:
         self.asked: list[tuple[dict[str, Any], dict[str, str]]] = []
         self.read: list[list[int]] = []
         self.going, self.pace, self.gate = 0, 0.0, gate
+        self.more: list[dict[str, Any]] = []
         self.held = threading.Event()
         self.held.set()
         self.size = TokenTexts.of(tokenizer).size
@@ -168,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if self.path == "/v1/models":
             model = {"id": stub.name, "root": stub.root, "max_model_len": stub.context}
-            self._json(200, {"object": "list", "data": [model]})
+            self._json(200, {"object": "list", "data": [model, *stub.more]})
         else:
             self._error(404, "Not Found")
 

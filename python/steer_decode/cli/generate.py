@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -149,7 +149,8 @@ def generate(
     shown = question if broken else question.shown(loaded)
     asking = Asking(loaded, models, shown, sampling, broken)
     kept = Kept.of(trace, broken, models.remote)
-    with raising():  # A trace is to be written, of as much of the answer as there is.
+    # A trace is to be written, of as much of the answer as there is.
+    with raising(), closing(loaded):
         _answer(asking, policy, View.json if json else view, compare, kept, svg)
 
 

@@ -180,6 +180,7 @@ def serve(
 
     deafen()  # the server answers signals itself
     ended = run(app, server, bound, shutdown_timeout, said)
+    server.worker.router.pair.close()
     if server.spans is not None:
         server.spans.close()
     say.note("ended")

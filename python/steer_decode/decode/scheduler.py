@@ -20,7 +20,7 @@ from .answer import Answer, Judge
 from .guard import consult_round, judged, sound
 from .waiting import RowsCall, WaitingRow, WaitingRows
 
-PAUSE = 0.05  # seconds that it waits at a time, so that whoever runs it can look up
+PAUSE = 0.02  # seconds that it waits at a time, so that whoever runs it can look up
 _WAITS = (Write, Look, Read, Question, Verify, Judge)
 
 

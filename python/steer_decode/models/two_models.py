@@ -72,6 +72,9 @@ class TwoModels(PromptEncoder):
         """
         return None
 
+    def close(self) -> None:
+        """Give up what is on its way elsewhere, and the connections."""
+
     @property
     def ahead(self) -> Mapping[Writer, int]:
         """Tokens between two looks of the host, by default.

@@ -14,7 +14,7 @@ from ..core.shape import ModelShape
 from ..core.token_text import TokenTexts, decode
 from ..core.transcript import Writer
 from ..engines.vllm.calls import Carrier
-from ..engines.vllm.connect import Inquiry, Served
+from ..engines.vllm.connect import Inquiry, Served, shown
 from ..engines.vllm.handoff import handoff_of
 from ..errors import SteerError
 from .described import dtype_of, eos_ids, on_meta
@@ -46,7 +46,7 @@ class VllmSide(NamedTuple):
 
 
 def told(writer: Writer, served: Served) -> str:
-    return f"the {writer} model {served.model!r} at {served.url}"
+    return f"the {writer} model {served.model!r} at {shown(served.url)}"
 
 
 def source(name: str, writer: Writer, given: str | None, served: Served) -> str:
@@ -55,7 +55,10 @@ def source(name: str, writer: Writer, given: str | None, served: Served) -> str:
     Raises:
         SteerError: nobody says.
     """
-    source = given or served.root
+    source = served.root if given in (None, served.model) else given
+    if given is not None and os.path.isdir(os.path.expanduser(given)):
+        source = given
+    assert source is not None
     path = os.path.expanduser(source)
     if os.path.isdir(path):
         return path
@@ -115,8 +118,11 @@ def check_tokens(inquiry: Inquiry, model: str, tokenizer: PreTrainedTokenizerBas
 
     def differ(start: int, end: int) -> bool:
         ids = range(start, end)
-        ours = decode(tokenizer, [token for i in ids for token in (i, between)])
-        return inquiry.texts(model, ids, between) != ours
+        theirs = inquiry.texts(model, ids, between)
+        tokens = [token for i in ids for token in (i, between)]
+        # A server may tidy the spaces before punctuation, or leave them.
+        tidied = (tokenizer.decode(tokens, clean_up_tokenization_spaces=tidy) for tidy in (0, 1))
+        return theirs != decode(tokenizer, tokens) and theirs not in tidied
 
     if not differ(0, size):
         return

@@ -52,7 +52,19 @@ def test_a_server_that_is_down(small: str) -> None:
     assert said.endswith("start the server there, or mend the address")
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://x/", "http://", "http:///v1", "big"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1:8000",
+        "ftp://x/",
+        "http://",
+        "http:///v1",
+        "big",
+        "http://x:99999",
+        "http://x/?model=1",
+    ],
+)
 def test_what_is_no_address(small: str, url: str) -> None:
     said = fault(url, small)
     assert said.startswith("--small-url must be the address of a server, as in http://")
@@ -64,6 +76,20 @@ def test_an_address_with_or_without_its_end(stubs: Stubs, tail: str) -> None:
     pair = VllmPair.connect(*(stub.url + tail for stub in stubs.values()))
     assert pair.max_length == 512
     pair.close()
+
+
+def test_a_password_is_not_shown(small: str, stub: StubVllm) -> None:
+    stub.mode = "raw_logprobs"
+    said = fault(small, stub.url.replace("://", "://me:secret@"))
+    assert said.startswith(f"--large-url {stub.url} gives")
+
+
+def test_a_model_of_several_names(small: str, stub: StubVllm) -> None:
+    stub.more = [{"id": "other", "root": stub.root, "max_model_len": 512}]
+    VllmPair.connect(small, stub.url).close()
+    stub.more = [{"id": "adapter", "root": "/a", "parent": "large", "max_model_len": None}]
+    assert "has 'large', 'adapter': name one of them as --large" in fault(small, stub.url)
+    VllmPair.connect(small, stub.url, large="large").close()
 
 
 def test_another_model(small: str, stub: StubVllm) -> None:

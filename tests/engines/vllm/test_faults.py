@@ -17,7 +17,7 @@ from support.tiny import prompt_ids
 
 Stubs = dict[Writer, StubVllm]
 ROUTERS = ["steer:threshold=20:large_threshold=14", "random:share=0.5", "foreal:n=2", "large"]
-PROMPTS = [prompt_ids(seed, 9) for seed in range(4)]
+PROMPTS = [prompt_ids(seed, 9) for seed in range(3)]
 LENGTH = {"max_new_tokens": 40}
 
 
@@ -38,6 +38,22 @@ def test_answers_are_those_of_the_models_here(here: Pair, there: VllmPair, route
         for writer in ("small", "large"):
             there_, here_ = getattr(found.cost, writer), getattr(expected.cost, writer)
             assert (there_.written, there_.discarded) == (here_.written, here_.discarded)
+
+
+def test_a_session_reads_what_is_new(there: VllmPair, stubs: Stubs, here: Pair) -> None:
+    from steer_decode import Session
+
+    policy = parse_policy("random:share=0.5")
+    found = []
+    for pair in (here, there):
+        session, ids = Session(Router(pair, policy)), list(PROMPTS[0])
+        for turn in range(3):
+            ids += session.stream(ids, max_new_tokens=12, seed=turn).finish().token_ids
+            ids += [4 + turn, 5]
+        found.append(ids)
+    assert found[0] == found[1]
+    names = {headers["x-session-id"] for stub in stubs.values() for _, headers in _asked(stub)}
+    assert len(names) == 1
 
 
 def test_a_conversation_has_one_name_at_both_servers(there: VllmPair, stubs: Stubs) -> None:

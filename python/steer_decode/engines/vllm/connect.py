@@ -56,14 +56,13 @@ class Inquiry:
 
     def __init__(self, client: httpx.Client, writer: Writer, url: str) -> None:
         self._client = client
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_address(url):
             raise SteerError(
                 f"--{writer}-url must be the address of a server, as in http://127.0.0.1:8001, "
                 f"got {url!r}"
             )
         self.url = url.rstrip("/").removesuffix("/v1")
-        self.name = f"--{writer}-url {self.url}"
+        self.name = f"--{writer}-url {shown(self.url)}"
         self._writer = writer
 
     def model(self, wanted: str | None) -> Served:
@@ -78,18 +77,15 @@ class Inquiry:
         """
         listed = self._ask("GET", "/v1/models")
         try:
-            found = [
-                Served(self.url, str(m["id"]), str(m["root"]), int(m["max_model_len"]))
-                for m in listed["data"]
-            ]
+            found = self._models(listed["data"])
         except (KeyError, TypeError, ValueError) as error:
             raise SteerError(
                 f"{self.name} is no vLLM server (its list of models has no {error}): give the "
                 "address of one"
             ) from error
         fit = [m for m in found if wanted is None or _named(m, wanted)]
-        if len(fit) == 1:
-            return fit[0]
+        if fit and len({m.root for m in fit}) == 1:
+            return fit[0]  # which may have several names
         has = ", ".join(repr(m.model) for m in found) or "no model"
         if wanted is None:
             raise SteerError(f"{self.name} has {has}: name one of them as --{self._writer}")
@@ -99,6 +95,15 @@ class Inquiry:
                 "model, or name the one that it has"
             )
         return fit[0]
+
+    def _models(self, listed: Sequence[Any]) -> list[Served]:
+        """Its models; an adapter has the context of the model that it is for."""
+        contexts = [int(m["max_model_len"]) for m in listed if m.get("max_model_len")]
+        longest = max(contexts, default=0) or int(listed[0]["max_model_len"])
+        return [
+            Served(self.url, str(m["id"]), str(m["root"]), int(m.get("max_model_len") or longest))
+            for m in listed
+        ]
 
     def texts(self, model: str, ids: Sequence[int], between: int) -> str:
         """The text of ``ids``, with the token ``between`` after each."""
@@ -187,6 +192,23 @@ class Inquiry:
                 f"{self.name} answers {path} with what is no JSON: give the address of a vLLM "
                 "server"
             ) from error
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # which is none beyond 65535
+    except ValueError:
+        return False
+    plain = not parts.query and not parts.fragment
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and plain
+
+
+def shown(url: str) -> str:
+    """An address without the name and password that may be in it."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _named(served: Served, wanted: str) -> bool:

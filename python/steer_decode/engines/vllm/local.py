@@ -97,7 +97,7 @@ def _params(call: Call) -> Any:
         {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "top_k": sampling.top_k,
+            "top_k": min(sampling.top_k, 2**30),
             "min_p": sampling.min_p,
             "seed": order.seed,
         }

@@ -20,7 +20,9 @@ from ...errors import ServerError, SteerError
 from .calls import Arrived, Call, Order
 
 _AGAIN = {408, 425, 429}  # and all from 500 on
+_KEPT = 2.0  # seconds that a connection is kept for another call; a server keeps it for five
 _SOON = 30.0  # seconds in which an idle server says what it is
+_MOST_RANKS = 2**30  # a server's numbers have 32 bits
 _LONGEST = 300  # letters of what a server says of a fault
 
 
@@ -58,17 +60,19 @@ class Link:
     def __init__(self, patience: Patience, key: str = "") -> None:
         self.patience = patience
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.client = httpx.AsyncClient(
+            headers=self.headers,
+            timeout=self.patience.timeout,
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=256, keepalive_expiry=_KEPT
+            ),
+        )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="steer-vllm", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self.client = httpx.AsyncClient(
-            headers=self.headers,
-            timeout=self.patience.timeout,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
-        )
         self._loop.run_forever()
 
     def begin(self, work: Coroutine[Any, Any, None]) -> Callable[[], object]:
@@ -193,7 +197,7 @@ def body_of(order: Order, model: str, xargs: Mapping[str, Any] | None = None) ->
     drawn = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
+        "top_k": min(sampling.top_k, _MOST_RANKS),
         "min_p": sampling.min_p,
         "seed": order.seed,
     }
