@@ -133,7 +133,7 @@ class Choices:
             made = spec.make(**self._files(spec))
             made.check(self._pair)
             if self._pair.elsewhere:
-                check_served(made)
+                check_served(made, self._pair.gated)
         except SteerError as error:
             raise Refusal(400, str(error), "steer.router" if router else "steer") from error
         return made

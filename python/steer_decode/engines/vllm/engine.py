@@ -204,6 +204,8 @@ class VllmEngine:
         except SteerError as error:
             self._give_up(row)
             return error
+        if answer.sampling.temperature:
+            answer.uniforms(len(draws))  # used up, so that a seed belongs to a place in the text
         text = answer.transcript
         going.mark = text.read[self._writer] = len(text) + max(0, len(draws) - 1)
         if over:
