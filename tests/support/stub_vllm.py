@@ -99,6 +99,13 @@ class StubVllm:
         self._server.server_close()
         self._thread.join()
 
+    def settle(self) -> None:
+        """Wait until it notices that nobody reads what it writes any more."""
+        self.held.set()
+        self.pace = 0.0
+        while self.going:
+            time.sleep(0.002)
+
     def cached(self, ids: list[int]) -> int:
         """Tokens of ``ids`` that it has read; the last is always read."""
         common = [0]

@@ -44,6 +44,7 @@ def _running(here: Pair, folders: tuple[Path, Path]) -> Iterator[dict[Writer, St
 @pytest.fixture
 def stubs(_running: dict[Writer, StubVllm]) -> Iterator[dict[Writer, StubVllm]]:
     for stub in _running.values():
+        stub.settle()
         stub.faults.clear()
         stub.asked.clear()
         stub.read.clear()
