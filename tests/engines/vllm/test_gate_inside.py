@@ -33,7 +33,7 @@ class RealEngine:
     def __init__(self, folder: Any, **options: Any) -> None:
         from vllm import LLM
 
-        self.engine = LLM(
+        self.llm = LLM(
             model=str(folder),
             dtype="float32",
             enforce_eager=True,
@@ -44,7 +44,8 @@ class RealEngine:
             disable_log_stats=True,
             logits_processors=[GATE],
             **({"kv_cache_memory_bytes": 32 << 20, "max_model_len": 512} | options),
-        ).llm_engine
+        )
+        self.engine = self.llm.llm_engine
         self.asked: dict[str, Asked] = {}
         self.numbers = itertools.count()
 
@@ -193,6 +194,22 @@ def test_nothing_is_lost_where_requests_are_preempted(
     same(routed(pair, policy, both, prompts, ["small"], 16), wanted)
     print(f"{policy}: {len(preempted)} preemptions")
     assert preempted
+
+
+def test_the_router_itself_goes_by_the_gates(
+    policy: Policy, engines: Any, prompts: Any, wanted: Any
+) -> None:
+    from steer_decode.models.vllm_pair import VllmPair
+
+    there = VllmPair.of(engines["small"].llm, engines["large"].llm)
+    assert there.gated
+    outs = Router(there, policy).cohort(prompts, max_new_tokens=NEW)
+    for out, reference in zip(outs, wanted, strict=True):
+        assert out.token_ids == reference.token_ids
+        found, theirs = out.trace.steps, reference.trace.steps
+        assert [(s.writer, s.discarded) for s in found] == [(s.writer, s.discarded) for s in theirs]
+        if out.trace.signal == reference.trace.signal:
+            assert [s.score for s in found] == pytest.approx([s.score for s in theirs], rel=2e-5)
 
 
 def test_what_the_gate_refuses_ends_no_engine(engines: Any) -> None:
