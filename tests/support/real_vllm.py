@@ -31,7 +31,9 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def same(found: Sequence[RoutedOutput], wanted: Sequence[RoutedOutput]) -> None:
+def same(
+    found: Sequence[RoutedOutput], wanted: Sequence[RoutedOutput], scored: bool = True
+) -> None:
     """The same tokens by the same writers, step by step, and their scores."""
     assert len(found) == len(wanted)
     for one, other in zip(found, wanted, strict=True):
@@ -39,7 +41,7 @@ def same(found: Sequence[RoutedOutput], wanted: Sequence[RoutedOutput]) -> None:
         assert one.text == other.text
         for a, b in zip(one.trace.steps, other.trace.steps, strict=True):
             assert (a.writer, a.token_ids, a.discarded) == (b.writer, b.token_ids, b.discarded)
-            assert a.score == pytest.approx(b.score, abs=2e-5)
+            assert not scored or a.score == pytest.approx(b.score, abs=2e-5)
         assert one.trace.stop_reason == other.trace.stop_reason
         assert one.cost.hand_overs == other.cost.hand_overs
 

@@ -156,6 +156,19 @@ def test_what_was_broken_off_after_a_step_goes_on_to_what_it_would_have_been(
         assert router.resume(stream.output, **options).finish().token_ids == expected.token_ids
 
 
+def test_a_pair_that_is_closed_answers_nothing_more(stubs: Stubs) -> None:
+    pair = VllmPair.connect(*(stub.url for stub in stubs.values()))
+    stubs["large"].pace = 0.01
+    stream = Router(pair, parse_policy("large")).stream(PROMPTS[1], **LENGTH)
+    next(stream)
+    pair.close()
+    with pytest.raises(ServerError, match="been closed: connect again"):
+        stream.finish()
+    with pytest.raises(ServerError, match="of this pair have been closed: connect again"):
+        Router(pair, parse_policy("large")).generate(PROMPTS[1], **LENGTH)
+    pair.close()
+
+
 def test_one_answer_that_fails_does_not_end_others(there: VllmPair, stubs: Stubs) -> None:
     from steer_decode import Pool
     from steer_decode.core.events import Done, Failed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ pytestmark = [
 ]
 
 Servers = dict[Writer, RealServer]
+GATE = "steer_decode.engines.vllm.gate_v1:GateV1"
 ROUTERS = ["steer:threshold=15.3:large_threshold=21", "random:share=0.4"]
 NEW = {"max_new_tokens": 300}
 _WANTED: dict[str, list[RoutedOutput]] = {}
@@ -41,7 +43,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     logs = tmp_path_factory.mktemp("logs")
     names: tuple[Writer, Writer] = ("small", "large")
     begun = {
-        name: RealServer(folder, name, logs / name).begin()
+        name: RealServer(folder, name, logs / name, "--logits-processors", GATE).begin()
         for name, folder in zip(names, pair_paths(), strict=True)
     }
     with contextlib.ExitStack() as stack:
@@ -49,10 +51,17 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 @pytest.fixture(scope="module")
-def there(servers: Servers) -> Iterator[VllmPair]:
+def gated(servers: Servers) -> Iterator[VllmPair]:
     pair = VllmPair.connect(servers["small"].url, servers["large"].url)
     yield pair
     pair.close()
+
+
+@pytest.fixture(scope="module")
+def there(gated: VllmPair) -> VllmPair:
+    """The same without use of the gate."""
+    sides = {writer: side._replace(handoff=None) for writer, side in gated.sides.items()}
+    return replace(gated, sides=sides)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +96,27 @@ def test_sixteen_together(there: VllmPair, policy: Policy, prompts: Any, wanted:
         some = prompts[start : start + 16]
         found += Router(there, policy).cohort(some, seed=[0] * len(some), **NEW)
     same(found, wanted)
+
+
+@pytest.mark.parametrize("at_once", [1, 16])
+@pytest.mark.parametrize("router", [ROUTERS[0], "first-token:threshold=0.5"])
+def test_with_the_gate(
+    gated: VllmPair, here: Pair, prompts: list[str], router: str, at_once: int
+) -> None:
+    policy = parse_policy(router)
+    if router not in _WANTED:
+        _WANTED[router] = [Router(here, policy).generate(p, **NEW) for p in prompts]
+    found = []
+    for start in range(0, len(prompts), at_once):
+        some = prompts[start : start + at_once]
+        found += Router(gated, policy).cohort(some, seed=[0] * len(some), **NEW)
+    # Of a router that looks ahead by its entropy a server tells the largest logits.
+    same(found, _WANTED[router], scored=not policy.looks_ahead)
+
+
+def test_a_router_that_looks_ahead_needs_the_gate(there: VllmPair) -> None:
+    with pytest.raises(SteerError, match="needs the gate inside the small model's server"):
+        Router(there, parse_policy("first-token"))
 
 
 def test_a_step_that_ends_is_a_call(there: VllmPair, here: Pair, prompts: Any) -> None:

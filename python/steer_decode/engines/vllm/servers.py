@@ -76,7 +76,14 @@ class Link:
         self._loop.run_forever()
 
     def begin(self, work: Coroutine[Any, Any, None]) -> Callable[[], object]:
-        """Run ``work`` as a task; returns what cancels it."""
+        """Run ``work`` as a task; returns what cancels it.
+
+        Raises:
+            ServerError: the pair has been closed.
+        """
+        if self._loop.is_closed():
+            work.close()
+            raise ServerError("the connections of this pair have been closed: connect again")
         return asyncio.run_coroutine_threadsafe(work, self._loop).cancel
 
     def asking(self) -> httpx.Client:
@@ -133,6 +140,9 @@ class HttpCarrier:
             call.fail(self._lost(call, fault))
         except SteerError as error:
             call.fail(error)
+        except asyncio.CancelledError:  # given up by its row, or by whoever closes the pair
+            call.fail(ServerError(f"the connection to {self.name} has been closed: connect again"))
+            raise
         except Exception as error:  # whatever a server sends that nobody has thought of
             call.fail(ServerError(f"{self.name} answered what cannot be read: {error!r}"))
 
