@@ -202,3 +202,22 @@ def test_keywords_go_to_those_who_take_them(folders: tuple[Path, Path]) -> None:
     assert "attn_implementation" not in pair.tokenizer.init_kwargs
     assert pair.large.config._attn_implementation == "eager"
     assert pair.render([{"role": "user", "content": "w1"}]) == "w1"
+
+
+def test_each_model_has_a_device_of_its_own(folders: tuple[Path, Path]) -> None:
+    pair = Pair.from_pretrained(*folders, device=("cpu", torch.device("cpu")))
+    assert pair.small.device.type == pair.large.device.type == "cpu"
+    assert pair.small.dtype == pair.large.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        (("cpu",), "two, the small model's first: got \\('cpu',\\)"),
+        (("cpu", "cpu", "cpu"), "device must be one for both models, or two"),
+        (("cpu", "nowhere"), "device 'nowhere' cannot be used"),
+    ],
+)
+def test_devices_that_cannot_be(device: Any, message: str, folders: tuple[Path, Path]) -> None:
+    with pytest.raises(SteerError, match=message):
+        Pair.from_pretrained(*folders, device=device)

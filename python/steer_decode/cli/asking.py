@@ -9,6 +9,7 @@ from .prompt import UserPrompt
 
 if TYPE_CHECKING:
     from ..core.saved import SavedAnswer
+    from ..decode.router import Router
     from ..decode.stream import RoutedStream
     from ..models.two_models import TwoModels
     from ..policies import Policy
@@ -24,6 +25,7 @@ class Asking:
         question: what.
         sampling: how tokens are chosen.
         broken: an answer to it that is to be gone on with.
+        overlap: both models work at the same time.
     """
 
     pair: TwoModels
@@ -31,20 +33,22 @@ class Asking:
     question: UserPrompt
     sampling: dict[str, Any]
     broken: SavedAnswer | None = None
+    overlap: bool = False
 
     def stream(self, policy: Policy) -> RoutedStream:
         """Let ``policy`` answer."""
-        from ..decode.router import Router
-
-        return Router(self.pair, policy).stream(self.question.asked, **self.sampling)
+        return self._router(policy).stream(self.question.asked, **self.sampling)
 
     def begin(self, policy: Policy) -> RoutedStream:
         """The same, or go on with a broken answer."""
-        from ..decode.router import Router
-
         if self.broken is None:
             return self.stream(policy)
-        return Router(self.pair, policy).resume(self.broken.output, **self.sampling)
+        return self._router(policy).resume(self.broken.output, **self.sampling)
+
+    def _router(self, policy: Policy) -> Router:
+        from ..decode.router import Router
+
+        return Router(self.pair, policy, overlap=self.overlap)
 
     def answer(self, stream: RoutedStream) -> SavedAnswer:
         """What ``stream`` has written so far, finished or not."""

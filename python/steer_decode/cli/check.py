@@ -118,6 +118,10 @@ def _examine(models: Models, context: int | None, cohort: int, probe: bool) -> F
     from ..models.pair import placement
     from ..preflight import examine, read_side
 
+    if isinstance(models.devices, tuple):
+        raise SteerError(
+            f"--device {models.device}: what fits is reckoned for one device; name one of them"
+        )
     device, dtype = placement(models.device, chosen_dtype(models.dtype, None))
     small, large, more = models.sources()
     names = models.names()

@@ -58,6 +58,7 @@ def generate(
     dtype: opt.DtypeOption = None,
     device: opt.DeviceOption = None,
     threads: opt.ThreadsOption = None,
+    overlap: opt.OverlapOption = False,
     router: opt.RouterOption = "steer",
     calibration: opt.CalibrationOption = None,
     gamma: opt.GammaOption = None,
@@ -147,7 +148,7 @@ def generate(
     if broken and resume:
         check_models(broken, resume, loaded)
     shown = question if broken else question.shown(loaded)
-    asking = Asking(loaded, models, shown, sampling, broken)
+    asking = Asking(loaded, models, shown, sampling, broken, overlap)
     kept = Kept.of(trace, broken, models.remote)
     # A trace is to be written, of as much of the answer as there is.
     with raising(), closing(loaded):

@@ -82,6 +82,22 @@ class Models:
         return self.small_url is not None
 
     @property
+    def devices(self) -> str | tuple[str, str] | None:
+        """Where the models go: one device for both, or one for each.
+
+        Raises:
+            SteerError: more than two.
+        """
+        if self.device is None or "," not in self.device:
+            return self.device
+        small, *others = (name.strip() for name in self.device.split(","))
+        if len(others) != 1 or not small or not others[0]:
+            raise SteerError(
+                f"--device {self.device}: give one for both models, or two, the small model's first"
+            )
+        return small, others[0]
+
+    @property
     def demo(self) -> bool:
         return self.small is None and not self.remote
 
@@ -168,7 +184,7 @@ class Models:
         small, large, more = self.sources()
         with lines("loading the models"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=re.escape(TEMPLATES_DIFFER))
-            pair = Pair.from_pretrained(small, large, dtype=self.dtype, device=self.device, **more)
+            pair = Pair.from_pretrained(small, large, dtype=self.dtype, device=self.devices, **more)
         if pair.templates_differ:
             say.note(TEMPLATES_DIFFER)
         return pair

@@ -61,7 +61,17 @@ DtypeOption = Annotated[
 DeviceOption = Annotated[
     str | None,
     typer.Option(
-        "--device", help="`cpu`, `cuda`, `cuda:1`; the GPU if any.", rich_help_panel=_MODELS
+        "--device",
+        help="`cpu`, `cuda`, `cuda:1`, or one for each model, `cuda:0,cuda:1`; the GPU if any.",
+        rich_help_panel=_MODELS,
+    ),
+]
+OverlapOption = Annotated[
+    bool,
+    typer.Option(
+        "--overlap",
+        help="The large model works while the small one writes: for two devices, or cores for two.",
+        rich_help_panel=_MODELS,
     ),
 ]
 ThreadsOption = Annotated[

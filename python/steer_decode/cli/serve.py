@@ -37,6 +37,7 @@ def serve(
     dtype: opt.DtypeOption = None,
     device: opt.DeviceOption = None,
     threads: opt.ThreadsOption = None,
+    overlap: opt.OverlapOption = False,
     router: Annotated[
         str | None,
         typer.Option(
@@ -200,6 +201,7 @@ def serve(
         "temperature": temperature,
         "timeout": timeout,
         "interval": stream_interval / 1000,
+        "overlap": overlap,
     }
     server = _server(models, spec, files, allow, limits, otlp_endpoint, log_prompts)
     app = application(server, key, cors_origin or (), max_body)
@@ -251,9 +253,8 @@ def _server(
     rows = limits["max_rows"]
     each = 0 if models.remote else pair.max_length  # tokens whose keys and values are here
     metrics = Metrics(capacity=rows * sum(s.cache_bytes(each) for s in pair.shapes.values()))
-    worker = Worker(
-        Router(pair, choices.default), rows, limits["max_queue"], limits["keep_bytes"], metrics
-    )
+    router = Router(pair, choices.default, overlap=limits["overlap"])
+    worker = Worker(router, rows, limits["max_queue"], limits["keep_bytes"], metrics)
     intake = Intake(
         pair, choices, limits["max_new_tokens"], limits["temperature"], limits["timeout"]
     )

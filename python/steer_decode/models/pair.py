@@ -31,6 +31,7 @@ from .loading import chosen_dtype, load_model, load_tokenizer
 from .two_models import TwoModels
 from .vocabulary import check_same_vocabulary, eos_of
 
+Device = torch.device | str
 TEMPLATES_DIFFER = (
     "the chat templates of the two models differ: the small model's is used; "
     "Pair.from_pretrained(..., chat_template=TEXT) sets another for both"
@@ -84,7 +85,7 @@ class Pair(TwoModels):
         *,
         dtype: torch.dtype | str | None = None,
         torch_dtype: torch.dtype | str | None = None,
-        device: torch.device | str | None = None,
+        device: Device | tuple[Device, Device] | None = None,
         **kwargs: Any,
     ) -> Pair:
         """Load both models by hub id or path.
@@ -94,8 +95,9 @@ class Pair(TwoModels):
                 ``AutoModelForImageTextToText`` for texts.
             dtype: of both models; by default the checkpoint's on a GPU and float32 on a CPU.
             torch_dtype: the older name of ``dtype``.
-            device: of both models; by default the GPU where there is one. Models that
-                ``device_map`` spreads, and quantized ones, stay where they were loaded.
+            device: of both models, or of the small and the large one; by default the GPU where
+                there is one. Models that ``device_map`` spreads, and quantized ones, stay where
+                they were loaded.
             kwargs: handed on to ``from_pretrained``: what only tokenizers take (``use_fast``,
                 ``padding_side``, ``chat_template``, ...) to both tokenizers, where files are and
                 how they are fetched (``revision``, ``token``, ...) to all four, the rest to both
@@ -112,13 +114,14 @@ class Pair(TwoModels):
                 f"device={device!r} and device_map={kwargs['device_map']!r} both say where the "
                 "models go: give one of them"
             )
-        device, dtype = placement(device, chosen_dtype(dtype, torch_dtype))
+        chosen = chosen_dtype(dtype, torch_dtype)
+        places = [placement(one, chosen) for one in _each(device)]
         tokenizers = [load_tokenizer("small", small, kwargs)]
         tokenizers.append(load_tokenizer("large", large, kwargs))
         check_same_vocabulary(*tokenizers)
         models = [
-            placed(load_model(name, source, dtype, kwargs), None if mapped else device)
-            for name, source in (("small", small), ("large", large))
+            placed(load_model(name, source, dtype, kwargs), None if mapped else place)
+            for name, source, (place, dtype) in zip(WRITERS, (small, large), places, strict=True)
         ]
         return cls(models[0], models[1], tokenizers[0], tokenizers[1])
 
@@ -230,6 +233,21 @@ def loaded(pair: TwoModels) -> Pair:
             "Pair.from_pretrained(small, large)"
         )
     return pair
+
+
+def _each(device: Any) -> tuple[Any, Any]:
+    """The device of either model.
+
+    Raises:
+        SteerError: there are as many as no pair has models.
+    """
+    if not isinstance(device, tuple | list):
+        return device, device
+    if len(device) != 2:
+        raise SteerError(
+            f"device must be one for both models, or two, the small model's first: got {device!r}"
+        )
+    return device[0], device[1]
 
 
 def placement(device: Any, dtype: Any) -> tuple[torch.device, Any]:
