@@ -15,6 +15,7 @@ import pytest
 from steer_decode import Pair, RoutedOutput, Router
 from steer_decode.demo import DOMAINS, pair_paths, problems
 from steer_decode.policies import parse_policy
+from steer_decode.serve.on_ray.build import Settings
 
 pytestmark = [
     pytest.mark.vllm,
@@ -28,15 +29,19 @@ NEW = 200
 SMALL, LARGE = map(str, pair_paths())
 
 
-def args(small: int = 2) -> dict[str, Any]:
-    return {
-        "small": SMALL,
-        "large": LARGE,
-        "router": ROUTER,
-        "replicas": [small, 1],
-        "resources": {"num_cpus": 0.1},
-        "max_new_tokens": NEW,
-        "engine": {
+def deploy(port: int, small: int = 2) -> None:
+    """What `serve run FILE` does with the configuration, and `serve deploy FILE` once more."""
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    settings = Settings(
+        SMALL,
+        LARGE,
+        ROUTER,
+        (2, 1),
+        resources={"num_cpus": 0.1},
+        max_new_tokens=NEW,
+        engine={
             "dtype": "float32",
             "max_model_len": 512,
             "enforce_eager": True,
@@ -44,7 +49,11 @@ def args(small: int = 2) -> dict[str, Any]:
             "block_size": 32,
             "kv_cache_memory_bytes": 32 << 20,
         },
-    }
+    )
+    document = settings.document("127.0.0.1", port)
+    (application,) = document["applications"]
+    application["deployments"][0]["num_replicas"] = small
+    _get_global_client().deploy_apps(ServeDeploySchema(**document), _blocking=True)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +61,6 @@ def url() -> Iterator[str]:
     """Where the pools are served."""
     ray = pytest.importorskip("ray")
     from ray import serve
-    from steer_decode.serve.on_ray.build import build
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -66,7 +74,7 @@ def url() -> Iterator[str]:
     )
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        serve.run(build(args()), name="steer", route_prefix="/")
+        deploy(port)
         yield f"http://127.0.0.1:{port}"
     finally:
         serve.shutdown()
@@ -114,20 +122,6 @@ def all_of(url: str, wanted: Any, times: int = 2, told: threading.Event | None =
     )
 
 
-def pids(name: str) -> dict[str, int]:
-    """Processes of a deployment's replicas, by the names of their actors."""
-    import ray
-
-    found = {}
-    for actor in ray.util.list_named_actors(all_namespaces=True):
-        if f"#{name}#" in actor["name"]:
-            handle = ray.get_actor(actor["name"], namespace=actor["namespace"])
-            found[actor["name"]] = (
-                ray.get(handle.get_pid.remote()) if hasattr(handle, "get_pid") else 0
-            )
-    return found
-
-
 def test_48_streams_are_token_for_token_those_of_the_router(url: str, wanted: Any) -> None:
     begin = time.perf_counter()
     all_of(url, wanted)
@@ -154,7 +148,6 @@ def test_a_replica_that_is_killed_under_load_loses_no_conversation(url: str, wan
 
 def test_pools_grow_while_streams_run(url: str, wanted: Any) -> None:
     from ray import serve
-    from steer_decode.serve.on_ray.build import build
 
     begun, over = threading.Event(), threading.Event()
 
@@ -169,7 +162,7 @@ def test_pools_grow_while_streams_run(url: str, wanted: Any) -> None:
         work = pool.submit(load)
         begun.wait(120)
         try:
-            serve.run(build(args(small=3)), name="steer", route_prefix="/")
+            deploy(int(url.rpartition(":")[2]), small=3)
         finally:
             over.set()
         assert work.result() > 0

@@ -13,6 +13,7 @@ import typer
 from ..errors import SteerError
 from . import options as opt
 from . import say
+from .check_servers import check_servers
 from .models import DEMO, Models, quiet
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ def check(
         str | None, typer.Argument(help="The large model: hub id or folder.", show_default=False)
     ] = None,
     pair: opt.PairOption = None,
+    small_url: opt.SmallUrlOption = None,
+    large_url: opt.LargeUrlOption = None,
+    tokenizer: opt.TokenizerOption = None,
     context: Annotated[
         int | None,
         typer.Option(
@@ -62,7 +66,14 @@ def check(
     - `steer check --pair demo --json`
 
     - `steer check --pair demo --probe` (does speculation pay for this pair?)
+
+    - `steer check --small-url URL --large-url URL` (two vLLM servers: logits, tokens, the gate)
     """
+    if small_url is not None or large_url is not None:
+        given = dtype.value if dtype else None
+        servers = Models(pair, small, large, given, device, None, small_url, large_url, tokenizer)
+        check_servers(servers, as_json)
+        return
     models = _models(small, large, pair, dtype, device)
     _check_numbers(context, cohort)
     quiet()

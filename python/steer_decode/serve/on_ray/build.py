@@ -18,6 +18,10 @@ from ..choices import checked, nameable
 PATH = "steer_decode.serve.on_ray.build:build"
 NAMES: Mapping[Writer, str] = {"small": "Small", "large": "Large"}
 FRONT = "Steer"
+SERVER = (  # settings of the server alone
+    *("router", "calibration", "allow", "max_rows", "max_queue"),
+    *("max_new_tokens", "temperature", "timeout", "stream_interval"),
+)
 _AFFINITY = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 _LONG = 120.0  # seconds that a replica may be busy without being taken for dead
 
@@ -182,4 +186,6 @@ def build(args: Mapping[str, Any]) -> Any:
         ray_actor_options={"num_cpus": 0},
         health_check_timeout_s=_LONG,
     )
-    return front.bind(*pools, settings.args)
+    # Nothing of the pools: what changes there must not start the server anew, and cut its streams.
+    own = {name: value for name, value in settings.args.items() if name in SERVER}
+    return front.bind(*pools, own)

@@ -33,7 +33,7 @@ class Front:
 
     Args:
         small, large: handles of the pools.
-        settings: see :class:`~steer_decode.serve.on_ray.build.Settings`.
+        settings: the server's own; see :class:`~steer_decode.serve.on_ray.build.Settings`.
     """
 
     async def __init__(  # type: ignore[misc]  # Ray waits for it
