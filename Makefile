@@ -60,7 +60,7 @@ test-lm-eval: $(VENV)/.dev
 VLLM := VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
   OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 VLLM_TESTS := $(filter-out %/test_ray.py,\
-  $(shell grep -l 'mark.vllm' tests/engines/vllm/*.py tests/serve/*.py))
+  $(shell grep -l 'mark.vllm' tests/engines/vllm/*.py tests/engines/vllm/gate/*.py tests/serve/*.py))
 test-vllm: $(VENV)-vllm/.installed $(VLLM_TESTS:%=test-vllm-%)
 
 $(VLLM_TESTS:%=test-vllm-%): test-vllm-%: $(VENV)-vllm/.installed

@@ -53,7 +53,21 @@ def deploy(port: int, small: int = 2) -> None:
     document = settings.document("127.0.0.1", port)
     (application,) = document["applications"]
     application["deployments"][0]["num_replicas"] = small
-    _get_global_client().deploy_apps(ServeDeploySchema(**document), _blocking=True)
+    _get_global_client().deploy_apps(ServeDeploySchema(**document), _blocking=False)
+    while not _runs(small):
+        time.sleep(0.5)
+
+
+def _runs(small: int) -> bool:
+    """Whether the application runs, with so many replicas of the small model."""
+    from ray import serve
+
+    found = serve.status().applications.get("steer")
+    assert found is None or found.status not in ("DEPLOY_FAILED", "UNHEALTHY"), found
+    if found is None or found.status != "RUNNING":
+        return False
+    states = found.deployments["Small"].replica_states
+    return states.get("RUNNING", 0) == small
 
 
 @pytest.fixture(scope="module")

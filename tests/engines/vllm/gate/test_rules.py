@@ -1,7 +1,4 @@
-"""The gate of either interface, driven by hand, routes as ``Router.generate`` does.
-
-Rows are shuffled, moved and swapped, places used again, requests preempted, prompts read in parts.
-"""
+"""What a gate does with one request: its rule, its faults, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -11,160 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from steer_decode import (
-    FirstTokenEntropy,
-    Pair,
-    Policy,
-    RoutedOutput,
-    Router,
-    Steer,
-    SteerError,
-)
+from steer_decode import Pair, SteerError
 from steer_decode.core.gate_rule import NOWHERE, GateRule, Region
-from steer_decode.core.transcript import WRITERS, Writer
 from steer_decode.engines.vllm.gate_args import PROBE, GateArgs, is_gated
-from support.gate_client import Client, NotJudged, Routed, run, same
-from support.hand_engine import Asked, HandEngine, HandV1, HandV2, Logits
-from support.tiny import make_pair, prompt_ids
+from support.hand_engine import Asked, HandEngine, HandV1, Logits
+from support.tiny import prompt_ids
 from support.vllm_interfaces import config, gate_v1, gate_v2, parameters
 
 CPU = torch.device("cpu")
-HANDOFF: dict[Writer, int] = {"small": 36, "large": 45}  # rows of the heads that are no token's
-PROMPTS = [prompt_ids(seed, 4 + seed % 9) for seed in range(7)]
-LIMIT = 48
-
-
-@pytest.fixture(scope="module")
-def pair() -> Pair:
-    return make_pair("llama")
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory, pair: Pair) -> Path:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    pair.tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def logits(pair: Pair) -> dict[Writer, Logits]:
-    """Of either model behind ids, from scratch, and remembered."""
-
-    def of(writer: Writer) -> Logits:
-        known: dict[tuple[int, ...], torch.Tensor] = {}
-
-        def row(ids: Sequence[int]) -> torch.Tensor:
-            key = tuple(ids)
-            if key not in known:
-                with torch.inference_mode():
-                    known[key] = pair.model(writer)(torch.tensor([key])).logits[0, -1].float()
-            return known[key]
-
-        return row
-
-    return {writer: of(writer) for writer in WRITERS}
-
-
+HANDOFF = 36  # a row of the small model's head that is no token's
 Make = Callable[..., HandEngine]
-
-
-@pytest.fixture(params=["v1", "v2", "v2 with drafts"])
-def make(request: pytest.FixtureRequest, tokenizer: Path) -> Make:
-    """An engine by hand with the gate of the interface."""
-    drafts = 3 if "drafts" in request.param else 0
-
-    def of(logits: Logits, rows: int, seed: int = 0, **more: Any) -> HandEngine:
-        columns = len(logits([3]))
-        given = config(tokenizer, columns, rows, drafts)
-        if request.param == "v1":
-            return HandV1(gate_v1.GateV1(given, CPU, False), logits, rows, seed, **more)
-        return HandV2(
-            lambda states: gate_v2.GateV2(given, states),
-            columns,
-            logits,
-            rows,
-            seed,
-            drafts=drafts,
-            **more,
-        )
-
-    return of
-
-
-ROUTERS = {
-    "looks before a step": FirstTokenEntropy(2.0),
-    "looks at the margin": FirstTokenEntropy(0.15, "margin"),
-    "judges after a step": Steer(threshold=4.6, large_threshold=4.8),
-    "judges entropy after a step": Steer(threshold=2.0, signal="entropy"),
-}
-
-
-@pytest.fixture(params=list(ROUTERS))
-def policy(request: pytest.FixtureRequest) -> Policy:
-    return ROUTERS[request.param]
-
-
-_WANTED: dict[str, list[RoutedOutput]] = {}
-
-
-@pytest.fixture
-def wanted(pair: Pair, policy: Policy) -> list[RoutedOutput]:
-    """What the router writes, with both models in it and steps of either kind taken back."""
-    if str(policy) not in _WANTED:
-        router = Router(pair, policy)
-        _WANTED[str(policy)] = [router.generate(p, max_new_tokens=LIMIT) for p in PROMPTS]
-    outs = _WANTED[str(policy)]
-    assert sum(out.trace.hand_overs for out in outs) > len(outs)
-    return outs
-
-
-def routed(
-    make: Make, pair: Pair, policy: Policy, logits: Any, gated: Sequence[Writer], rows: int
-) -> tuple[list[Routed], dict[Writer, HandEngine]]:
-    engines = {
-        w: make(logits[w], rows, seed=rows)
-        if w in gated
-        else HandEngine(logits[w], rows, 1, size=34)
-        for w in WRITERS
-    }
-    client = Client(pair, policy, {w: HANDOFF[w] for w in gated}, LIMIT)
-    talks = [client.converse(str(i), prompt) for i, prompt in enumerate(PROMPTS)]
-    return run(engines, talks, rows), engines
-
-
-@pytest.mark.parametrize("rows", [1, 5])
-def test_the_gate_in_the_small_engine_routes_as_the_router_does(
-    make: Make, pair: Pair, policy: Policy, wanted: Any, logits: Any, rows: int
-) -> None:
-    found, engines = routed(make, pair, policy, logits, ["small"], rows)
-    same(found, wanted)
-    assert (engines["small"].preempted > 0) == (rows > 1)
-    for one, out in zip(found, wanted, strict=True):
-        writers = [step.writer for step in out.trace.steps]
-        large, calls = writers.count("large"), sum(one.calls.values())
-        if policy.looks_ahead:
-            assert calls <= 2 * large + 1
-        else:
-            runs = sum(a == "small" != b for a, b in zip(writers, ["", *writers], strict=False))
-            assert one.calls == {"small": runs, "large": large}
-
-
-def test_with_a_gate_in_both_engines_a_call_is_a_run(
-    make: Make, pair: Pair, policy: Policy, wanted: Any, logits: Any
-) -> None:
-    found, _ = routed(make, pair, policy, logits, WRITERS, 5)
-    same(found, wanted)
-    for one, out in zip(found, wanted, strict=True):
-        calls = sum(one.calls.values())
-        if policy.looks_ahead:
-            assert calls <= 2 * sum(s.writer == "large" for s in out.trace.steps) + 1
-        else:
-            assert calls == out.trace.hand_overs + 1
 
 
 def alone(make: Make, logits: Logits, rule: GateRule, most: int = 40, **more: Any) -> Asked:
     """One request that the gate follows, written to its end."""
-    args = GateArgs("one", HANDOFF["small"], rule, **more)
+    args = GateArgs("one", HANDOFF, rule, **more)
     asked = Asked(prompt_ids(1, 6), args.xargs, frozenset({36}), most)
     engine = make(logits, 4, rough=False)
     engine.ask(asked)
@@ -316,19 +174,6 @@ def test_a_request_whose_values_are_lost_is_told(make: Make, pair: Pair) -> None
     assert not closed
 
 
-def test_a_client_that_is_told_knows(pair: Pair, make: Make, logits: Any) -> None:
-    def failing(ids: Sequence[int]) -> torch.Tensor:
-        row = logits["small"](ids).clone()
-        if len(ids) == 14:
-            row[5] = torch.nan
-        return row
-
-    engines = {"small": make(failing, 2), "large": HandEngine(logits["large"], 2, 1, size=34)}
-    client = Client(pair, Steer(threshold=-99.0), {"small": 36}, LIMIT)
-    with pytest.raises(NotJudged):
-        run(engines, [client.converse("a", prompt_ids(3, 8))])
-
-
 @pytest.mark.parametrize("gate", [gate_v1.GateV1, gate_v2.GateV2])
 def test_what_the_gate_cannot_follow_is_refused_at_the_door(gate: Any) -> None:
     args = GateArgs("a", 36, GateRule(after=(NOWHERE,)))
@@ -379,33 +224,3 @@ def _one(make: Make, pair: Pair) -> tuple[Asked, HandEngine]:
     engine = make(script(pair, ["w1", "w2", "w3", "w4", "\n\n"]), 4, rough=False)
     engine.ask(asked)
     return asked, engine
-
-
-class Silent(HandV2):
-    """On a card, where a wait of the host within the gate is an error."""
-
-    def apply(self, logits: torch.Tensor, context: Any) -> torch.Tensor:
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            self.gate.apply_staged_writes()
-            return super().apply(logits, context)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("drafts", [0, 3])
-def test_v2_never_waits_for_the_card(
-    tokenizer: Path, pair: Pair, policy: Policy, wanted: Any, logits: Any, drafts: int
-) -> None:
-    def on_card(rows: Logits, seed: int) -> HandEngine:
-        columns = len(rows([3]))
-        given = config(tokenizer, columns, 5, drafts)
-        gate = lambda states: gate_v2.GateV2(given, states)  # noqa: E731
-        device = torch.device("cuda")
-        return Silent(gate, columns, rows, 5, seed, drafts=drafts, device=device)
-
-    engines = {writer: on_card(logits[writer], 1) for writer in WRITERS}
-    client = Client(pair, policy, dict(HANDOFF), LIMIT)
-    talks = [client.converse(str(i), prompt) for i, prompt in enumerate(PROMPTS)]
-    same(run(engines, talks, 5), wanted)  # type: ignore[arg-type]
