@@ -121,3 +121,12 @@ def assert_follows(tokens: Tensor, p: Tensor) -> None:
         return
     bound = freedom * (1 - 2 / (9 * freedom) + 5 * (2 / (9 * freedom)) ** 0.5) ** 3
     assert statistic < bound, (statistic, freedom)
+
+
+def as_near_as_sums_tell(cuts: tuple) -> list[tuple]:
+    """``cuts``, and those that sums in float32 cannot tell from them."""
+    # A share may be met just so, by equal weights for instance.
+    temperature, top_k, top_p, min_p = cuts
+    if top_p == 1:
+        return [cuts]
+    return [(temperature, top_k, top_p * by, min_p) for by in (1, 1 - 2e-6, 1 + 2e-6)]

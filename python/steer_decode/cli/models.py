@@ -83,7 +83,7 @@ class Models:
 
     @property
     def devices(self) -> str | tuple[str, str] | None:
-        """Where the models go: one device for both, or one for each.
+        """The device of both models, or of each.
 
         Raises:
             SteerError: more than two.

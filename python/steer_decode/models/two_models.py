@@ -73,7 +73,7 @@ class TwoModels(PromptEncoder):
         return None
 
     def close(self) -> None:
-        """Give up what is on its way elsewhere, and the connections."""
+        """Give up calls that are on their way, and connections."""
 
     @property
     def ahead(self) -> Mapping[Writer, int]:

@@ -205,7 +205,7 @@ def _is_address(url: str) -> bool:
 
 
 def shown(url: str) -> str:
-    """An address without the name and password that may be in it."""
+    """An address without a name and password in it."""
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
