@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from steer_decode import Pair, Policy, RoutedOutput, RoutedStream, Router, SteerError
 from steer_decode.core.events import TextDelta
@@ -117,6 +118,26 @@ def test_with_the_gate(
 def test_a_router_that_looks_ahead_needs_the_gate(there: VllmPair) -> None:
     with pytest.raises(SteerError, match="needs the gate inside the small model's server"):
         Router(there, parse_policy("first-token"))
+
+
+@pytest.mark.parametrize(
+    ("xargs", "stops", "said"),
+    [
+        ({"steer_id": "a"}, [1], "steer_handoff"),
+        ({"steer_id": "a", "steer_handoff": 1, "steer_after": "2:1"}, [1], "steer_after"),
+        ({"steer_id": "a", "steer_handoff": 1}, [3], "stop_token_ids"),
+        ({"steer_what": 1}, [1], "steer_what"),
+    ],
+)
+def test_malformed_arguments_of_the_gate_are_the_requests_own_error(
+    servers: Servers, xargs: dict[str, Any], stops: list[int], said: str
+) -> None:
+    body = {"model": "small", "prompt": [5, 6], "max_tokens": 2, "stop_token_ids": stops}
+    url = servers["small"].url
+    answer = httpx2.post(f"{url}/v1/completions", json={**body, "vllm_xargs": xargs}, timeout=60)
+    assert answer.status_code == 400
+    assert said in answer.text
+    assert httpx2.post(f"{url}/v1/completions", json=body, timeout=60).status_code == 200
 
 
 def test_a_step_that_ends_is_a_call(there: VllmPair, here: Pair, prompts: Any) -> None:

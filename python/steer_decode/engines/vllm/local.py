@@ -32,7 +32,7 @@ class LocalCarrier:
         prompt = {"prompt_token_ids": list(call.order.prompt)}
         try:
             self._engine.add_request(number, prompt, _params(call))
-        except ValueError as error:
+        except Exception as error:  # vLLM's own class for it is no ValueError in all versions
             raise SteerError(f"{self.name} refuses a request: {_line(error)}") from error
         self._calls[number] = call
         call.on_drop = lambda: self._drop(number)

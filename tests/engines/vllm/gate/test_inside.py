@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from steer_decode import FirstTokenEntropy, Pair, Policy, RoutedOutput, Router, Steer
+from steer_decode import FirstTokenEntropy, Pair, Policy, RoutedOutput, Router, Steer, SteerError
+from steer_decode.core.sampling import Sampling
 from steer_decode.core.transcript import WRITERS, Writer
 from steer_decode.demo import DOMAINS, pair_paths, problems
+from steer_decode.engines.vllm.calls import Call, Order
 from steer_decode.engines.vllm.gate_args import PROBE, GateArgs
 from support.gate_client import Client, Routed, run, same
 from support.hand_engine import Asked
@@ -210,6 +212,18 @@ def test_the_router_itself_goes_by_the_gates(
         assert [(s.writer, s.discarded) for s in found] == [(s.writer, s.discarded) for s in theirs]
         if out.trace.signal == reference.trace.signal:
             assert [s.score for s in found] == pytest.approx([s.score for s in theirs], rel=2e-5)
+
+
+def test_a_request_that_vllm_refuses_is_bad_input(engines: Any) -> None:
+    from steer_decode.engines.vllm.local import LocalCarrier
+
+    carrier = LocalCarrier(engines["small"].engine, "the small model")
+    for order in (
+        Order([5] * 600, 5, (1,), Sampling(), 0, "session", "token 0 of step 0"),
+        Order([5], 5, (1,), Sampling(), 0, "session", "token 0 of step 0", {"steer_id": "a"}),
+    ):
+        with pytest.raises(SteerError, match="the small model refuses a request"):
+            carrier.send(Call(order, lambda: None))
 
 
 def test_what_the_gate_refuses_ends_no_engine(engines: Any) -> None:
