@@ -24,9 +24,10 @@ def card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Installed, "find", classmethod(lambda cls: here))
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> list[str]:
-    return ["--small", save(tmp_path / "s", 1), "--large", save(tmp_path / "l", 2)]
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("models")
+    return ["--small", save(folder / "s", 1), "--large", save(folder / "l", 2)]
 
 
 def test_a_configuration_holds_replicas_and_resources_to_be_changed(

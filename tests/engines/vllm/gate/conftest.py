@@ -49,7 +49,7 @@ def logits(pair: Pair) -> dict[Writer, Logits]:
     return {writer: of(writer) for writer in WRITERS}
 
 
-@pytest.fixture(params=["v1", "v2", "v2 with drafts"])
+@pytest.fixture(params=["v1", "v2", pytest.param("v2 with drafts", marks=pytest.mark.slow)])
 def make(request: pytest.FixtureRequest, tokenizer: Path) -> Make:
     """An engine by hand with the gate of the interface."""
     drafts = 3 if "drafts" in request.param else 0

@@ -19,8 +19,8 @@ from support.tiny import make_tokenizer, prompt_ids
 
 Stubs = dict[Writer, StubVllm]
 QUICK = Patience(connect=5.0, silence=60.0, pauses=(0.0, 0.0, 0.0))
-PROMPTS = [prompt_ids(seed, 4 + seed) for seed in range(6)]
-LENGTH = {"max_new_tokens": 40}
+PROMPTS = [prompt_ids(seed, 4 + seed) for seed in range(4)]
+LENGTH = {"max_new_tokens": 30}
 ROUTERS = [
     "first-token:threshold=2.0",
     "first-token:threshold=0.15:signal=margin",
@@ -138,7 +138,7 @@ def test_what_looks_ahead_has_the_largest_logits_for_scores(here: Pair, both: Vl
         assert out.trace.steps[0].score == pytest.approx(alone.trace.steps[0].score, rel=2e-5)
 
 
-@pytest.mark.parametrize("after", [0, 1, 7])
+@pytest.mark.parametrize("after", [0, 7])
 def test_a_fault_within_a_call_of_many_steps_is_made_good(
     here: Pair, both: VllmPair, servers: Stubs, policy: Policy, after: int
 ) -> None:
@@ -168,7 +168,7 @@ def test_seeds_and_temperature(here: Pair, both: VllmPair, servers: Stubs) -> No
     policy = parse_policy(ROUTERS[2])
     options = {**LENGTH, "temperature": 0.8}
     first, again, other = (
-        Router(both, policy).generate(PROMPTS[4], seed=seed, **options) for seed in (1, 1, 2)
+        Router(both, policy).generate(PROMPTS[2], seed=seed, **options) for seed in (1, 1, 2)
     )
     assert first.token_ids == again.token_ids
     assert told(first) == told(again)
