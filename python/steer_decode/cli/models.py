@@ -11,6 +11,8 @@ import re
 import socket
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -153,7 +155,7 @@ class Models:
 
         quiet()
         offline: dict[str, Any] = {} if _hub_resolves() else {"local_files_only": True}
-        with lines("looking at the servers"):
+        with lines("looking at the servers"), _without_templates():
             pair = VllmPair.connect(
                 self.small_url,
                 self.large_url,
@@ -182,12 +184,21 @@ class Models:
         if threads:
             torch.set_num_threads(threads)
         small, large, more = self.sources()
-        with lines("loading the models"), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=re.escape(TEMPLATES_DIFFER))
+        with lines("loading the models"), _without_templates():
             pair = Pair.from_pretrained(small, large, dtype=self.dtype, device=self.devices, **more)
         if pair.templates_differ:
             say.note(TEMPLATES_DIFFER)
         return pair
+
+
+@contextmanager
+def _without_templates() -> Iterator[None]:
+    """A warning less: that templates differ is said as a note."""
+    from ..models.pair import TEMPLATES_DIFFER
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=re.escape(TEMPLATES_DIFFER))
+        yield
 
 
 def _found(source: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from ..engines.vllm.local import LocalCarrier, stepping
 from ..engines.vllm.servers import HttpCarrier, Link, Patience
 from ..errors import ContextFullError, SteerError
 from .loading import load_tokenizer
+from .pair import TEMPLATES_DIFFER
 from .two_models import TwoModels
 from .vllm_side import VllmSide, check_tokens, described, sample, source, told
 from .vocabulary import check_same_vocabulary
@@ -64,6 +66,8 @@ class VllmPair(TwoModels):
                 f"{large.name} runs {large.model!r}, of {large.shape.parameters:,}: give the small "
                 "model first, or exchange the two addresses"
             )
+        if self.templates_differ:
+            warnings.warn(TEMPLATES_DIFFER, stacklevel=4)
 
     @classmethod
     def connect(

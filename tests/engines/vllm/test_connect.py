@@ -144,6 +144,19 @@ def test_two_vocabularies(
     assert said.startswith("the tokenizers differ: id 12 is")
 
 
+def test_templates_that_differ(
+    small: str, stub: StubVllm, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    for folder in folders:
+        shutil.copytree(folder, tmp_path / folder.name)
+        (tmp_path / folder.name / "chat_template.jinja").write_text(folder.name)
+    sources = {name: str(tmp_path / name) for name in ("small", "large")}
+    with pytest.warns(UserWarning, match="the small model's is used"):
+        pair = VllmPair.connect(small, stub.url, **sources)
+    assert pair.render([{"role": "user", "content": "w1"}]) == "small"
+    pair.close()
+
+
 def test_too_short_a_context(stubs: Stubs, small: str, stub: StubVllm) -> None:
     stub.context = 16
     pair = VllmPair.connect(small, stub.url)
