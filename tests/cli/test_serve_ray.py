@@ -100,6 +100,24 @@ def test_settings_go_through_a_configuration_unchanged() -> None:
     assert Settings.read(yaml.safe_load(yaml.safe_dump(settings.args))) == settings
 
 
+def test_each_model_may_have_options_of_its_own() -> None:
+    settings = Settings.read(
+        GOOD
+        | {
+            "engine": {"max_model_len": 512, "dtype": "float32"},
+            "small_engine": {"dtype": "bfloat16"},
+            "large_engine": {"tensor_parallel_size": 2},
+        }
+    )
+    assert settings.options("small") == {"max_model_len": 512, "dtype": "bfloat16"}
+    assert settings.options("large") == {
+        "max_model_len": 512,
+        "dtype": "float32",
+        "tensor_parallel_size": 2,
+        "distributed_executor_backend": "mp",
+    }
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

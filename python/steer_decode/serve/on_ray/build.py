@@ -37,6 +37,7 @@ class Settings:
         fronts: replicas of the server itself.
         resources: of a replica of an engine, as ``ray_actor_options``: num_cpus, num_gpus.
         engine: options of ``vllm.LLM``, for both models.
+        small_engine, large_engine: those of one of them, beside these or in their place.
         gate: the gate is inside the engines.
         calibration: a file, for routers that take one.
         allow: routers that a request may name; None for all.
@@ -54,6 +55,8 @@ class Settings:
     fronts: int = 1
     resources: Mapping[str, float] = field(default_factory=lambda: {"num_cpus": 1})
     engine: Mapping[str, Any] = field(default_factory=dict)
+    small_engine: Mapping[str, Any] = field(default_factory=dict)
+    large_engine: Mapping[str, Any] = field(default_factory=dict)
     gate: bool = True
     calibration: str | None = None
     allow: tuple[str, ...] | None = None
@@ -92,6 +95,14 @@ class Settings:
             if isinstance(given.get(name), list):
                 given[name] = tuple(given[name])
         return cls(**given)
+
+    def options(self, writer: Writer) -> dict[str, Any]:
+        """Options of ``vllm.LLM`` for one of the models."""
+        found = {**self.engine, **(self.small_engine if writer == "small" else self.large_engine)}
+        if found.get("tensor_parallel_size", 1) != 1:
+            # Else vLLM, which sees Ray, asks it for a placement of its own beside the replica's.
+            found.setdefault("distributed_executor_backend", "mp")
+        return found
 
     @property
     def asked(self) -> dict[str, float]:
@@ -175,7 +186,7 @@ def build(args: Mapping[str, Any]) -> Any:
             request_router_config=RequestRouterConfig(request_router_class=_AFFINITY),
             health_check_timeout_s=_LONG,
             graceful_shutdown_timeout_s=5.0,
-        ).bind(writer, getattr(settings, writer), settings.gate, dict(settings.engine))
+        ).bind(writer, getattr(settings, writer), settings.gate, settings.options(writer))
         for writer, count in zip(WRITERS, settings.replicas, strict=True)
     ]
     front = serve.deployment(
