@@ -39,7 +39,16 @@ __device__ __forceinline__ double tile_mass(const float4& tile, float top, float
                      : 0.0;
 }
 
-constexpr int kMerged = 4;  // tiles of a lane at a time
+constexpr int kMerged = 8;  // tiles of a lane at a time
+
+// Makes sums relative to a larger value.
+__device__ __forceinline__ void move_to(RowMoments& of, float top, float inverse) {
+  const float power = fmaxf(power_below(of.top, top), kWeightless), weight = power_of_two(power);
+  of.slope = weight * (of.slope + power * of.sum);
+  of.sum *= weight;
+  if (of.mass > 0.0) of.mass *= power_of_two(power_below(of.top, top) * inverse);
+  of.top = top;
+}
 
 // A lane's sums are moved to the common top as that grows. The largest values of the first tiles are
 // kept as keys, INT_MIN where there is no tile.
@@ -60,22 +69,19 @@ __device__ __forceinline__ RowMoments merge_tiles(const RowsParams& p, int row, 
       if (at < 32 * kSample) space.sample[at] = at < p.tiles ? own : INT_MIN;
       key = max(key, own);
     }
-    const float top = value_of(__reduce_max_sync(~0u, key)), inverse = static_cast<float>(p.inverse);
-    const auto add = [&](float m, double sum, double slope) {
-      const float power = fmaxf(power_below(m, top), kWeightless), weight = power_of_two(power);
-      of.sum += weight * sum;
-      of.slope += weight * (slope + power * sum);
-    };
-    const RowMoments before = of;
-    of.sum = of.slope = 0.0;
-    add(before.top, before.sum, before.slope);
-    if (before.mass > 0.0) of.mass *= power_of_two(power_below(before.top, top) * inverse);
+    const float top = value_of(__reduce_max_sync(~0u, key));
+    const float inverse = static_cast<float>(p.inverse);
+    move_to(of, top, inverse);
+    float sum = 0.0f, slope = 0.0f;  // of a lane's few tiles
 #pragma unroll
     for (int i = 0; i < kMerged; ++i) {
-      add(tile[i].x, tile[i].y, tile[i].z);
+      const float power = fmaxf(power_below(tile[i].x, top), kWeightless);
+      const float weight = power_of_two(power);
+      sum = fmaf(weight, tile[i].y, sum);
+      slope = fmaf(weight, fmaf(power, tile[i].y, tile[i].z), slope);
       if constexpr (kMass) of.mass += tile_mass<kMass>(tile[i], top, inverse);
     }
-    of.top = top;
+    of.sum += sum, of.slope += slope;
   }
   of.sum = warp_sum(of.sum), of.slope = warp_sum(of.slope);
   if constexpr (kMass) of.mass = warp_sum(of.mass);
@@ -216,7 +222,7 @@ __device__ __forceinline__ void find_list(const RowsParams& p, const Row<T>& fro
       for (int i = lane; i < 32 * kSample; i += 32)
         space.sample[i] = first + i < p.tiles ? key_of(tile_moments(p, row, first + i).x) : INT_MIN;
     }
-    offer_tiles(list, from, peaks, first, from_key.key, ties);
+    offer_tiles(list, from, peaks, first, p.tiles - first, from_key.key, ties);
     ties = 0;  // the first tiles have k elements that equal the threshold or exceed it
   }
   list.rank();

@@ -18,7 +18,9 @@
 namespace steer {
 
 constexpr int kSample = 8;  // tiles of a lane at a time
-constexpr int kCandidates = 128, kBatch = 8, kGroups = 64 + 32 * kBatch;
+constexpr int kCandidates = 128;
+constexpr int kBatch = 16, kGroups = 64 + 32 * kBatch;  // tiles at a time, and their lanes
+constexpr int kRounds = 2;  // of 32 pieces of 16 bytes, on their way together
 
 // Shared memory of a warp.
 struct ListSpace {
@@ -73,7 +75,8 @@ struct TopList {
     for (int other = 0; other < count; ++other) {
       const int64_t key = space.keys[other];
 #pragma unroll
-      for (int i = 0; i < kOwn; ++i) place[i] += key > own[i];
+      for (int i = 0; i < kOwn; ++i)
+        if (32 * i < count) place[i] += key > own[i];  // for all lanes or none
     }
     __syncwarp();
 #pragma unroll
@@ -84,6 +87,18 @@ struct TopList {
     if (count == k) floor = max(floor, space.keys[k - 1]);
   }
 };
+
+// The sum of what lower lanes have, and in `total` that of all.
+__device__ __forceinline__ int sum_below(int x, int lane, int& total) {
+  int through = x;
+#pragma unroll
+  for (int apart = 1; apart < 32; apart *= 2) {
+    const int other = __shfl_up_sync(~0u, through, apart);
+    if (lane >= apart) through += other;
+  }
+  total = __shfl_sync(~0u, through, 31);
+  return through - x;
+}
 
 // A value that k of the sample reach, and how many of the tiles that equal it are needed.
 struct Threshold {
@@ -97,61 +112,94 @@ __device__ __forceinline__ int reaching(const int (&keys)[kSample], int key) {
   return __reduce_add_sync(~0u, count);
 }
 
-// Bit by bit from the top; a few more than k are as good, and spare some bits.
+// Halves the range of the keys, INT_MIN where there is none; a few more than k are as good, and spare
+// some steps.
 template <typename T>
-__device__ __forceinline__ Threshold threshold_of(const int (&keys)[kSample], int k) {
-  constexpr int kSpare = 4;
-  Threshold found;
-#pragma unroll 1
-  for (uint32_t bit = 1u << 31; bit >= (1u << T::kUnitBits); bit >>= 1) {
-    const int tried = static_cast<int>(static_cast<uint32_t>(found.key) + bit);
-    const int count = reaching(keys, tried);
-    if (count < k) continue;
-    found.key = tried;
-    if (count <= k + kSpare) return found;
+__device__ __forceinline__ Threshold threshold_of(int (&keys)[kSample], int k) {
+  constexpr int kSpare = 4, kUnits = T::kUnitBits;
+  int least = INT_MAX, most = INT_MIN, real = 0;
+#pragma unroll
+  for (int i = 0; i < kSample; ++i) {
+    if (keys[i] != INT_MIN) least = min(least, keys[i]), ++real;
+    most = max(most, keys[i]);
+    keys[i] >>= kUnits;
   }
-  if (found.key != INT_MIN)
-    found.ties = k - reaching(keys, found.key + (1 << T::kUnitBits));
+  real = __reduce_add_sync(~0u, real);
+  if (real < k) return {};
+  int low = __reduce_min_sync(~0u, least) >> kUnits;  // all reach it, k reach it
+  int high = (__reduce_max_sync(~0u, most) >> kUnits) + 1;  // none does
+  int count = real;
+#pragma unroll 1
+  while (count > k + kSpare && static_cast<uint32_t>(high) - static_cast<uint32_t>(low) > 1) {
+    const uint32_t half = (static_cast<uint32_t>(high) - static_cast<uint32_t>(low)) / 2;
+    const int tried = static_cast<int>(static_cast<uint32_t>(low) + half);
+    const int reach = reaching(keys, tried);
+    if (reach >= k)
+      low = tried, count = reach;
+    else
+      high = tried;
+  }
+  Threshold found;
+  found.key = static_cast<int>(static_cast<uint32_t>(low) << kUnits);
+  if (count > k + kSpare) found.ties = k - reaching(keys, low + 1);
   return found;
 }
 
 // Reads again what the lanes in `space.groups` had, and offers it.
 template <typename T>
 __device__ __forceinline__ void offer_groups(TopList& list, const Row<T>& row, int groups) {
+  using Bits = typename T::Bits;
   __syncwarp();
 #pragma unroll 1
-  for (int first = 0; first < 4 * groups; first += 32) {
-    const int item = first + list.lane;
-    const int2 group = list.space.groups[min(item / 4, groups - 1)];
-    const int column = (group.x / 32) * kTileColumns<T> +
-                       (item % 4 * 32 + group.x % 32) * kVector<T>;
-    const bool wanted = item < 4 * groups && long_key(group.y, column) > list.floor;
-    if (!__any_sync(~0u, wanted)) continue;
-    const auto* const at = reinterpret_cast<const typename T::Bits*>(row.start) + column;
-    const auto key_at = [&](int i) {
-      return long_key(key_of(element<T>(__ldg(at + i)) + 0.0f), column + i);
-    };
-    uint32_t left = 0;  // those of this lane that are above the floor, one bit each
+  for (int first = 0; first < 4 * groups; first += 32 * kRounds) {
+    Bits bits[kRounds][kVector<T>];
+    int column[kRounds];
+    bool wanted[kRounds];
 #pragma unroll
-    for (int i = 0; i < kVector<T>; ++i)
-      if (wanted && column + i < row.vocab && key_at(i) > list.floor) left |= 1u << i;
+    for (int r = 0; r < kRounds; ++r) {
+      const int item = first + 32 * r + list.lane;
+      const int2 group = list.space.groups[min(item / 4, groups - 1)];
+      column[r] = (group.x / 32) * kTileColumns<T> + (item % 4 * 32 + group.x % 32) * kVector<T>;
+      wanted[r] = item < 4 * groups && long_key(group.y, column[r]) > list.floor;
+      const Bits* const at = reinterpret_cast<const Bits*>(row.start) + column[r];
+#pragma unroll
+      for (int i = 0; i < kVector<T>; ++i)
+        bits[r][i] = wanted[r] && column[r] + i < row.vocab ? __ldg(at + i) : 0;
+    }
+#pragma unroll
+    for (int r = 0; r < kRounds; ++r) {
+      const auto key_of_bits = [&](Bits x, int i) {
+        return long_key(key_of(element<T>(x) + 0.0f), column[r] + i);
+      };
+      uint32_t left = 0;  // those of this lane that are above the floor, one bit each
+#pragma unroll
+      for (int i = 0; i < kVector<T>; ++i)
+        if (wanted[r] && column[r] + i < row.vocab && key_of_bits(bits[r][i], i) > list.floor)
+          left |= 1u << i;
 #pragma unroll 1
-    while (__any_sync(~0u, left != 0)) {
-      list.offer(left != 0 ? key_at(__ffs(left) - 1) : LLONG_MIN);
-      left &= left - 1;
+      while (__any_sync(~0u, left != 0)) {
+        const int i = __ffs(left) - 1;
+        int64_t key = LLONG_MIN;
+        if (left != 0) {
+          const Bits* const at = reinterpret_cast<const Bits*>(row.start) + column[r];
+          key = key_of_bits(__ldg(at + i), i);  // from L1
+        }
+        list.offer(key);
+        left &= left - 1;
+      }
     }
   }
   __syncwarp();
 }
 
-// Of tiles `first` to `first + 32 * kSample`, whose keys are `space.sample`: those that reach the threshold,
-// and of the tiles that equal it the first `ties`.
+// Of the next `tiles` from `first` on, up to as many as `space.sample` has keys of: those that reach the
+// threshold, and of the tiles that equal it the first `ties`.
 template <typename T>
 __device__ __forceinline__ void offer_tiles(TopList& list, const Row<T>& row, const int* peaks,
-                                            int first, int threshold, int ties) {
+                                            int first, int tiles, int threshold, int ties) {
   int chosen = 0, tied = 0;
 #pragma unroll 1
-  for (int i = 0; i < 32 * kSample; i += 32) {
+  for (int i = 0; i < min(tiles, 32 * kSample); i += 32) {
     const int key = list.space.sample[i + list.lane];
     const bool tie = key >> T::kUnitBits == threshold >> T::kUnitBits;
     const uint32_t equal = __ballot_sync(~0u, tie);
@@ -178,17 +226,24 @@ __device__ __forceinline__ void offer_tiles(TopList& list, const Row<T>& row, co
         found[i] = __ldcg(reinterpret_cast<const int4*>(peaks + 32 * static_cast<int64_t>(tile[i])) +
                           list.lane % 8);
     }
-#pragma unroll
-    for (int i = 0; i < kBatch; ++i) {
+    const auto group_at = [&](int i) {
       const int4& four = found[i / 4];
       const int peak = i % 4 == 0 ? four.x : i % 4 == 1 ? four.y : i % 4 == 2 ? four.z : four.w;
-      const int lane = list.lane % 8 * 4 + i % 4, column = tile[i / 4] * kTileColumns<T> + lane * kVector<T>;
-      const bool wanted = tile[i / 4] >= 0 && long_key(peak, column) > list.floor;
-      const uint32_t mask = __ballot_sync(~0u, wanted);
-      if (wanted)
-        list.space.groups[groups + below(mask, list.lane)] = make_int2(32 * tile[i / 4] + lane, peak);
-      groups += __popc(mask);
+      return make_int2(32 * tile[i / 4] + list.lane % 8 * 4 + i % 4, peak);
+    };
+    uint32_t wanted = 0;  // one bit each
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int2 group = group_at(i);
+      const int column = (group.x / 32) * kTileColumns<T> + group.x % 32 * kVector<T>;
+      if (tile[i / 4] >= 0 && long_key(group.y, column) > list.floor) wanted |= 1u << i;
     }
+    int found_here;
+    int place = groups + sum_below(__popc(wanted), list.lane, found_here);
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i)
+      if (wanted >> i & 1) list.space.groups[place++] = group_at(i);
+    groups += found_here;
     if (groups > kGroups - 32 * kBatch || batch + kBatch >= chosen) {
       offer_groups(list, row, groups);
       groups = 0;
