@@ -1,8 +1,8 @@
 // The extension module steer_kernels._C_cuda: the CUDA part, built with nvcc only.
 //
 // Loading it registers the CUDA kernels of the two in-place operators and of logit_stats, whose schemas
-// are those of steer_kernels._C, and an operator of its own for sample_logits where nothing is cut: what
-// is cut goes through Triton. It needs the CUDA runtime, so it may fail to load on a machine without one: the
+// are those of steer_kernels._C, and an operator of its own for sample_logits, which gives the token -1 to
+// a row whose list does not decide the cuts: Triton searches that. It needs the CUDA runtime, so it may fail to load on a machine without one: the
 // Python package treats that as "no CUDA part" and goes on.
 #include <Python.h>
 
@@ -71,23 +71,26 @@ steer::StatsTensors logit_stats(const Tensor& logits, int64_t k,
   return steer::logit_stats_cuda(logits, k, vocab_size, current_stream);
 }
 
-steer::SampledTensors sample_uncut(const Tensor& logits, const Tensor& uniform, double temperature,
-                                   int64_t k, std::optional<int64_t> vocab_size) {
-  return steer::sample_uncut_cuda(logits, uniform, temperature, k, vocab_size, current_stream);
+steer::SampledTensors sample_rows(const Tensor& logits, const Tensor& uniform, double temperature,
+                                  int64_t top_k, double top_p, double min_p, int64_t k,
+                                  std::optional<int64_t> vocab_size) {
+  return steer::sample_rows_cuda(logits, uniform, temperature, top_k, top_p, min_p, k, vocab_size,
+                                 current_stream);
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(steer_kernels, library) {
   library.def(
-      "_sample_uncut(Tensor logits, Tensor uniform, float temperature, int k, int? vocab_size) -> "
+      "_sample_rows(Tensor logits, Tensor uniform, float temperature, int top_k, float top_p, "
+      "float min_p, int k, int? vocab_size) -> "
       "(Tensor max_logit, Tensor lse, Tensor entropy, Tensor topk_logits, Tensor topk_ids, "
       "Tensor valid, Tensor token, Tensor logprob)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(steer_kernels, CUDA, library) {
   library.impl("logit_stats", TORCH_BOX(&logit_stats));
-  library.impl("_sample_uncut", TORCH_BOX(&sample_uncut));
+  library.impl("_sample_rows", TORCH_BOX(&sample_rows));
   library.impl("kv_append_", TORCH_BOX(&kv_append));
   library.impl("step_update_", TORCH_BOX(&step_update));
 }

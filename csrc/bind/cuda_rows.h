@@ -1,4 +1,4 @@
-// logit_stats and sample_logits without cuts on a CUDA device: tensors in, tensors out.
+// logit_stats and sample_logits on a CUDA device: tensors in, tensors out.
 #pragma once
 
 #include <torch/csrc/stable/accelerator.h>
@@ -32,6 +32,7 @@ inline void launch_rows(RowsParams& params, const LogitStatsParams& stats, const
   params.units = plan.units, params.ranges = plan.ranges;
   params.each = plan.units / plan.ranges, params.extra = plan.units % plan.ranges;
   params.k = stats.k;
+  if (params.length == 0) params.length = stats.k;
   params.max_logit = stats.max_logit, params.lse = stats.lse, params.entropy = stats.entropy;
   params.topk_logits = stats.topk_logits, params.topk_ids = stats.topk_ids;
   params.valid = stats.valid;
@@ -68,31 +69,43 @@ StatsTensors logit_stats_cuda(const Tensor& logits, int64_t k, std::optional<int
   return {out.max_logit, out.lse, out.entropy, out.topk_logits, out.topk_ids, out.valid};
 }
 
-// The numbers are on the device: whether they lie in [0, 1) the kernel sees.
-template <typename Stream>
-SampledTensors sample_uncut_cuda(const Tensor& logits, const Tensor& uniform, double temperature,
-                                 int64_t k, std::optional<int64_t> vocab_size,
-                                 Stream current_stream) {
-  check_on_cuda("logits", logits);
-  LogitStatsParams stats = checked_params(logits, k, vocab_size);
-  const DeviceOf on(logits);
+// How the token is drawn, after checks. The numbers are on the device: whether they lie in [0, 1) the kernel
+// sees.
+inline void set_draw(RowsParams& params, const LogitStatsParams& stats, const DeviceOf& on,
+                     const Tensor& uniform, double temperature, int64_t top_k, double top_p,
+                     double min_p) {
   const ScalarType dtype = uniform.scalar_type();
   STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double,
                   "uniform must be float32 or float64, got scalar type ",
                   torch::headeronly::toString(dtype));
   check_vector("uniform", uniform, dtype, stats.rows, on, "the logits");
-  STD_TORCH_CHECK(std::isfinite(temperature) && temperature >= 0.0,
-                  "temperature must be 0 (greedy) or a positive number, got ", temperature);
-  const torch::stable::accelerator::DeviceGuard guard(on.index);
-  StatsOutputs out(stats, on);
-  const Tensor token = allocate(stats.rows, std::nullopt, ScalarType::Long, on);
-  const Tensor logprob = allocate(stats.rows, std::nullopt, ScalarType::Float, on);
-  RowsParams params;
-  params.mode = temperature == 0.0 ? RowToken::kGreedy : RowToken::kPlain;
+  check_cuts(temperature, top_k, top_p, min_p);
+  const bool cuts = (top_k > 0 && top_k < stats.vocab) || top_p < 1.0 || min_p > 0.0;
+  params.mode = temperature == 0.0 ? RowToken::kGreedy : cuts ? RowToken::kCut : RowToken::kPlain;
   params.uniform = readable("uniform", uniform);
   params.uniform_stride = uniform.stride(0);
   params.uniform_bytes = dtype == ScalarType::Double ? 8 : 4;
   if (temperature != 0.0) params.inverse = std::clamp(1.0 / temperature, 1e-37, 1e37);
+  params.top_k = static_cast<int>(std::min<int64_t>(top_k, stats.vocab));
+  params.top_p = top_p;
+  params.least = std::log(min_p);
+  if (params.mode == RowToken::kCut)
+    params.length = cut_list_length(stats.k, top_k, stats.vocab, stats.dtype);
+}
+
+template <typename Stream>
+SampledTensors sample_rows_cuda(const Tensor& logits, const Tensor& uniform, double temperature,
+                                int64_t top_k, double top_p, double min_p, int64_t k,
+                                std::optional<int64_t> vocab_size, Stream current_stream) {
+  check_on_cuda("logits", logits);
+  LogitStatsParams stats = checked_params(logits, k, vocab_size);
+  const DeviceOf on(logits);
+  RowsParams params;
+  set_draw(params, stats, on, uniform, temperature, top_k, top_p, min_p);
+  const torch::stable::accelerator::DeviceGuard guard(on.index);
+  StatsOutputs out(stats, on);
+  const Tensor token = allocate(stats.rows, std::nullopt, ScalarType::Long, on);
+  const Tensor logprob = allocate(stats.rows, std::nullopt, ScalarType::Float, on);
   params.token = static_cast<int64_t*>(token.mutable_data_ptr());
   params.logprob = static_cast<float*>(logprob.mutable_data_ptr());
   launch_rows(params, stats, on, current_stream(on.index), "sample_logits");

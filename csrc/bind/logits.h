@@ -87,6 +87,14 @@ inline std::vector<double> checked_uniform(const Tensor& uniform, int64_t rows) 
   return values;
 }
 
+inline void check_cuts(double temperature, int64_t top_k, double top_p, double min_p) {
+  STD_TORCH_CHECK(std::isfinite(temperature) && temperature >= 0.0,
+                  "temperature must be 0 (greedy) or a positive number, got ", temperature);
+  STD_TORCH_CHECK(top_k >= 0, "top_k must be 0 (all) or positive, got ", top_k);
+  STD_TORCH_CHECK(top_p > 0.0 && top_p <= 1.0, "top_p must lie in (0, 1], got ", top_p);
+  STD_TORCH_CHECK(min_p >= 0.0 && min_p <= 1.0, "min_p must lie in [0, 1], got ", min_p);
+}
+
 // Arguments of both samplers, checked; `values` keeps the uniform numbers alive.
 inline SampleLogitsParams checked_sampling(const Tensor& logits, const Tensor& uniform,
                                            double temperature, int64_t top_k, double top_p,
@@ -97,11 +105,7 @@ inline SampleLogitsParams checked_sampling(const Tensor& logits, const Tensor& u
   params.stats = checked_params(logits, k, vocab_size);
   STD_TORCH_CHECK(params.stats.vocab <= INT32_MAX, "vocab_size must be below 2^31, got ",
                   params.stats.vocab);
-  STD_TORCH_CHECK(std::isfinite(temperature) && temperature >= 0.0,
-                  "temperature must be 0 (greedy) or a positive number, got ", temperature);
-  STD_TORCH_CHECK(top_k >= 0, "top_k must be 0 (all) or positive, got ", top_k);
-  STD_TORCH_CHECK(top_p > 0.0 && top_p <= 1.0, "top_p must lie in (0, 1], got ", top_p);
-  STD_TORCH_CHECK(min_p >= 0.0 && min_p <= 1.0, "min_p must lie in [0, 1], got ", min_p);
+  check_cuts(temperature, top_k, top_p, min_p);
   values = checked_uniform(uniform, params.stats.rows);
   params.uniform = values.data();
   params.temperature = temperature;

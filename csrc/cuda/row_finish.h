@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "cuda/row_cuts.h"
 #include "cuda/row_list.h"
 
 namespace steer {
@@ -174,9 +175,8 @@ __device__ __forceinline__ void store_token(const RowsParams& p, const Row<T>& f
                                             int column, float top, double total, double inverse) {
   const float x = element<T>(
       __ldg(reinterpret_cast<const typename T::Bits*>(from.start) + column));
-  const double above = x == top ? 0.0 : (static_cast<double>(x) - top) * inverse;
   p.token[row] = column;
-  p.logprob[row] = static_cast<float>(above - log(total));
+  p.logprob[row] = static_cast<float>(exponent_of(x, top, inverse) - log(total));
 }
 
 // As threadIdx.x % 32, but read here: what follows from that would be computed before the rows are read,
@@ -204,15 +204,15 @@ template <typename T>
 __device__ __forceinline__ void find_list(const RowsParams& p, const Row<T>& from, int row,
                                           int lane, ListSpace& space) {
   const int* const peaks = p.peaks + 32 * static_cast<int64_t>(row) * p.tiles;
-  const bool few = p.tiles < p.k;  // then their lanes' largest values say more
+  const bool few = p.tiles < p.length;  // then their lanes' largest values say more
   int keys[kSample];
 #pragma unroll
   for (int i = 0; i < kSample; ++i) {
     keys[i] = few ? INT_MIN : space.sample[32 * i + lane];
     if (few && i < p.tiles) keys[i] = __ldcg(peaks + 32 * i + lane);
   }
-  const Threshold from_key = threshold_of<T>(keys, p.k);
-  TopList list{space, p.k, lane,
+  const Threshold from_key = threshold_of<T>(keys, p.length);
+  TopList list{space, p.length, lane,
                from_key.key == INT_MIN ? LLONG_MIN : long_key(from_key.key, INT_MAX) - 1};
   int ties = few ? INT_MAX : from_key.ties;
 #pragma unroll 1
@@ -249,6 +249,9 @@ __device__ __forceinline__ void finish_row(const RowsParams& p, int row, ListSpa
     if (lane == 0) p.token[row] = 0, p.logprob[row] = NAN;
   } else if (p.mode == RowToken::kGreedy) {
     if (lane == 0) p.token[row] = column_of(space.keys[0]), p.logprob[row] = static_cast<float>(-log_sum);
+  } else if (p.mode == RowToken::kCut) {
+    __syncwarp();  // behind the last use of the lanes' columns
+    store_cut_token(p, space, row, of.top, total, uniform, lane);
   } else {
     const int column = draw<T, kMass>(p, from, row, of.top, total, uniform, lane);
     if (lane == 0) store_token(p, from, row, column, of.top, total, p.inverse);

