@@ -73,7 +73,7 @@ __device__ __forceinline__ void store_cut_token(const RowsParams& p, ListSpace& 
                                                 float top, double row_total, double uniform,
                                                 int lane) {
   const KeptRanks of = kept_ranks(p, space, top, row_total, lane);
-  double* const weights = reinterpret_cast<double*>(space.groups);  // which are of no more use
+  double* const weights = reinterpret_cast<double*>(space.groups);  // of no more use since the list was ranked
 #pragma unroll
   for (int i = 0; i < 2; ++i)
     if (lane + 32 * i < p.length) weights[lane + 32 * i] = of.weight[i];

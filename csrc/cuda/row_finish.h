@@ -250,7 +250,6 @@ __device__ __forceinline__ void finish_row(const RowsParams& p, int row, ListSpa
   } else if (p.mode == RowToken::kGreedy) {
     if (lane == 0) p.token[row] = column_of(space.keys[0]), p.logprob[row] = static_cast<float>(-log_sum);
   } else if (p.mode == RowToken::kCut) {
-    __syncwarp();  // behind the last use of the lanes' columns
     store_cut_token(p, space, row, of.top, total, uniform, lane);
   } else {
     const int column = draw<T, kMass>(p, from, row, of.top, total, uniform, lane);
