@@ -179,14 +179,6 @@ __device__ __forceinline__ void store_token(const RowsParams& p, const Row<T>& f
   p.logprob[row] = static_cast<float>(exponent_of(x, top, inverse) - log(total));
 }
 
-// As threadIdx.x % 32, but read here: what follows from that would be computed before the rows are read,
-// and kept in registers while they are.
-__device__ __forceinline__ int own_lane() {
-  int lane;
-  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
-  return lane;
-}
-
 // ---- all of it --------------------------------------------------------------------------------
 
 template <typename T>

@@ -106,6 +106,14 @@ __device__ __forceinline__ void for_each(const uint32_t (&words)[kWords], Visit 
   }
 }
 
+// As threadIdx.x % 32, but read here: what follows from that would be computed before the rows are read,
+// and kept in registers while they are.
+__device__ __forceinline__ int own_lane() {
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+}
+
 // ---- loads ------------------------------------------------------------------------------------
 
 // A row that starts at 16 bytes; `at` is where the lane's first words are.
@@ -140,8 +148,9 @@ __device__ __forceinline__ void load_words(uint32_t (&words)[kTileWords], const 
 // At an end of the row: element by element, -inf where there is none.
 template <typename T>
 __device__ __forceinline__ void load_elements(uint32_t (&words)[kTileWords], const char* tile,
-                                              int lane, int columns) {
+                                              int columns) {
   using Bits = typename T::Bits;
+  const int lane = own_lane();
   const Bits* const at = reinterpret_cast<const Bits*>(tile);
 #pragma unroll
   for (int i = 0; i < kTileWords; ++i) {
@@ -182,7 +191,7 @@ struct Row {
     if (number < whole && (number > 0 || aligned))
       load_words<T>(words, tile(number), lane);
     else
-      load_elements<T>(words, tile(number), lane, vocab - number * kTileColumns<T>);
+      load_elements<T>(words, tile(number), vocab - number * kTileColumns<T>);
   }
 };
 

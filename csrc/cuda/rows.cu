@@ -41,12 +41,13 @@ __device__ __forceinline__ void clear(int* counter) {
 template <typename T, bool kMass>
 __global__ void __launch_bounds__(kRowThreads, kRowBlocksPerSm) rows_kernel(const RowsParams p) {
   __shared__ ListSpace spaces[kRowWarps];
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
   const int range = static_cast<int>(blockIdx.x + gridDim.x * warp);
   if (range >= p.ranges) return;
   int unit = range * p.each + min(range, p.extra);
   const int end = unit + p.each + (range < p.extra ? 1 : 0);
   while (unit < end) {
+    const int lane = own_lane();
     const int row = unit / p.tiles, first = unit - row * p.tiles;
     const int last = min(p.tiles, first + end - unit);
     read_tiles<T, kMass>(p, row, first, last, lane);
