@@ -30,7 +30,9 @@ std::string explained(cudaError_t status) {
     case cudaErrorInsufficientDriver:
     case cudaErrorUnsupportedPtxVersion: {
       int driver = 0;
-      cudaDriverGetVersion(&driver);
+      if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
+        return "there is no driver for a card on this machine: install one for CUDA " +
+               version(built.compiler_version);
       return "the driver, for CUDA " + version(driver) + ", is too old for this build, of CUDA " +
              version(built.compiler_version) + ": update the driver or build with an older nvcc";
     }

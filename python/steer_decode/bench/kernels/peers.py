@@ -80,6 +80,16 @@ def _liger_softmax(logits: Tensor, k: int) -> Call:
     return lambda: function.apply(logits)
 
 
+def _quack_softmax(logits: Tensor, k: int) -> Call:
+    softmax = import_module("quack.softmax").softmax
+    return lambda: softmax(logits)
+
+
+def _quack_top_k(logits: Tensor, k: int) -> Call:
+    topk = import_module("quack.topk").topk
+    return lambda: topk(logits, k)
+
+
 _MAKERS: dict[str, dict[str, dict[str, Callable[[Tensor, int], Call]]]] = {
     "logit_stats": {
         "flashinfer": {
@@ -88,6 +98,7 @@ _MAKERS: dict[str, dict[str, dict[str, Callable[[Tensor, int], Call]]]] = {
         },
         "vllm": {"vLLM log-probabilities, top-k": _vllm_logprobs},
         "liger_kernel": {"Liger softmax": _liger_softmax},
+        "quack": {"quack softmax": _quack_softmax, "quack top-k": _quack_top_k},
     },
     "sample_logits": {
         "flashinfer": {"FlashInfer sampling": _flashinfer_sample},

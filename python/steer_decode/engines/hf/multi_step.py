@@ -8,9 +8,9 @@ After the last one the host reads what was written, once. Keys and values of tok
 are forgotten by moving the read mark back.
 
 On CUDA a pass is captured as a graph, one for each number of rows and width of the cache, both
-rounded up so that few are needed. Elsewhere, and with models whose code reads on the host (which no
-graph can hold), the same code runs pass by pass; it writes the same tokens as a loop that looks at
-each, and tests compare the two.
+rounded up so that few are needed, and of these few are kept (``graphs.py``). Elsewhere, and with
+models whose code reads on the host (which no graph can hold), the same code runs pass by pass; it
+writes the same tokens as a loop that looks at each, and tests compare the two.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from steer_kernels import RowFlag, StepState, sample_logits, step_update_
 from ...core.requests import Draw, Row
 from ...core.signals import signal_of
 from .gradients import without_gradients
+from .graphs import Graphs
 from .host_reads import host_reads
 from .lane import Lane
 from .placing import is_spread
@@ -64,7 +65,7 @@ class MultiStep:
         # A graph is of one device.
         self._captures = self._device.type == "cuda" and not is_spread(lane.model)
         self._buffers: dict[int, _Buffers] = {}
-        self._graphs: dict[tuple[int, ...], torch.cuda.CUDAGraph] = {}
+        self._graphs = Graphs()
 
     def write(self, rows: Sequence[int], answers: Mapping[int, Row]) -> dict[int, WrittenAhead]:
         """Write up to ``ahead`` tokens for each row.
@@ -108,13 +109,13 @@ class MultiStep:
         key = (buffers.size, width, cache.first(rows), cache.capacity)
         if self._captures and key not in self._graphs:
             # Buffers that have grown lie elsewhere: graphs of the old ones are of no use.
-            self._graphs = {k: g for k, g in self._graphs.items() if k[-1] == cache.capacity}
+            self._graphs.keep(lambda kept: kept[-1] == cache.capacity)
             graph = self._capture(rows, buffers, width)
             self._captures = graph is not None
             if graph is not None:
-                self._graphs[key] = graph
+                self._graphs.put(key, graph)
         if self._captures:
-            self._graphs[key].replay()
+            self._graphs.replay(key)
         else:
             self._forward(rows, buffers, width)
 
@@ -135,7 +136,7 @@ class MultiStep:
         graph = None
         if not reads:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, pool=self._graphs.pool()):
                 self._forward(rows, buffers, width)
         for tensor, old in zip(buffers.tensors(), before, strict=True):
             tensor.copy_(old)
