@@ -63,7 +63,8 @@ def _runs(small: int) -> bool:
     from ray import serve
 
     found = serve.status().applications.get("steer")
-    assert found is None or found.status not in ("DEPLOY_FAILED", "UNHEALTHY"), found
+    # UNHEALTHY it is while one that was killed is being replaced.
+    assert found is None or found.status != "DEPLOY_FAILED", found
     if found is None or found.status != "RUNNING":
         return False
     states = found.deployments["Small"].replica_states
