@@ -62,11 +62,11 @@ inline int element_bytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2;
 
 // Of the list that decides the cuts: longer than top_k, which shows a tie of its last; in 16 bits, where
 // logits are often equal, so much longer that most ties are all there. Where top_k does not bound what is
-// kept, half of the longest covers most steps of a language model.
+// kept, as long as can be: a row that the list does not decide is searched, which takes far longer.
 inline int cut_list_length(int k, int64_t top_k, int64_t vocab, DType dtype) {
   const int64_t more = element_bytes(dtype) == 2 ? 13 : 1;
   const bool bounded = top_k > 0 && top_k < kMaxList;
-  const int64_t wanted = bounded ? std::min<int64_t>(top_k + more, kMaxList) : kMaxList / 2;
+  const int64_t wanted = bounded ? std::min<int64_t>(top_k + more, kMaxList) : kMaxList;
   return static_cast<int>(std::min(std::max<int64_t>(k, wanted), vocab));
 }
 

@@ -43,8 +43,8 @@ TEST(a_list_is_longer_than_the_cut_that_it_decides) {
   const DType wide = DType::kFloat32, narrow = DType::kBFloat16;
   CHECK(cut_list_length(8, 20, 1000, wide) == 21 && cut_list_length(8, 20, 1000, narrow) == 33);
   CHECK(cut_list_length(40, 20, 1000, wide) == 40 && cut_list_length(8, 60, 1000, narrow) == 64);
-  CHECK(cut_list_length(8, 63, 1000, wide) == 64 && cut_list_length(8, 64, 1000, wide) == 32);
-  CHECK(cut_list_length(8, 0, 1000, narrow) == 32 && cut_list_length(8, 0, 20, narrow) == 20);
+  CHECK(cut_list_length(8, 63, 1000, wide) == 64 && cut_list_length(8, 64, 1000, wide) == 64);
+  CHECK(cut_list_length(8, 0, 1000, narrow) == 64 && cut_list_length(8, 0, 20, narrow) == 20);
   CHECK(cut_list_length(64, INT64_MAX, 1000, narrow) == 64);
 }
 

@@ -251,7 +251,7 @@ def test_what_the_list_does_not_decide_is_left_open() -> None:
 
 def test_cuts_of_masks_and_of_rows_that_are_not_valid() -> None:
     logits = torch.full((5, 3000), -INF)
-    logits[0, 2999], logits[1, [5, 2000]], logits[2, :40] = 3.0, 1.0, 0.0
+    logits[0, 2999], logits[1, [5, 2000]], logits[2, :80] = 3.0, 1.0, 0.0
     logits[4, [7, 1500]] = INF
     uniform = torch.tensor([0.9, 0.6, 0.999, 0.5, 0.5], dtype=torch.float64)
     tokens = cut(logits, uniform, (0.7, 0, 0.9, 0.0))
@@ -264,3 +264,10 @@ def test_cuts_of_masks_and_of_rows_that_are_not_valid() -> None:
 def test_sample_logits_of_a_whole_vocabulary(temperature: float) -> None:
     uniform = torch.tensor([0.81], dtype=torch.float64)
     sampled(rows(torch.bfloat16, FULL)[1:], uniform, temperature, multiprocessors=16)
+
+
+@slow
+def test_cuts_of_a_whole_vocabulary() -> None:
+    uniform, logits = torch.tensor([0.81], dtype=torch.float64), rows(torch.bfloat16, FULL)[1:]
+    for cuts in ((0.6, 20, 0.95, 0.0), (0.4, 0, 0.9, 0.0)):
+        assert cut(logits, uniform, cuts, multiprocessors=16) >= 0

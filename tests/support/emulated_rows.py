@@ -42,7 +42,7 @@ class RowsParams(ctypes.Structure):
 
 def cut_list_length(k: int, top_k: int, vocab: int, size: int) -> int:
     """As csrc/cuda/rows_params.h has it; `size` is that of an element."""
-    wanted = min(top_k + (13 if size == 2 else 1), 64) if 0 < top_k < 64 else 32
+    wanted = min(top_k + (13 if size == 2 else 1), 64) if 0 < top_k < 64 else 64
     return min(max(k, wanted), vocab)
 
 
