@@ -76,6 +76,8 @@ def test_results_of_an_evaluation(tmp_path: Path) -> None:
     found = steer("simulate", results(tmp_path), *GIVEN, "--quick", "--answers", "20").stdout
     assert "4 answers of steer" in found
     assert "answers of the large model alone: recorded" in found
+    calls = next(line for line in found.splitlines() if line.startswith("calls an answer"))
+    assert calls.endswith("- + 1")  # of as many steps as there are
 
 
 def test_the_picture(traces: Path, tmp_path: Path) -> None:
@@ -141,10 +143,41 @@ def test_timed_passes_are_fitted(traces: Path, tmp_path: Path) -> None:
         (("--passes", "p.json"), "give either --passes or --small-ms"),
         (("--small", "./nowhere"), "--small is given without --large"),
         (("--pair", "mine"), "unknown pair"),
+        (("--carry", "5"), "--carry is given without --within"),
+        (("--within", "5"), "--within is given without --carry"),
+        (("--carry", "0", "--within", "5"), "leave out --arrivals"),
     ],
 )
 def test_bad_options(traces: Path, options: tuple[str, ...], words: str) -> None:
     assert words in refused("simulate", traces, *GIVEN, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--carry", "0", "--within", "5"), "--carry must be above 0"),
+        (("--carry", "5", "--within", "inf"), "--within must be above 0"),
+        (("--carry", "5", "--within", "0.1"), "--within 0.1 cannot be kept"),
+        (("--carry", "5", "--within", "9", "--answers", "3"), "--answers 3 are over before"),
+        (("--carry", "5", "--within", "9", "--replicas", "2,2"), "leave out --replicas"),
+        (("--carry", "5", "--within", "9", "--in-process"), "leave out --in-process"),
+        (("--carry", "5", "--within", "9", "--out", "a.svg"), "leave out --out"),
+    ],
+)
+def test_bad_targets(traces: Path, options: tuple[str, ...], words: str) -> None:
+    assert words in refused("simulate", traces, "--small-ms", "4.6", *options)
+
+
+def test_a_fleet_is_found(traces: Path) -> None:
+    """Twice the load takes more engines of either kind, or as many."""
+    run = ("simulate", traces, "--small-ms", "4.6", "--rows", "4", "--answers", "900", "--json")
+    counts = []
+    for rate in ("10", "40"):
+        found = json.loads(steer(*run, "--carry", rate, "--within", "9").stdout)
+        assert found["routed"]["latency"]["95"] <= 9
+        counts.append(found["engines"])
+    assert counts[0]["routed"]["large"] < counts[1]["routed"]["large"]
+    assert counts[0]["alone"]["large"] < counts[1]["alone"]["large"]
 
 
 def test_no_time_is_given(traces: Path) -> None:

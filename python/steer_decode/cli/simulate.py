@@ -15,8 +15,10 @@ from .simulated import Simulation, read_answers, tariffs_of
 
 if TYPE_CHECKING:
     from ..core.transcript import Writer
+    from ..simulation.size import Target
 
 _ENGINES, _LOAD = "Engines", "Load"
+_ONE_EACH, _ONE = "1,1", "poisson:1"
 
 
 def simulate(
@@ -114,7 +116,24 @@ def simulate(
             help="`poisson:RATE`, `steady:RATE` (a second), or `closed:NUMBER` at once.",
             rich_help_panel=_LOAD,
         ),
-    ] = "poisson:1",
+    ] = _ONE,
+    carry: Annotated[
+        float | None,
+        typer.Option(
+            "--carry",
+            help="Find the engines that carry so many answers a second, in place of --replicas and "
+            "--arrivals.",
+            rich_help_panel=_LOAD,
+        ),
+    ] = None,
+    within: Annotated[
+        float | None,
+        typer.Option(
+            "--within",
+            help="With --carry: seconds in which 95 of 100 answers are there.",
+            rich_help_panel=_LOAD,
+        ),
+    ] = None,
     answers: Annotated[
         int | None,
         typer.Option(
@@ -140,7 +159,7 @@ def simulate(
             help="Part of the answers that come before what is measured.",
             rich_help_panel=_LOAD,
         ),
-    ] = 0.2,
+    ] = 0.4,
     in_order: Annotated[
         bool,
         typer.Option("--in-order", help="Ask in the traces' order.", rich_help_panel=_LOAD),
@@ -171,6 +190,8 @@ def simulate(
 
     - `steer simulate traces/ --small-ms 4.6 --large-ms 21 --replicas 2,1 --arrivals poisson:5`
 
+    - `steer simulate traces/ --small-ms 4.6 --large-ms 21 --carry 40 --within 5` (which fleet?)
+
     - `steer simulate traces/ --passes passes.json --in-process --arrivals closed:16`
 
     - `steer simulate traces/ --small-ms 5:0.05:0.02 --large-ms 25 --cache 400000 --out load.svg`
@@ -178,6 +199,7 @@ def simulate(
     from ..simulation.arrivals import parse
     from ..simulation.setup import Wanted, check_packages
 
+    target = _target(carry, within, answers, replicas, arrivals, in_process, out)
     times: dict[Writer, str | None] = {"small": small_ms, "large": large_ms}
     wanted = Wanted(
         times, passes, replicas, machines, rows, batch_tokens, cache, gate, placing, call_ms,
@@ -194,7 +216,42 @@ def simulate(
     found = read_answers(traces, router, stretch)
     tariffs = tariffs_of(models, found)
     run = Simulation(found, wanted, coming, tariffs, answers, warm, in_order)
-    run.go(quick, out, as_json)
+    if target is not None:
+        run.find(target, as_json)
+    else:
+        run.go(quick, out, as_json)
+
+
+def _target(
+    carry: float | None,
+    within: float | None,
+    answers: int | None,
+    replicas: str,
+    arrivals: str,
+    in_process: bool,
+    out: Path | None,
+) -> Target | None:
+    """What --carry asks for, if it does.
+
+    Raises:
+        SteerError: half of it is given, or what it is to find.
+    """
+    from ..simulation.size import Target
+
+    if carry is None and within is None:
+        return None
+    if carry is None or within is None:
+        given, missing = ("--within", "--carry") if carry is None else ("--carry", "--within")
+        raise SteerError(f"{given} is given without {missing}: they say what is to be carried")
+    for name, theirs in (
+        ("--replicas", replicas != _ONE_EACH),
+        ("--arrivals", arrivals != _ONE),
+        ("--in-process", in_process),
+        ("--out", out is not None),
+    ):
+        if theirs:
+            raise SteerError(f"--carry finds the engines for one load: leave out {name}")
+    return Target(carry, within, answers)
 
 
 def _check_picture(out: Path, quick: bool) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..simulation.compare import Comparison, Contender
     from ..simulation.run import Simulated
     from ..simulation.setup import Wanted
+    from ..simulation.size import Target
     from ..simulation.source import Answers
     from ..simulation.tariff import Tariff
 
@@ -78,13 +79,10 @@ class Simulation:
 
     def go(self, quick: bool, out: Path | None, as_json: bool) -> None:
         """Simulate, and say what came of it."""
-        from ..simulation.compare import RUNS, Contender, compare, large_alone
-        from ..simulation.script import alone
+        from ..simulation.compare import RUNS, compare
 
-        scripts = self.answers.scripts
-        recorded = self.answers.alone or [alone(script, "large") for script in scripts]
-        routed = Contender(scripts, self.wanted.plan(self.answers))
-        both = {"routed": routed, "alone": large_alone(routed, recorded)}
+        both = self._both()
+        routed, recorded = both["routed"], both["alone"].scripts
         found = self._at_this_load(both)
         comparison = None
         if not quick:
@@ -102,6 +100,32 @@ class Simulation:
             self._print(both, found, comparison)
         if out is not None:
             say.note(f"the picture is in {out}")
+
+    def find(self, target: Target, as_json: bool) -> None:
+        """Find fleets that carry a load, and say what they do under it."""
+        from ..simulation.arrivals import Load
+        from ..simulation.size import size
+        from .view.terminal import Bar
+
+        both = self._both()
+        with Bar("fleets that were tried") as bar:
+            both = {name: size(one, target, bar.advance) for name, one in both.items()}
+        self.arrivals = Load("poisson", target.rate)
+        self.number = target.answers
+        found = self._at_this_load(both)
+        if as_json:
+            self._print_json(both, found, None)
+        else:
+            self._print(both, found, None)
+
+    def _both(self) -> dict[str, Contender]:
+        from ..simulation.compare import Contender, large_alone
+        from ..simulation.script import alone
+
+        scripts = self.answers.scripts
+        recorded = [alone(script, "large") for script in self.answers.alone or scripts]
+        routed = Contender(scripts, self.wanted.plan(self.answers))
+        return {"routed": routed, "alone": large_alone(routed, recorded)}
 
     def _at_this_load(self, both: dict[str, Contender]) -> dict[str, Simulated]:
         from ..simulation.compare import enough
@@ -158,6 +182,10 @@ class Simulation:
             "answers": len(self.answers.scripts),
             "unfinished": self.answers.unfinished,
             "assumed": self.wanted.assumed(both["routed"].plan, self.answers),
+            "engines": {
+                name: {w: pool.replicas for w, pool in one.plan.pools.items()}
+                for name, one in both.items()
+            },
             **{name: one.to_dict() for name, one in found.items()},
             "comparison": comparison and comparison.to_dict(),
         }

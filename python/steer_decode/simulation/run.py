@@ -14,7 +14,7 @@ from .tariff import Tariff
 
 PERCENTILES = (50, 90, 95, 99)
 CARRIED = 0.95  # of what comes has to end meanwhile, or the queue grows
-WARM = 0.2  # of the answers come before what is measured
+WARM = 0.4  # of the answers come before what is measured, since an engine takes time to fill
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Simulated:
     """What a simulated run gave.
 
     Rates, latencies and utilisation are those of a window: from the answer that is asked for after
-    a fifth of all, to the last one. Counts and costs are of all answers.
+    two fifths of all, to the last one. Counts and costs are of all answers.
 
     Attributes:
         answers, tokens, hand_overs: of all.
