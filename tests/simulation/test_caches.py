@@ -44,6 +44,15 @@ def test_the_oldest_makes_room_from_its_end() -> None:
     assert cache.evicted == 8  # of the second, which is the oldest now
 
 
+def test_what_is_let_go_of_a_conversation_that_has_ended_is_no_loss() -> None:
+    cache = BlockCache(4, tokens=16)
+    first, second = CacheEntry(), CacheEntry()
+    read(cache, first, 12, 12)
+    first.over = True
+    read(cache, second, 16, 16)
+    assert cache.evicted == 0
+
+
 def test_who_writes_is_not_put_out() -> None:
     cache = BlockCache(4, tokens=16)
     first, second = CacheEntry(), CacheEntry()

@@ -19,10 +19,10 @@ from support.side_door import PAIR
 from support.simulated import script
 from support.tiny import prompt_ids
 
-LIMIT = 40
+LIMIT = 32
 
 
-def written(policy: Policy, n: int = 4) -> list[RoutedOutput]:
+def written(policy: Policy, n: int = 3) -> list[RoutedOutput]:
     router = Router(PAIR, policy)
     return [router.generate(prompt_ids(i), max_new_tokens=LIMIT, seed=i) for i in range(n)]
 

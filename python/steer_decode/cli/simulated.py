@@ -102,7 +102,7 @@ class Simulation:
             say.note(f"the picture is in {out}")
 
     def find(self, target: Target, as_json: bool) -> None:
-        """Find fleets that carry a load, and say what they do under it."""
+        """Find fleets that carry a load, and show them."""
         from ..simulation.arrivals import Load
         from ..simulation.size import size
         from .view.terminal import Bar

@@ -17,13 +17,15 @@ class CacheEntry:
     Attributes:
         tokens: whose keys and values are there and right.
         blocks: that it takes up.
+        over: whether the conversation has ended; its blocks stay until room is needed.
     """
 
-    __slots__ = ("blocks", "tokens")
+    __slots__ = ("blocks", "over", "tokens")
 
     def __init__(self) -> None:
         self.tokens = 0
         self.blocks = 0
+        self.over = False
 
 
 class BlockCache:
@@ -37,7 +39,7 @@ class BlockCache:
         tokens: that fit; None for any number.
 
     Attributes:
-        evicted: tokens that were let go though their conversation might have come back.
+        evicted: tokens that were let go though their conversation has not ended.
     """
 
     def __init__(self, block: int, tokens: int | None = None) -> None:
@@ -113,7 +115,7 @@ class BlockCache:
             oldest.tokens = oldest.blocks * self.block
             self._used -= taken
             self._spare -= taken
-            self.evicted += taken * self.block
+            self.evicted += 0 if oldest.over else taken * self.block
             blocks -= taken
             if not oldest.blocks:
                 del self._idle[oldest]

@@ -223,6 +223,8 @@ class Fleet:
             self.log.spent[call.model].called(call, asked.read)
             if call.kept and not told.first:
                 told.first = asked.first
+        for entry in held.values():
+            entry.over = True
         told.end = self._env.now
         self._enter(-1)
         self._told()

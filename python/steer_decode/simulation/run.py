@@ -35,7 +35,7 @@ class Simulated:
         calls, read, processed, written: by model; ``read`` are tokens before calls' first passes.
         utilisation: of the engines of each model, the part of the time in which a pass ran.
         rows: of a pass, at the mean, by model.
-        evicted: tokens that caches let go.
+        evicted: tokens that caches let go of conversations that went on.
         costs: of one answer: FLOPs of the papers, FLOPs processed, bytes read, and seconds of
             machines that ran passes. None where the models' sizes are not known.
         machines: of the fleet.
