@@ -203,6 +203,17 @@ def test_bad_traces(tmp_path: Path) -> None:
     assert "has no prompt" in said(file)
 
 
+def test_routers_that_grade_are_simulated_in_process(tmp_path: Path) -> None:
+    file = tmp_path / "graded.json"
+    document = a_trace()
+    step = document["trace"]["steps"][0]
+    step["graded"] = [-0.1] * len(step["token_ids"])
+    file.write_text(json.dumps(document))
+    assert "has the large model grade drafts" in refused("simulate", file, *GIVEN)
+    run = ("simulate", file, *GIVEN, "--in-process", "--quick", "--answers", "5")
+    assert "1 answer of first-token" in steer(*run).stdout
+
+
 def test_several_routers_want_a_choice(traces: Path, tmp_path: Path) -> None:
     document = a_trace()
     document["trace"]["policy"] = "another"

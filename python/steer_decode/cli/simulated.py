@@ -132,8 +132,7 @@ class Simulation:
         from ..simulation.run import simulate as run
         from .view.terminal import Bar
 
-        rate = self.arrivals.value
-        counts = {name: self.number or enough(one, rate) for name, one in both.items()}
+        counts = {name: self.number or enough(one, self.arrivals) for name, one in both.items()}
         found = {}
         with Bar("answers", sum(counts.values())) as bar:
             for name, one in both.items():

@@ -133,11 +133,14 @@ def part_of(contender: Contender, parts: int) -> Contender:
     return replace(contender, plan=replace(contender.plan, pools=pools))
 
 
-def enough(contender: Contender, rate: float) -> int:
+def enough(contender: Contender, load: Load) -> int:
     """Answers of a run that is long beside an answer."""
-    few = min(50, len(contender.scripts))
-    one = simulate(contender.scripts, contender.plan, Load("closed", 1), few, warm=0)
-    return min(MOST, max(LEAST, math.ceil(_SPANS * rate * one.mean)))
+    inside = load.value
+    if load.open:  # as many are in the making as come while one is written
+        few = min(50, len(contender.scripts))
+        one = simulate(contender.scripts, contender.plan, Load("closed", 1), few, warm=0)
+        inside *= one.mean
+    return min(MOST, max(LEAST, math.ceil(_SPANS * inside)))
 
 
 def most_carried(contender: Contender) -> float:
@@ -184,8 +187,8 @@ def compare(
     def at(rate: float) -> LoadPoint:
         found = {}
         for name, contender in both.items():
-            n = answers or enough(contender, rate)
             arrivals = Load("poisson", rate)
+            n = answers or enough(contender, arrivals)
             found[name] = simulate(contender.scripts, contender.plan, arrivals, n, tariffs)
             told()
         return LoadPoint(rate, **found)

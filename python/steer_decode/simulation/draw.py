@@ -15,14 +15,16 @@ _TOP = 8  # times the least of the slowest; beyond it a queue grows, and the run
 
 
 def draw(found: Comparison, file: Path) -> None:
-    """Draw latency and utilisation by load.
+    """Draw latency and batches by load.
+
+    An engine with continuous batching is busy at little load already: its passes grow.
 
     Args:
         found: the comparison.
         file: its suffix is one of :data:`SUFFIXES`.
     """
     figure, axes = canvas(rows=3, height=7.2, sharex=True)
-    latency, first, busy = axes
+    latency, first, batch = axes
     rates = [point.rate for point in found.points]
     routed = [point.routed for point in found.points]
     alone = [point.alone for point in found.points]
@@ -31,16 +33,15 @@ def draw(found: Comparison, file: Path) -> None:
     latency.set_ylabel("seconds of an answer")
     first.set_ylabel("seconds to its first token")
     for label, colour, marker, values in (
-        ("small engines, routed", _SMALL, "o", [f.utilisation["small"] for f in routed]),
-        ("large engines, routed", _ROUTED, "D", [f.utilisation["large"] for f in routed]),
-        ("large engines alone", _ALONE, "s", [f.utilisation["large"] for f in alone]),
+        ("small engines, routed", _SMALL, "o", [f.rows["small"] for f in routed]),
+        ("large engines, routed", _ROUTED, "D", [f.rows["large"] for f in routed]),
+        ("large engines alone", _ALONE, "s", [f.rows["large"] for f in alone]),
     ):
-        shown = [100 * value for value in values]
-        busy.plot(rates, shown, color=colour, marker=marker, markersize=4, label=label)
-    busy.set_ylabel("utilisation, %")
-    busy.set_ylim(0, 105)
-    busy.set_xlabel("answers a second that are asked for")
-    busy.legend(fontsize=7.5, loc="lower right", frameon=False)
+        batch.plot(rates, values, color=colour, marker=marker, markersize=4, label=label)
+    batch.set_ylabel("rows of a pass, mean")
+    batch.set_ylim(bottom=0)
+    batch.set_xlabel("answers a second that are asked for")
+    batch.legend(fontsize=7.5, loc="upper left", frameon=False)
     for axis in axes:
         for turn in found.turns:
             axis.axvline(turn, color=COLOURS["quiet"].light, linestyle=":", linewidth=1.2)

@@ -6,7 +6,7 @@ of a draft. What a trace does not tell is refused, not guessed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, NamedTuple
@@ -78,6 +78,11 @@ class Script:
     def looks(self) -> bool:
         """Whether the small model looks before a step."""
         return any(act.kind == "look" for act in self.acts)
+
+    @property
+    def grades(self) -> bool:
+        """Whether the large model reads drafts."""
+        return any(act.kind == "read" for act in self.acts)
 
 
 @dataclass(frozen=True)
@@ -247,8 +252,3 @@ def _script(name: str, prompt: int, parts: Sequence[_Part], stretch: float) -> S
 
 def _times(tokens: int, stretch: float) -> int:
     return max(1, round(tokens * stretch)) if tokens else 0
-
-
-def longest(scripts: Iterable[Script]) -> Script:
-    """The script with the longest transcript."""
-    return max(scripts, key=lambda script: script.longest)

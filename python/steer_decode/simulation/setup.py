@@ -14,7 +14,6 @@ from . import passes
 from .calls import GATES, Gate
 from .fleet import PLACINGS, FleetPlan, Placing, PoolPlan
 from .passes import PassTime, Timed
-from .script import longest
 from .source import Answers
 
 CALL_MS = "5:1"
@@ -127,7 +126,7 @@ class Wanted:
         self.check()
         numbers, times = self._numbers(), self._times(answers)
         gate, block = self._gate(answers), 1 if self.in_process else self.block
-        most = longest(answers.scripts + answers.alone)
+        most = max(answers.scripts + answers.alone, key=lambda script: script.longest)
         for writer, tokens in numbers.get("cache", {}).items():
             if tokens // block * block < most.longest:
                 raise SteerError(
@@ -170,6 +169,11 @@ class Wanted:
     def _gate(self, answers: Answers) -> Gate:
         if self.in_process:
             return "loop"
+        if any(script.grades for script in answers.scripts):
+            raise SteerError(
+                f"{answers.router} has the large model grade drafts, which servers cannot do from "
+                "their prefix caches: add --in-process, or simulate another router"
+            )
         looking = next((script for script in answers.scripts if script.looks), None)
         if self.gate == "none" and looking is not None:
             raise SteerError(
