@@ -227,7 +227,7 @@ def draw_undecided(
     token: torch.Tensor,
     logprob: torch.Tensor,
 ) -> None:
-    """Draw for those of one row or more whose token is -1.
+    """Draw for rows whose token is -1.
 
     Args:
         uniforms: [B] float64, contiguous.

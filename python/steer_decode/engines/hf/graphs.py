@@ -1,4 +1,7 @@
-"""Captured passes of one lane: few at a time, in one pool of memory."""
+"""Captured passes of one lane.
+
+Few are kept at a time, in one pool of memory.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,16 @@ class Graphs:
         return key in self._kept
 
     def pool(self) -> Any:
-        """The memory that a capture is to take; made when it is first asked for."""
+        """The memory that a capture is to take."""
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         return self._pool
 
     def put(self, key: Key, graph: torch.cuda.CUDAGraph) -> None:
-        """Keep a graph, in the place of the one that was not replayed for longest if need be."""
+        """Keep a graph.
+
+        If need be, in the place of the one that was not replayed for longest.
+        """
         self._kept[key] = graph
         while len(self._kept) > self._most:
             del self._kept[next(iter(self._kept))]
