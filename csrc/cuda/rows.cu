@@ -19,6 +19,7 @@
 #include <cmath>
 
 #include "cuda/row_finish.h"
+#include "cuda/row_moments.h"
 #include "cuda/rows.h"
 #include "cuda/status.h"
 
