@@ -95,7 +95,7 @@ def test_rows_with_different_numbers_of_tokens_are_filled_together(
 def test_attention_that_does_not_come_to_us_is_given_a_mask(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(attention, "_UNKNOWN", frozenset({"sliding_window"}))
+    monkeypatch.setattr(attention, "UNKNOWN", frozenset({"sliding_window"}))
     lane = lane_of(make_pair("mistral").small, (12, 12))
     fill(lane)
     assert lane.cache.state.served == 0

@@ -172,7 +172,7 @@ def test_what_the_operator_does_not_know_is_read_again_with_a_mask(
     """As if the sliding window, which Mistral names to its attention, were unknown."""
     model = make_model("mistral", 0)
     expected = read(model, lengths)[1]
-    monkeypatch.setattr(attention, "_UNKNOWN", frozenset({"sliding_window"}))
+    monkeypatch.setattr(attention, "UNKNOWN", frozenset({"sliding_window"}))
     lane, logits = read(model, lengths)
     assert lane.cache.state.served == 0
     assert not lane.forward.packs(1, 1)
