@@ -46,8 +46,10 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         rows = json.loads(file.read_text())
         assert all(list(row) == KEYS for row in rows)
-        of_answers = [(name, "demo") for name in GROUPS["answers"]]
-        alone = [name for name in only if name not in GROUPS["answers"]]
+        whole = (*GROUPS["answers"], *GROUPS["overlap"])
+        of_answers = [(name, "demo") for name in whole]
+        alone = [name for name in only if name not in whole]
+        free = ("assisted", *GROUPS["overlap"])  # of limits
         expected = [(name, model) for model in ("demo", "smollm2-135m") for name in alone]
         found = [(row["measure"], row["model"]) for row in rows]
         assert sorted(found) == sorted(expected + of_answers)
@@ -55,7 +57,7 @@ class TestCommand:
             assert math.isfinite(row["value"])
             assert row["value"] > 0
             assert row["threads"] == 1
-            assert (row["ok"] is None) == (row["limit"] is None) == (row["measure"] == "assisted")
+            assert (row["ok"] is None) == (row["limit"] is None) == (row["measure"] in free)
             assert line(DecodeRow(**row)) in result.stdout
         met = sum(row["ok"] is True for row in rows)
         limited = sum(row["limit"] is not None for row in rows)
