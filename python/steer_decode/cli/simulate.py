@@ -196,8 +196,11 @@ def simulate(
 
     - `steer simulate traces/ --small-ms 5:0.05:0.02 --large-ms 25 --cache 400000 --out load.svg`
     """
+    from ..simulation import check_packages
+
+    check_packages()  # before modules are imported that import it
     from ..simulation.arrivals import parse
-    from ..simulation.setup import Wanted, check_packages
+    from ..simulation.setup import Wanted
 
     target = _target(carry, within, answers, replicas, arrivals, in_process, out)
     times: dict[Writer, str | None] = {"small": small_ms, "large": large_ms}
@@ -212,7 +215,6 @@ def simulate(
         raise SteerError(f"--stretch must be above 0, up to 1000, got {stretch:g}")
     if out is not None:
         _check_picture(out, quick)
-    check_packages()
     found = read_answers(traces, router, stretch)
     tariffs = tariffs_of(models, found)
     run = Simulation(found, wanted, coming, tariffs, answers, warm, in_order)

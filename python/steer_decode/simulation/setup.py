@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from ..core.transcript import WRITERS, Writer
@@ -19,16 +18,6 @@ from .source import Answers
 CALL_MS = "5:1"
 ROWS, BUDGET, BLOCK = 256, 8192, 16
 MOST_REPLICAS, MOST_ROWS, MOST_TOKENS = 10_000, 100_000, 2**40
-
-
-def check_packages() -> None:
-    """Check that the simulation's package is there.
-
-    Raises:
-        SteerError: simpy is missing.
-    """
-    if find_spec("simpy") is None:
-        raise SteerError("a simulation needs simpy: pip install 'steer-kernels[simulate]'")
 
 
 @dataclass(frozen=True)
