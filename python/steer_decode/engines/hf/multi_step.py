@@ -136,7 +136,9 @@ class MultiStep:
         graph = None
         if not reads:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._graphs.pool()):
+            # The other model may take memory in another thread meanwhile (decode/overlap.py).
+            pool, mode = self._graphs.pool(), "thread_local"
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode=mode):
                 self._forward(rows, buffers, width)
         for tensor, old in zip(buffers.tensors(), before, strict=True):
             tensor.copy_(old)
