@@ -64,8 +64,10 @@ def test_all_captures_take_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_capture_is_given_the_pool_of_its_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     stream, given = SimpleNamespace(wait_stream=lambda other: None), []
 
-    def captured(graph: object, pool: object) -> contextlib.nullcontext[None]:
-        given.append(pool)
+    def captured(
+        graph: object, pool: object, capture_error_mode: str
+    ) -> contextlib.nullcontext[None]:
+        given.append((pool, capture_error_mode))
         return contextlib.nullcontext()
 
     for name, value in (
@@ -81,4 +83,4 @@ def test_a_capture_is_given_the_pool_of_its_lane(monkeypatch: pytest.MonkeyPatch
     buffers: Any = SimpleNamespace(tensors=list)
     for _ in range(2):
         assert passes._capture([0], buffers, 8) is not None
-    assert given == ["the pool"] * 2
+    assert given == [("the pool", "thread_local")] * 2
