@@ -125,4 +125,20 @@ def test_memory_is_touched_as_it_is_written() -> None:
     lane = lanes_of(pair, [transcript], 1000)["small"]
     lane.cache.reserve(1000)
     lane.catch_up()
-    assert lane.cache.touched == 20
+    assert lane.cache.touched == [20]
+
+
+def test_a_row_that_runs_alone_touches_its_own_memory() -> None:
+    """Its cache had many rows once; the others' buffers are no machine's burden until they run."""
+    pair = make_pair("llama", 0)
+    transcripts = [Transcript(prompt_ids(i, 20)) for i in range(8)]
+    lane = lanes_of(pair, transcripts, 1000)["small"]
+    for length in (300, 310):
+        lane.catch_up([2])
+        for token in prompt_ids(5, length - len(transcripts[2].ids)):
+            transcripts[2].append(token, "small")
+    assert lane.cache.touched == [0, 0, 300, 0, 0, 0, 0, 0]
+    held = lane.cache.held_bytes
+    lane.catch_up([2, 3])  # ragged: both are made safe to the end of the longer
+    assert lane.cache.touched == [0, 0, 320, 320, 0, 0, 0, 0]
+    assert lane.cache.held_bytes == pytest.approx(held * 640 / 300)

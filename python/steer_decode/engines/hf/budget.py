@@ -41,7 +41,7 @@ class Budget:
         full = unwritten = 0
         for shape, cache in self._caches:
             full += shape.cache_bytes(cache.rows * longest)
-            unwritten += shape.cache_bytes(cache.rows * max(0, longest - cache.touched))
+            unwritten += shape.cache_bytes(sum(max(0, longest - held) for held in cache.touched))
         return SHARE * (sum(self._weights.values()) + full) + unwritten
 
     def tokens(self, shape: ModelShape, cache: KVCache, longest: int) -> int:

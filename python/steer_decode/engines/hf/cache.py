@@ -43,7 +43,7 @@ class KVCache(Cache):
     Attributes:
         state: rows, capacity, and the pass under way.
         lengths: the read mark of each row.
-        touched: positions of each row that memory has been taken for; on a CPU those that were
+        touched: positions of each place that memory has been taken for; on a CPU those that were
             written, in blocks where rows differ.
         reach: a position beyond those of the pass under way, which stands behind its last token;
             None is none. See ``scaled_lane.py``.
@@ -83,7 +83,7 @@ class KVCache(Cache):
         return sum(layer.held_bytes for layer in self.layers)
 
     @property
-    def touched(self) -> int:
+    def touched(self) -> list[int]:
         layer: KVLayer = self.layers[-1]  # the last to be written, so at least so much
         return layer.touched
 

@@ -6,6 +6,7 @@ They are written in place and read as views.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from steer_kernels import kv_append_
 from .span import CacheState, Span
 from .watched import watched
 
-TOUCH = 32  # positions of all rows that are made safe at a time
+TOUCH = 32  # positions of a row that are made safe at a time
 
 
 class EndOfPass(Exception):
@@ -37,8 +38,9 @@ class KVLayer(CacheLayerMixin):
         window: keys that a token may attend to, itself included; None is all of them.
 
     Attributes:
-        touched: positions of all rows that hold what was written, or zeros. Memory that nobody has
-            touched is no machine's burden, so on a CPU that is no more than passes have read.
+        touched: positions of each place that hold what was written, or zeros. Memory that nobody
+            has touched is no machine's burden, so on a CPU that is no more than passes have read:
+            where many rows ran once, one that runs alone pays for itself.
     """
 
     is_compileable = False
@@ -49,7 +51,7 @@ class KVLayer(CacheLayerMixin):
         self.state = state
         self.window = window
         self.is_sliding = window is not None
-        self.touched = 0
+        self.touched = [0] * state.rows
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
         values = key_states if value_states is None else value_states
@@ -62,7 +64,7 @@ class KVLayer(CacheLayerMixin):
         size = self.state.rows, shape[1], capacity, shape[3]
         if like.device.type == "cpu":
             return like.new_empty(size)
-        self.touched = capacity
+        self.touched = [capacity] * self.state.rows
         return like.new_zeros(size)
 
     def _touch(self, span: Span) -> None:
@@ -71,14 +73,28 @@ class KVLayer(CacheLayerMixin):
         Zeros, not what the memory held: a masked position has weight 0, and 0 times NaN is NaN. A
         pass that writes all of it needs none.
         """
+        begin, end = min(self._touched(span)), span.width
+        if span.ragged or span.start > begin:
+            assert self.keys is not None
+            end = min(-(-end // TOUCH) * TOUCH, self.keys.shape[2])
+            self._clear(span.first, span.first + span.size, end)
+        places = slice(span.first, span.first + span.size)
+        self.touched[places] = [max(end, held) for held in self.touched[places]]
+
+    def _clear(self, first: int, last: int, end: int) -> None:
+        """Zeros where places before ``last`` hold nothing, up to position ``end``."""
         assert self.keys is not None
         assert self.values is not None
-        begin, end = self.touched, span.width
-        if span.ragged or span.size < self.state.rows or span.start > begin:
-            end = min(-(-end // TOUCH) * TOUCH, self.keys.shape[2])
-            self.keys[:, :, begin:end] = 0
-            self.values[:, :, begin:end] = 0
-        self.touched = end
+        for held, same in groupby(self.touched[first:last]):
+            places = slice(first, first + len(list(same)))
+            first = places.stop
+            if held < end:
+                self.keys[places, :, held:end] = 0
+                self.values[places, :, held:end] = 0
+
+    def _touched(self, span: Span) -> list[int]:
+        """Of the places that a pass runs over."""
+        return self.touched[span.first : span.first + span.size]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -102,7 +118,7 @@ class KVLayer(CacheLayerMixin):
             key_states, value_states = key_states.transpose(0, 2), value_states.transpose(0, 2)
         if span.rows.device != key_states.device:  # a model spread over several devices
             indices = tuple(index.to(key_states.device) for index in indices)  # type: ignore[assignment]
-        if span.width > self.touched:
+        if span.width > min(self._touched(span)):
             self._touch(span)
         kv_append_(self.keys, self.values, key_states, value_states, *indices)
         if state.ends_early and not (torch.compiler.is_compiling() or watched()):
@@ -149,28 +165,28 @@ class KVLayer(CacheLayerMixin):
             return 0
         assert self.keys is not None
         assert self.values is not None
-        per_position = sum(b.nbytes for b in (self.keys, self.values)) / max(1, self.keys.shape[2])
-        return round(self.touched * per_position)
+        each = sum(b[0].nbytes for b in (self.keys, self.values)) / max(1, self.keys.shape[2])
+        return round(sum(self.touched) * each)
 
     def resize(self, capacity: int) -> None:
         """Move to buffers of ``capacity`` positions.
 
         They have as many rows as the cache. Keys move first, so that one copy is extra.
         """
-        self.touched = min(self.touched, capacity)
-        held = self.touched  # what lies beyond is nothing, or zeros
+        held = [min(length, capacity) for length in self.touched]
+        self.touched = held + [0] * (self.state.rows - len(held))
         for name in ("keys", "values"):
             old: Tensor | None = getattr(self, name)
             if old is not None:
                 new = self._room(old, old.shape, capacity)
-                new[: len(old), :, :held] = old[:, :, :held]
-                new[len(old) :, :, :held] = 0
+                for place, length in enumerate(held):  # what lies beyond is nothing, or zeros
+                    new[place, :, :length] = old[place, :, :length]
                 setattr(self, name, new)
 
     def release(self) -> None:
         """Give the buffers back."""
         self.keys = self.values = None  # type: ignore[assignment]
-        self.is_initialized, self.touched = False, 0
+        self.is_initialized, self.touched = False, [0] * self.state.rows
 
     def make_up(self, place: int, length: int) -> None:
         """Fill ``length`` positions of a place with random numbers.
@@ -180,19 +196,24 @@ class KVLayer(CacheLayerMixin):
         generator = torch.Generator().manual_seed(0)
         if not self.is_initialized:  # it has none of its own
             return
+        most = max(range(len(self.touched)), key=self.touched.__getitem__)
         for buffer in (self.keys, self.values):
             assert buffer is not None
-            scale = buffer[:, :, : min(self.touched, length)].float().std()
-            buffer[:, :, self.touched : length] = 0
+            scale = buffer[most, :, : min(self.touched[most], length)].float().std()
             size = buffer.shape[1], length, buffer.shape[3]
             drawn = torch.randn(size, generator=generator).to(buffer.device)
             buffer[place, :, :length] = (scale * drawn).to(buffer.dtype)
-        self.touched = max(self.touched, length)
+        self.touched[place] = max(self.touched[place], length)
 
     def exchange(self, a: int, b: int, length: int) -> None:
         """Swap the first ``length`` positions of two places."""
+        if not self.is_initialized:
+            return
+        for place in (a, b):
+            self._clear(place, place + 1, length)
+            self.touched[place] = max(self.touched[place], length)
         for buffer in (self.keys, self.values):
-            if buffer is not None and length:
+            if length:
                 kept = buffer[a, :, :length].clone()
                 buffer[a, :, :length] = buffer[b, :, :length]
                 buffer[b, :, :length] = kept
