@@ -254,11 +254,13 @@ def _server(
     each = 0 if models.remote else pair.max_length  # tokens whose keys and values are here
     metrics = Metrics(capacity=rows * sum(s.cache_bytes(each) for s in pair.shapes.values()))
     router = Router(pair, choices.default, overlap=limits["overlap"])
-    worker = Worker(router, rows, limits["max_queue"], limits["keep_bytes"], metrics)
+    worker = Worker(
+        router, rows, limits["max_queue"], limits["keep_bytes"], metrics, limits["interval"]
+    )
     intake = Intake(
         pair, choices, limits["max_new_tokens"], limits["temperature"], limits["timeout"]
     )
-    return Server(worker, choices, intake, spans, log_prompts, models.demo, limits["interval"])
+    return Server(worker, choices, intake, spans, log_prompts, models.demo)
 
 
 def _default(models: Models) -> str:

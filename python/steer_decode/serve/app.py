@@ -41,7 +41,6 @@ class Server:
         spans: where requests are traced, if anywhere.
         log_prompts: write prompts to the log.
         demo: the pair is the one that is shipped.
-        interval: seconds at least between two chunks of a stream; see :class:`Stream`.
 
     Attributes:
         draining: no new request is taken, and open ones end.
@@ -55,11 +54,10 @@ class Server:
         spans: Spans | None = None,
         log_prompts: bool = False,
         demo: bool = False,
-        interval: float = 0.0,
     ) -> None:
         self.worker, self.choices, self.intake = worker, choices, intake
         self.spans, self._log_prompts = spans, log_prompts
-        self.demo, self.draining, self._interval = demo, False, interval
+        self.demo, self.draining = demo, False
 
     @property
     def ready(self) -> bool:
@@ -91,7 +89,7 @@ class Server:
                 self.spans.tell(id_, answers)
 
         if asked.stream:
-            return Stream(self.worker, tickets, bodies, asked, prompts, self._interval, ended)
+            return Stream(self.worker, tickets, bodies, asked, prompts, ended)
         try:
             found = await whole(self.worker, tickets, request)
         except Gone:

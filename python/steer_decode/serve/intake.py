@@ -71,7 +71,7 @@ class Intake:
         deadline = time.monotonic() + self._timeout
         trace = asked.steer is not None and asked.steer.trace
         options = {"log_probs": log_probs, **self._options(asked)}
-        seed, wake, over = _seed(asked), asyncio.Event(), asyncio.Event()
+        seed, wake = _seed(asked), asyncio.Event()
         return [
             Ticket(
                 ids,
@@ -81,7 +81,6 @@ class Intake:
                 trace,
                 deadline,
                 wake=wake,
-                over=over,
             )
             for ids in prompts
             for i in range(n)

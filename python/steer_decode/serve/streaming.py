@@ -24,7 +24,6 @@ from .tickets import Broke, Ended, Item, Ticket, Token, arrivals
 from .worker import Worker
 
 LOG = logging.getLogger("steer.serve")
-_WHOLE = 0.1  # seconds between two looks at an answer that is sent whole
 QUIET = 15.0  # seconds after which a stream that has nothing to say sends a comment
 
 
@@ -60,7 +59,7 @@ async def _collected(
 ) -> list[tuple[str, list[Token], Ended]]:
     tokens: dict[int, list[Token]] = {index: [] for index in range(len(tickets))}
     ends: dict[int, Ended] = {}
-    async for index, items in arrivals(tickets, _WHOLE):
+    async for index, items in arrivals(tickets):
         for item in items:
             if isinstance(item, Token):
                 if not tokens[index]:
@@ -88,7 +87,6 @@ class Stream(Response):
         bodies: of this request.
         asked: what was asked.
         prompts: how many different prompts there are.
-        interval: seconds at least between two chunks, but for the first text and the end.
         ended: is called with all choices when the last of them has ended.
     """
 
@@ -101,14 +99,13 @@ class Stream(Response):
         bodies: Bodies,
         asked: AnyRequest,
         prompts: int,
-        interval: float,
         ended: Callable[[Sequence[tuple[Ticket, Ended]]], None],
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._worker, self._tickets, self._bodies = worker, tickets, bodies
         self._asked, self._prompts = asked, prompts
-        self._interval, self._ended = interval, ended
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         left = asyncio.ensure_future(_left(receive))
@@ -131,11 +128,12 @@ class Stream(Response):
 
     async def _events(self) -> AsyncIterator[str]:
         try:
+            # Chunks of one moment travel together: each write costs both sides more than its bytes.
             begun = [self._bodies.first(index) for index in range(len(self._tickets))]
-            yield "".join(_event(chunk) for chunk in begun if chunk)
+            unsent = [chunk for chunk in begun if chunk]
             ends: dict[int, Ended] = {}
             sent = dict.fromkeys(range(len(self._tickets)), 0.0)
-            async for index, items in arrivals(self._tickets, self._interval, QUIET):
+            async for index, items in arrivals(self._tickets, QUIET):
                 if not items:
                     yield ": waiting\n\n"
                     continue
@@ -148,15 +146,17 @@ class Stream(Response):
                 if ended:
                     ends[index] = ended
                     chunks.append(self._bodies.last(index, ended))
-                if chunks:
-                    yield "".join(map(_event, chunks))
+                unsent += chunks
+                if unsent and len(ends) < len(self._tickets):
+                    yield "".join(map(_event, unsent))
+                    unsent = []
             answers = [(ticket, ends[index]) for index, ticket in enumerate(self._tickets)]
             self._ended(answers)
             options, steer = self._asked.stream_options, self._asked.steer
             if options is not None and options.include_usage:
                 trace = steer is not None and steer.trace
-                yield _event(self._bodies.usage(usage_of(answers, self._prompts, trace)))
-            yield "data: [DONE]\n\n"
+                unsent.append(self._bodies.usage(usage_of(answers, self._prompts, trace)))
+            yield "".join(map(_event, unsent)) + "data: [DONE]\n\n"
         except Refusal as refusal:
             yield _event(refusal.body())  # the status has been sent, so it is the event that says
 

@@ -76,8 +76,8 @@ class Ticket:
         stops: texts that end the answer.
         steps: steps are told of, those that were taken back as well.
         deadline: on the clock of :func:`time.monotonic`.
+        told: something of the answer has been told; of the worker.
         wake: is set when an item has come; the tickets of one request have it in common.
-        over: is set when the answer has ended; likewise.
     """
 
     ids: list[int]
@@ -90,37 +90,32 @@ class Ticket:
     begun: float = 0.0  # when it was admitted; 0 before
     key: int | None = None  # of the pool
     gone: bool = False  # nobody waits for it
+    told: bool = False
     items: list[Item] = field(default_factory=list)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def push(self, item: Item) -> None:
         """Bring an item; called in the event loop."""
         self.items.append(item)
         self.wake.set()
-        if isinstance(item, Ended | Broke):
-            self.over.set()
 
 
 async def arrivals(
-    tickets: Sequence[Ticket], interval: float = 0.0, quiet: float | None = None
+    tickets: Sequence[Ticket], quiet: float | None = None
 ) -> AsyncIterator[tuple[int, list[Item]]]:
     """The items of one request's tickets, as they come.
 
     Args:
         tickets: which have their events in common.
-        interval: seconds at least between two looks at what has come, but for the first and an end,
-            which are seen at once.
         quiet: seconds after which a ticket is named without items where none has any.
 
     Yields:
         (index of the ticket, what has come for it since).
     """
-    wake, over, loop = tickets[0].wake, tickets[0].over, asyncio.get_running_loop()
+    wake, loop = tickets[0].wake, asyncio.get_running_loop()
     going = dict(enumerate(tickets))
     while going:
         wake.clear()
-        over.clear()
         arrived = [(index, ticket) for index, ticket in going.items() if ticket.items]
         for index, ticket in arrived:
             items, ticket.items = ticket.items, []
@@ -128,21 +123,12 @@ async def arrivals(
                 del going[index]
             yield index, items
         if not arrived:
-            await _set_within(wake, quiet, loop)
+            timer = loop.call_later(quiet, wake.set) if quiet else None
+            await wake.wait()
+            if timer:
+                timer.cancel()
             if not any(ticket.items for ticket in going.values()):
                 yield next(iter(going)), []
-        elif interval and going:
-            await _set_within(over, interval, loop)
-
-
-async def _set_within(
-    event: asyncio.Event, seconds: float | None, loop: asyncio.AbstractEventLoop
-) -> None:
-    """Wait until ``event`` is set, at most ``seconds``."""
-    timer = loop.call_later(seconds, event.set) if seconds else None
-    await event.wait()
-    if timer:
-        timer.cancel()
 
 
 class Showing:

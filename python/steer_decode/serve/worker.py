@@ -3,8 +3,9 @@
 Requests come in by a queue, and what they are told goes out.
 
 It alone touches the models. Between two iterations it takes in what is new, lets go what nobody
-waits for, admits what there is room for, and hands everything that the iteration has brought to the
-event loop in one call.
+waits for, and admits what there is room for. What the iterations have brought goes to the event
+loop at intervals, in one call: each wake of that loop takes Python's lock from this thread. The
+first of an answer and its end go at once.
 """
 
 from __future__ import annotations
@@ -56,20 +57,29 @@ class Worker:
         max_queue: requests that may wait beside them.
         keep_bytes: of ended answers; see :class:`Pool`.
         metrics: what is counted.
+        interval: seconds at least between two deliveries to a ticket, but for its first and last.
     """
 
     def __init__(
-        self, router: Router, max_rows: int, max_queue: int, keep_bytes: int, metrics: Metrics
+        self,
+        router: Router,
+        max_rows: int,
+        max_queue: int,
+        keep_bytes: int,
+        metrics: Metrics,
+        interval: float = 0.0,
     ) -> None:
         self.router = router
         self.pool = Pool(router, max_rows, keep_bytes=keep_bytes)
         self.max_rows, self._most = max_rows, max_rows + max_queue
-        self.metrics = metrics
+        self.metrics, self._interval = metrics, interval
         self.failed: Exception | None = None
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._waiting: deque[Ticket] = deque()
         self._running: dict[int, _Running] = {}
         self._out: list[tuple[Ticket, Item]] = []
+        self._sent = 0.0  # when all of it went out last
+        self._urgent: set[Ticket] = set()  # whose items do not wait
         self._unanswered = 0  # tickets that have been taken and have not ended; of the event loop
         self._thread = threading.Thread(target=self._run, name="steer-engine", daemon=True)
 
@@ -132,7 +142,8 @@ class Worker:
 
     def _iterate(self) -> None:
         self._end_late()
-        self._admit()
+        if self._admit():
+            self._send(all_=True)  # to read a prompt may take long
         for key, event in self.pool.iterate():
             self._show(key, event)
 
@@ -141,14 +152,15 @@ class Worker:
         tickets = [*self._waiting, *(held.ticket for held in self._running.values())]
         self._waiting.clear()
         self._running.clear()
-        self._out += [(ticket, broke) for ticket in tickets]
+        for ticket in tickets:
+            self._tell(ticket, broke)
 
     def _take_in(self) -> bool:
         """What the queue has brought; waits where there is nothing to do. False at the end."""
         while True:
             idle = not self._running and not self._waiting
             if idle:
-                self._send()  # what has been told must not wait for the next request
+                self._send(all_=True)  # what has been told must not wait for the next request
             try:
                 message = self._inbox.get(block=idle)
             except queue.Empty:
@@ -165,7 +177,7 @@ class Worker:
             del self._running[ticket.key]
         else:
             return
-        self._out.append((ticket, Broke(SteerError("cancelled"))))
+        self._tell(ticket, Broke(SteerError("cancelled")))
         self.metrics.ended("cancelled")
 
     def _end_late(self) -> None:
@@ -176,14 +188,16 @@ class Worker:
             seconds = ticket.deadline - ticket.asked
             self._break(ticket, TimedOut(f"the answer took longer than {seconds:g} seconds"))
 
-    def _admit(self) -> None:
+    def _admit(self) -> bool:
+        """Let in what there is room for; returns whether there was anything."""
+        before = len(self._running)
         while self._waiting and len(self.pool) < self.max_rows:
             ticket = self._waiting[0]
             try:
                 key = self.pool.add(ticket.ids, policy=ticket.policy, **ticket.options)
             except OutOfMemoryError as error:
                 if len(self.pool):
-                    return  # until one that runs has ended
+                    break  # until one that runs has ended
                 self._break(ticket, error)
                 continue
             except Exception as error:  # of a policy of the operator's, too: it ends this one
@@ -194,6 +208,7 @@ class Worker:
             reused = dict(self.pool.reused(key))
             self._running[key] = _Running(ticket, Showing(ticket, self.pool.trace(key)), reused)
             self.metrics.admitted(ticket, reused)
+        return len(self._running) > before
 
     def _show(self, key: int, event: Event) -> None:
         held = self._running.get(key)
@@ -202,11 +217,11 @@ class Worker:
         ticket, showing = held.ticket, held.showing
         if isinstance(event, Failed):
             del self._running[key]
-            self._out.append((ticket, Broke(event.error)))
+            self._tell(ticket, Broke(event.error))
             self.metrics.ended("error")
             LOG.warning("an answer has failed: %s", event.error)
         elif isinstance(event, Done):
-            self._out += [(ticket, item) for item in showing.finish()]
+            self._tell(ticket, *showing.finish())
             self._end(key, event.output.trace.stop_reason, event.output)
         else:
             try:
@@ -214,14 +229,14 @@ class Worker:
             except SteerError as error:  # of its policy; it ends this answer and no other
                 self._break(ticket, error)
                 return
-            self._out += [(ticket, item) for item in items]
+            self._tell(ticket, *items)
             if showing.stopped:
                 self._end(key, "stop", self.pool.cancel(key))
 
     def _end(self, key: int, reason: str, output: RoutedOutput) -> None:
         held = self._running.pop(key)
         ended = Ended(reason, output, held.reused, held.showing.tokens)
-        self._out.append((held.ticket, ended))
+        self._tell(held.ticket, ended)
         self.metrics.answered(held.ticket, ended)
 
     def _break(self, ticket: Ticket, error: Exception) -> None:
@@ -230,14 +245,29 @@ class Worker:
         elif ticket.key in self._running:
             self.pool.cancel(ticket.key)
             del self._running[ticket.key]
-        self._out.append((ticket, Broke(error)))
+        self._tell(ticket, Broke(error))
         self.metrics.ended("error")
 
-    def _send(self) -> None:
-        if self._out:
-            out, self._out = self._out, []
+    def _tell(self, ticket: Ticket, *items: Item) -> None:
+        self._out += [(ticket, item) for item in items]
+        if items and (not ticket.told or isinstance(items[-1], Ended | Broke)):
+            ticket.told = True
+            self._urgent.add(ticket)
+
+    def _send(self, all_: bool = False) -> None:
+        """Hand over what does not wait, or all where it is time."""
+        now = time.monotonic()
+        if all_ or now - self._sent >= self._interval:
+            out, self._out, self._sent = self._out, [], now
+            self.metrics.now(len(self._running), len(self._waiting), self.pool.held_bytes)
+        elif self._urgent:
+            out = [told for told in self._out if told[0] in self._urgent]
+            self._out = [told for told in self._out if told[0] not in self._urgent]
+        else:
+            return
+        self._urgent.clear()
+        if out:
             self._loop.call_soon_threadsafe(self._deliver, out)
-        self.metrics.now(len(self._running), len(self._waiting), self.pool.held_bytes)
 
     def _deliver(self, out: list[tuple[Ticket, Item]]) -> None:
         for ticket, item in out:

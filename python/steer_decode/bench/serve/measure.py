@@ -17,7 +17,9 @@ class ServePlan:
     """How much is measured.
 
     Attributes:
-        streams: concurrent ones.
+        streams: concurrent ones, each of a client that asks again when its answer has ended.
+        rounds: answers of each. With one, the time is largely that in which clients and server
+            have not all begun yet, or have ended.
         rows: of the server, and of the router beside it.
         requests: after which memory is compared with that after a tenth of them.
         leaving: clients that hang up.
@@ -26,6 +28,7 @@ class ServePlan:
     """
 
     streams: int = 200
+    rounds: int = 3
     rows: int = 32
     requests: int = 2000
     leaving: int = 1000
@@ -43,8 +46,8 @@ class ServeResult:
 
     Attributes:
         plan: how much was measured.
-        lost: streams without an end, of all.
-        wrong: streams whose text is not that of ``Router.generate``.
+        lost: answers of the concurrent streams without an end.
+        wrong: of these, those whose text is not that of ``Router.generate``.
         throughput: answers a second of the server over those of ``Router.cohort``.
         overhead: seconds of one stream over those of ``Router.stream``, less one; the median.
         memory: resident bytes after all requests over those after a tenth, less one.
@@ -85,11 +88,12 @@ def measure(
         told: is told what comes next.
     """
     found = ServeResult(plan=asdict(plan))
-    asked = [prompts[i % len(prompts)] for i in range(max(plan.streams, plan.requests))]
+    answers = plan.streams * plan.rounds
+    asked = [prompts[i % len(prompts)] for i in range(max(answers, plan.requests))]
     options = ("--router", str(router.policy.label), "--max-rows", str(plan.rows))
     with ServerProcess(*options, "--max-queue", "4000", "--keep", "0") as server:
         told(f"{plan.streams} concurrent streams")
-        _streams(found, router, server, asked[: plan.streams], plan)
+        _streams(found, router, server, asked[:answers], plan)
         told("single streams")
         asyncio.run(_single(found, router, server, asked[: plan.pairs]))
         told("a long prompt that joins others")

@@ -29,10 +29,10 @@ class Limit(NamedTuple):
 
 def limits(found: ServeResult) -> list[Limit]:
     """All figures that have a limit."""
-    streams, leaving = found.plan["streams"], found.plan["leaving"]
+    answers, leaving = found.plan["streams"] * found.plan["rounds"], found.plan["leaving"]
     rows = [
-        ("streams lost", found.lost, f"{found.lost} of {streams}", "0", found.lost == 0),
-        ("texts that differ", found.wrong, f"{found.wrong} of {streams}", "0", found.wrong == 0),
+        ("answers lost", found.lost, f"{found.lost} of {answers}", "0", found.lost == 0),
+        ("texts that differ", found.wrong, f"{found.wrong} of {answers}", "0", found.wrong == 0),
         (
             "answers a second, of Router.cohort's",
             found.throughput,

@@ -85,7 +85,7 @@ class KVCache(Cache):
     @property
     def touched(self) -> list[int]:
         layer: KVLayer = self.layers[-1]  # the last to be written, so at least so much
-        return layer.touched
+        return layer.touched or [0] * self.rows
 
     def arrange(self, rows: Sequence[int]) -> list[int]:
         """Bring ``rows`` side by side, and return their new order.
@@ -270,6 +270,16 @@ class KVCache(Cache):
             self.state.capacity = 0
         elif longest * 4 < self.capacity and self.capacity > 2 * BLOCK:
             self._resize(-(-(longest + longest // 2) // BLOCK) * BLOCK)
+
+    def narrow(self) -> None:
+        """Room for one row again; none may be open.
+
+        Where many rows ran, an answer that comes alone would take buffers as large as theirs.
+        """
+        for layer in self.layers:
+            layer.release()
+        self.state.rows, self.state.capacity = 1, 0
+        self.lengths, self._place = [0], [0]
 
     def _resize(self, capacity: int) -> None:
         if self.capacity:

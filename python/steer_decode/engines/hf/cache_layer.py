@@ -51,10 +51,11 @@ class KVLayer(CacheLayerMixin):
         self.state = state
         self.window = window
         self.is_sliding = window is not None
-        self.touched = [0] * state.rows
+        self.touched: list[int] = []
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
         values = key_states if value_states is None else value_states
+        self.touched = [0] * self.state.rows
         self.keys = self._room(key_states, key_states.shape, self.state.capacity)
         self.values = self._room(values, values.shape, self.state.capacity)
         self.is_initialized = True
@@ -186,7 +187,7 @@ class KVLayer(CacheLayerMixin):
     def release(self) -> None:
         """Give the buffers back."""
         self.keys = self.values = None  # type: ignore[assignment]
-        self.is_initialized, self.touched = False, [0] * self.state.rows
+        self.is_initialized, self.touched = False, []
 
     def make_up(self, place: int, length: int) -> None:
         """Fill ``length`` positions of a place with random numbers.

@@ -67,6 +67,7 @@ class HfEngine:
         self.lane.close(row)
         if not self._answers:
             self._kinds.clear()  # whose buffers are as large as the most rows that there were
+            self.lane.cache.narrow()  # likewise
 
     @property
     def held_bytes(self) -> int:

@@ -79,8 +79,9 @@ def _server(pair: VllmPair, settings: Mapping[str, Any]) -> Server:
     check_served(spec.make(**files(spec)), pair.gated)
     choices = Choices(pair, spec, files, allowed)
     rows, queue = settings["max_rows"], settings["max_queue"]
-    worker = Worker(Router(pair, choices.default), rows, queue, 0, Metrics(capacity=0))
+    router, interval = Router(pair, choices.default), settings["stream_interval"] / 1000
+    worker = Worker(router, rows, queue, 0, Metrics(capacity=0), interval)
     intake = Intake(
         pair, choices, settings["max_new_tokens"], settings["temperature"], settings["timeout"]
     )
-    return Server(worker, choices, intake, interval=settings["stream_interval"] / 1000)
+    return Server(worker, choices, intake)
