@@ -14,18 +14,25 @@ from support.preloaded import Launch
 
 RUN = """
 import sys
+import time
 import torch
 from steer_decode import AlwaysLarge, Pair, SteerError
 from steer_decode.demo import pair_paths
 from steer_decode.evaluation.evaluate import Evaluation, run
 from steer_decode.evaluation.tasks import demo_tasks
 
-workers, threads, tokens = map(int, sys.argv[1:])
+class Held(AlwaysLarge):
+    def before_step(self, start):
+        time.sleep(300)
+
+
+workers, threads, held = map(int, sys.argv[1:])
+policy = Held() if held else AlwaysLarge()
 torch.set_num_threads(2)
 torch.randn(500, 500) @ torch.randn(500, 500)
 torch.randn(1 << 20).exp()  # OpenMP has threads from here on
 pair = Pair.from_pretrained(*pair_paths())
-e = Evaluation(pair, {"large": AlwaysLarge()}, demo_tasks(["math"], 6), {"max_new_tokens": tokens})
+e = Evaluation(pair, {"large": policy}, demo_tasks(["math"], 6), {"max_new_tokens": 8})
 try:
     for row in run(e, e.groups(), workers=workers, threads=threads):
         print(row.problem, flush=True)
@@ -34,8 +41,9 @@ except SteerError as error:
 """
 
 
-def start(launch: Launch, threads: int, tokens: int = 8) -> Any:
-    return launch(["-c", RUN, "2", str(threads), str(tokens)], session=True)
+def start(launch: Launch, threads: int, held: bool = False) -> Any:
+    """A command with two workers; those that are held do not get beyond their first step."""
+    return launch(["-c", RUN, "2", str(threads), str(int(held))], session=True)
 
 
 def children(process: Any) -> list[int]:
@@ -74,7 +82,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /
 @linux
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_no_worker_outlives_its_parent(number: signal.Signals, launch: Launch) -> None:
-    process = start(launch, threads=1, tokens=400)
+    process = start(launch, threads=1, held=True)
     assert soon(lambda: len(children(process)) == 2)
     workers = children(process)
     process.send_signal(number)
@@ -84,7 +92,7 @@ def test_no_worker_outlives_its_parent(number: signal.Signals, launch: Launch) -
 
 @linux
 def test_a_worker_that_is_killed_is_named(launch: Launch) -> None:
-    process = start(launch, threads=1, tokens=400)
+    process = start(launch, threads=1, held=True)
     assert soon(lambda: len(children(process)) == 2)
     os.kill(children(process)[0], signal.SIGKILL)
     out, _ = process.communicate(timeout=300)
