@@ -34,12 +34,12 @@ struct StepRow {
 };
 
 // Whether the step's text, of which `last` is the newest token, ends in a token with the delimiter,
-// or one that completes it. A token that only begins with the second half is looked at together
-// with the one before it: the two hold the delimiter if that one ends with the first half, or holds
-// it whole (and did not close the step, because nothing had been said).
+// or one that completes it: a token that begins with the second half does so where the one before
+// it ends with the first. A delimiter that the one before held alone, when nothing had been said,
+// has passed.
 STEER_HOST_DEVICE inline bool holds_delimiter(uint8_t last, uint8_t before) {
   if ((last & kHoldsDelimiter) != 0) return true;
-  return (last & kStartsWithHalf) != 0 && (before & (kEndsWithHalf | kHoldsDelimiter)) != 0;
+  return (last & kStartsWithHalf) != 0 && (before & kEndsWithHalf) != 0;
 }
 
 // For a row that is open and without fault.

@@ -60,8 +60,8 @@ def token_classes(
 
     `step_update_` reads this table. A tokenizer may hide the delimiter in a merged token
     (".\\n\\n") or split it over two ("\\n", "\\n"). Whether a token completes it is then a matter
-    of two tokens, and of three bits: the newer one starts with the second half, the older one ends
-    with the first half or holds it all.
+    of two tokens: the newer one holds it, or starts with its second half where the older one ends
+    with the first.
 
     Args:
         texts: text of every id as it reads within a text, after another token: tokenizers that

@@ -85,7 +85,7 @@ def step_update_(
     known = (place > start) & (id_before >= 0) & (id_before < vocab)
     before = torch.where(known, token_class[id_before.clamp(0, vocab - 1)], 0)
     has_said = (~opens & (flag[at] & said != 0)) | (last & says != 0)
-    split = (last & starts_half != 0) & (before & (ends_half | holds) != 0)
+    split = (last & starts_half != 0) & (before & ends_half != 0)
     ends = last & eos != 0
     closes = ends | (((last & holds != 0) | split) & has_said) | (place + 1 - start >= max_step)
     fills = ~ends & (place + 1 >= limit[at])

@@ -142,8 +142,8 @@ def test_agrees_with_the_boundary_and_the_loop(step: Step, examples: int) -> Non
         (["w1\n", "\n."], [0, 1]),
         (["w1", "\n", " ", "\n"], [0, 0, 0, 0]),
         (["\n\n", ".\n\n", "w1"], [0, 0, 0]),
-        (["\n\n", "\nw1"], [0, 1]),  # held by the token before, which had said nothing
-        (["\n\n,", "\nw1"], [0, 1]),
+        (["\n\n", "\nw1"], [0, 1]),  # the newer one completes another delimiter
+        (["\n\n,", "\nw1"], [0, 0]),  # which the older one held alone, and had said nothing
         (["w1\n\n", "\n", "w1", "\n", "\n"], [1, 0, 0, 0, 1]),  # the tail ends where a step opens
         (["w1", "<eos>"], [0, 1]),
     ],

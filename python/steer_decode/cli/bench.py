@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..bench.kernels.plan import CLOCKS, DTYPES, OPS, QUICK, SAMPLINGS, Case, KernelPlan, known
+from ..bench.kernels.plan import (
+    CLOCKS,
+    DEVICES,
+    DTYPES,
+    OPS,
+    QUICK,
+    SAMPLINGS,
+    Case,
+    KernelPlan,
+    known,
+)
 from ..errors import SteerError
 from . import say
 from .bench_decode import decode
@@ -21,6 +31,7 @@ from .bench_serve import serve
 from .options import names, numbers
 
 if TYPE_CHECKING:
+    from ..bench.kernels.like import Earlier
     from ..bench.kernels.report import JsonFile
 
 bench = typer.Typer(rich_markup_mode="markdown")
@@ -58,8 +69,18 @@ def kernels(
             help=f"Of sample_logits, some of {', '.join(SAMPLINGS)}; by default plain.",
         ),
     ] = None,
-    k: Annotated[int, typer.Option("--k", help="Largest logits to return, 1 to 64.")] = 8,
-    threads: Annotated[str, typer.Option("--threads", help="CPU threads, as in 1,2.")] = "1",
+    k: Annotated[
+        int | None, typer.Option("--k", help="Largest logits to return, 1 to 64; by default 8.")
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option("--threads", help="CPU threads, as in 1,2; by default 1.")
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            "--like", help="The cases of this file, which --json has written; its times beside."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
     quick: Annotated[
         bool,
@@ -102,7 +123,8 @@ def kernels(
     graph of many; `wall`, the host's, from the call to the end of the synchronisation.
 
     Every peer makes a row of the JSON list: op, backend, device, dtype, batch, vocab, k, sampling,
-    threads, clock, median_us, gbps, peer, peer_us, ratio (peer_us / median_us).
+    threads, clock, median_us, gbps, peer, peer_us, ratio (peer_us / median_us). With `--like` it
+    also has earlier_us, the time of the same case and clock in that file.
 
     Examples:
 
@@ -113,18 +135,26 @@ def kernels(
     - `steer bench kernels --device cuda --k 20 --cold-l2 --json h100.json --plot h100.png`
 
     - `steer bench kernels --device cuda --ops sample_logits --samplings top_p=0.95 --clocks graph`
+
+    - `steer bench kernels --device cuda --like h100.json --json mine.json`
     """
-    plan = QUICK if quick else KernelPlan()
-    given: dict[str, Any] = {
+    chosen = {
         "ops": names(ops),
         "batches": numbers("batches", batches),
         "vocabs": numbers("vocabs", vocabs),
         "dtypes": names(dtypes),
         "threads": numbers("threads", threads),
         "samplings": names(samplings),
+        "k": k,
     }
-    plan = replace(plan, k=k, device=device, **{n: v for n, v in given.items() if v is not None})
-    plan.check()
+    given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    earlier = _earlier(like, device, [*given, *(["quick"] if quick else [])])
+    if earlier is None:
+        plan = replace(QUICK if quick else KernelPlan(), device=device, **given)
+        plan.check()
+        cases = plan.cases()
+    else:
+        cases = list(earlier.cases)
     if seconds is None:
         seconds = _QUICK_SECONDS if quick else _SECONDS
     if not 0 < seconds <= 3600:
@@ -133,7 +163,8 @@ def kernels(
         raise SteerError("--cold-l2 is for --device cuda")
     if clocks is not None and device != "cuda":
         raise SteerError("--clocks is for --device cuda")
-    clock_names = names(clocks) if clocks is not None else ["events"]
+    default = ["events"] if earlier is None else earlier.clocks
+    clock_names = names(clocks) if clocks is not None else default
     known("clock", clock_names or [], CLOCKS)
     file = _outputs(json_file, plot)
     _has_device(device)
@@ -143,13 +174,31 @@ def kernels(
         "cold_l2": cold_l2,
         "clocks": clock_names,
     }
-    rows = _run(plan.cases(), file, options)
+    rows = _run(cases, file, options, earlier)
     _show(rows, plot, device)
     if json_file:
         say.note(f"{len(rows)} rows are in {json_file}")
 
 
-def _run(cases: Sequence[Case], file: JsonFile | None, options: Any) -> list[dict[str, Any]]:
+def _earlier(like: Path | None, device: str, given: Sequence[str]) -> Earlier | None:
+    """What ``--like`` names, which has all that says what is measured.
+
+    Raises:
+        SteerError: something else says so too.
+    """
+    if like is None:
+        return None
+    if given:
+        raise SteerError(f"--like has the cases to measure: leave out --{given[0]}")
+    known("device", [device], DEVICES)
+    from ..bench.kernels.like import read_like
+
+    return read_like(like, device)
+
+
+def _run(
+    cases: Sequence[Case], file: JsonFile | None, options: Any, earlier: Earlier | None
+) -> list[dict[str, Any]]:
     from ..bench.kernels.measure import measure
     from ..util.interruption import held, telling
     from .view.terminal import Bar
@@ -167,10 +216,13 @@ def _run(cases: Sequence[Case], file: JsonFile | None, options: Any) -> list[dic
         for case in cases:
             bar.describe(str(case))
             found = measure(case, left_out=missing.__setitem__, **options)
+            told = [row.as_dict() for row in found]
+            if earlier is not None:
+                told = [earlier.beside(row) for row in told]
             with held():  # what is told is what is written
-                rows += (row.as_dict() for row in found)
+                rows += told
                 if file:
-                    file.add(row.as_dict() for row in found)
+                    file.add(told)
                 done += 1
             bar.advance()
     for peer, reason in missing.items():

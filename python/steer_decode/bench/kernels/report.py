@@ -32,6 +32,7 @@ KEYS = (
 _CASE = KEYS[:10]
 _SETTINGS = ("dtype", "batch", "vocab", "k", "sampling", "threads", "clock")
 _HEAD = (*_SETTINGS, "us", "GB/s", "% of copy")
+EARLIER = "earlier us"  # of the file that the cases are from
 # By a copy, which writes what these only read.
 MOVED_TWICE = ("logit_stats", "sample_logits", "accept_drafts")
 
@@ -107,11 +108,13 @@ def tables(rows: Sequence[Record], width: int | None = None) -> Tables:
         for row in here:
             cases.setdefault(tuple(row.get(key) for key in _CASE), {})[row["peer"]] = row
         title = f"{op}, " + ", ".join(dict.fromkeys(row["backend"] for row in here))
-        head, lines = [*_HEAD, *peers], [_line(case, peers) for case in cases.values()]
+        compared = any("earlier_us" in row for row in here)
+        head = [*_HEAD, *([EARLIER] if compared else []), *peers]
+        lines = [_line(case, peers, compared) for case in cases.values()]
         common = _take_out_constants(head, lines, "sampling", "clock")
         if width is not None:
             if _width(head, lines) > width:
-                head, lines = _a_line_a_peer(list(cases.values()))
+                head, lines = _a_line_a_peer(list(cases.values()), compared)
                 _take_out_constants(head, lines, "sampling", "clock")
             common = _take_out_constants(head, lines, "k", "threads") + common
         title += common
@@ -126,14 +129,17 @@ def _width(head: Sequence[str], lines: Sequence[Sequence[str]]) -> int:
     return sum(max(pair) + 1 for pair in zip(words, cells, strict=True))
 
 
-def _a_line_a_peer(cases: Sequence[Mapping[str, Record]]) -> tuple[list[str], list[list[str]]]:
+def _a_line_a_peer(
+    cases: Sequence[Mapping[str, Record]], compared: bool
+) -> tuple[list[str], list[list[str]]]:
     lines = []
     for by_peer in cases:
-        left = _line(by_peer, [])
+        left = _line(by_peer, [], compared)
         for peer, row in by_peer.items():
             lines.append([*left, peer, f"{row['peer_us']:.1f}", f"{row['ratio']:.2f}x"])
-            left = [*left[: len(_SETTINGS)], "", "", ""]  # our figures once
-    return [*_HEAD, "peer", "peer us", "ratio"], lines
+            ours = len(left) - len(_SETTINGS)
+            left = [*left[: len(_SETTINGS)], *[""] * ours]  # our figures once
+    return [*_HEAD, *([EARLIER] if compared else []), "peer", "peer us", "ratio"], lines
 
 
 def _take_out_constants(head: list[str], lines: list[list[str]], *names: str) -> str:
@@ -152,8 +158,10 @@ def _take_out_constants(head: list[str], lines: list[list[str]], *names: str) ->
     return taken
 
 
-def _line(by_peer: Mapping[str, Record], peers: Sequence[str]) -> list[str]:
+def _line(by_peer: Mapping[str, Record], peers: Sequence[str], compared: bool) -> list[str]:
     first = next(iter(by_peer.values()))
+    earlier = first.get("earlier_us")
+    told = "" if earlier is None else f"{earlier:.1f} ({earlier / first['median_us']:.2f}x)"
     share = copy_share(by_peer["copy"]) if "copy" in by_peer else None
     return [
         first["dtype"],
@@ -161,6 +169,7 @@ def _line(by_peer: Mapping[str, Record], peers: Sequence[str]) -> list[str]:
         f"{first['median_us']:.1f}",
         significant(first["gbps"]),
         "" if share is None else f"{100 * share:.0f}",
+        *([told] if compared else []),
         *(f"{by_peer[peer]['ratio']:.2f}x" if peer in by_peer else "" for peer in peers),
     ]
 
