@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from steer_decode.cli.view.trace import COLOUR
 from support.chats import ASK, save_chat_pair
 from support.preloaded import Launch
@@ -30,6 +31,7 @@ def obey(terminal: Terminal, line: str) -> str:
     return terminal.wait_for(READY)
 
 
+@pytest.mark.slow
 def test_a_conversation_at_a_terminal(tmp_path: Path, launch: Launch) -> None:
     pair, log = save_chat_pair(tmp_path / "pair"), tmp_path / "log.jsonl"
     args = [*pair, "--threshold", 99, "--max-new-tokens", 30, "--log", log]

@@ -68,6 +68,7 @@ def test_closed_pipe_is_quiet(pair: list[str], tmp_path: Path, launch: Launch) -
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.few(2)
 def test_a_stream_that_is_closed_from_the_start_is_nothing(closed: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     ran = subprocess.run(

@@ -69,6 +69,7 @@ def test_the_answer_is_that_of_the_models_here(urls: list[str], folders: list[st
 
 
 @pytest.mark.parametrize("faults", [0, 3])
+@pytest.mark.few(1)
 def test_after_a_fault_the_answer_goes_on_from_its_trace(
     urls: list[str], stubs: list[StubVllm], tmp_path: Path, faults: int
 ) -> None:
@@ -120,6 +121,7 @@ def test_the_trace_is_written_as_the_answer_grows(
     assert sizes == sorted(sizes)
 
 
+@pytest.mark.slow
 def test_going_on_with_something_else_is_refused(
     urls: list[str], stubs: list[StubVllm], folders: list[str], tmp_path: Path
 ) -> None:

@@ -165,6 +165,7 @@ def test_pictures_of_a_report_are_well_formed(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", WHERE)
+@pytest.mark.few(3)
 def test_what_is_said_of_folders(run: Run, tmp_path: Path, where: str) -> None:
     """Two folders that do not go together, and one that cannot be replayed."""
     one = a_folder(tmp_path / "one", [where, "pair"])

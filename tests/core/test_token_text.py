@@ -61,6 +61,7 @@ def from_scratch(
 @pytest.mark.parametrize("name", TOKENIZERS)
 @settings(max_examples=60)
 @given(data=st.data(), delimiter=st.sampled_from(DELIMITERS))
+@pytest.mark.few(3)
 def test_a_step_closes_where_its_text_does(name: str, data: st.DataObject, delimiter: str) -> None:
     tokenizer = TOKENIZERS[name]
     ids = data.draw(ids_of(tokenizer))

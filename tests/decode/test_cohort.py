@@ -219,6 +219,7 @@ class Interleavings(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.few(3)
 def test_any_interleaving_equals_recomputation(family: str) -> None:
     machine = type("Machine", (Interleavings,), {"family": family})
     case = machine.TestCase

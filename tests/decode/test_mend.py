@@ -62,6 +62,7 @@ def test_with_every_draft_read_greedy_tokens_are_the_large_models_own(
 
 
 @pytest.mark.parametrize("places", [(0,), (1,), (0, 2, 5), (3, 4)])
+@pytest.mark.few(2)
 def test_what_stays_and_who_wrote_it(places: tuple[int, ...]) -> None:
     pair = make_pair("llama", 0)
     out = Router(pair, Mends(*places)).generate(prompt_text(3), max_new_tokens=60)

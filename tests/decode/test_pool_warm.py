@@ -33,6 +33,7 @@ def answered(pool: Pool, prompt: list[int], **options: Any) -> tuple[RoutedOutpu
 @pytest.mark.parametrize(
     "policy", [AlwaysSmall(), RandomShare(0.5), Steer(threshold=8.0), Speculative(3)], ids=str
 )
+@pytest.mark.few(2)
 def test_a_conversation_reads_only_what_is_new(policy: Policy) -> None:
     pool, router = Pool(ROUTER, keep_bytes=ROOM), Router(PAIR, policy)
     prompt, before = ids(1, 40), 0

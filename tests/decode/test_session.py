@@ -174,6 +174,7 @@ def test_the_router_may_be_exchanged_between_turns() -> None:
 
 
 @pytest.mark.parametrize("events", [0, 1, 7, 12])
+@pytest.mark.few(2)
 def test_a_stream_cancelled_in_the_middle_of_a_step(events: int) -> None:
     talk = Talk(chat_pair(), Steer(threshold=99.0))
     talk.ask(QUESTIONS[0])
@@ -221,6 +222,7 @@ def breaks(after: int, late: bool) -> Callable[[Callable[..., Any]], Callable[..
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("after", [1, 2, 6])
+@pytest.mark.few(2)
 def test_ctrl_c_within_a_pass(after: int, late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     talk = Talk(chat_pair())
     talk.ask(QUESTIONS[0])

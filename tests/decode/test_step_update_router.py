@@ -33,6 +33,7 @@ class EverySecond(Policy):
     "backend", ["reference", "cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 )
 @pytest.mark.parametrize(("seed", "limit", "max_step"), [(0, 60, 512), (1, 60, 4), (3, 60, 512)])
+@pytest.mark.few(3)
 def test_follows_a_trace_of_the_router(backend: str, seed: int, limit: int, max_step: int) -> None:
     pair = make_pair("qwen2", seed)
     boundary = StepBoundary(pair.tokenizer, pair.vocab_size, max_tokens=max_step)

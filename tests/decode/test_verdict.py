@@ -119,6 +119,7 @@ CALIBRATION = Calibration(PAIRS["llama"].fingerprint, "max-logit", FITS, FITS)
     [Steer(CALIBRATION), SteerCohort(give_up=0.9), Percentile(), BothSides(lost=0.3)],
     ids=lambda policy: policy.name,
 )
+@pytest.mark.few(2)
 def test_a_router_writes_nothing_into_a_step(
     policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

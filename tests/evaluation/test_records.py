@@ -173,6 +173,7 @@ def test_the_demo_s_records_are_of_the_demo() -> None:
 ARGS = ("eval", "--domains", "math", "--n", 3, "--routers", "small,large", "--cohort", 1)
 
 
+@pytest.mark.slow
 def test_the_command_records_and_goes_on(tmp_path: Path) -> None:
     """A run that was cut off in the middle of a record ends with the file of a whole one."""
     whole, path = tmp_path / "whole.gz", tmp_path / "r.gz"
@@ -193,6 +194,7 @@ def test_the_command_records_and_goes_on(tmp_path: Path) -> None:
     assert path.read_bytes() == data
 
 
+@pytest.mark.slow
 def test_workers_hand_records_over(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()

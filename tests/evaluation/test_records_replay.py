@@ -177,6 +177,7 @@ def test_a_replay_needs_a_text_of_one_model(pair: Pair) -> None:
         replay_records(lazy)
 
 
+@pytest.mark.slow
 def test_the_command_replays_a_file(pair: Pair, tmp_path: Path) -> None:
     path = saved(tmp_path / "r.jsonl.gz", recorded(pair, n=8))
     out = tmp_path / "replayed"

@@ -89,6 +89,7 @@ def passes_of_the_algorithm(p: np.ndarray, q: np.ndarray, n: int, k: int) -> flo
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("k", [1, 2, 4, 7])
+@pytest.mark.few(3)
 def test_sampled_passes_are_those_of_the_algorithm(seed: int, k: int) -> None:
     """Exact to rounding: the sum over all texts of the large model, against all that may be drawn.
 

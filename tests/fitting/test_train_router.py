@@ -92,6 +92,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> No
         "replay:writers=SL",
     ],
 )
+@pytest.mark.few(2)
 def test_every_rival_works_on_the_demo_pair_by_its_name(spec: str, pair: Pair) -> None:
     policy = make_policy(spec, DEMO)
     asked = [p for domain in ("math", "planning") for p in problems(domain, 5, "calibration")]

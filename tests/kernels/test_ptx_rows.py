@@ -156,6 +156,7 @@ def test_sample_logits(dtype: torch.dtype, temperature: float, capability: int) 
         sampled(logits, uniform, temperature, capability=capability)
 
 
+@pytest.mark.slow
 def test_where_the_token_lies() -> None:
     """At the ends of a vector, a lane, a tile and the row, by numbers on either side of each."""
     vocab = 2100
@@ -165,6 +166,7 @@ def test_where_the_token_lies() -> None:
     sampled(torch.zeros(24, vocab, dtype=torch.bfloat16), uniform, 3.0)
 
 
+@pytest.mark.slow
 def test_tokens_of_masks_and_infinities() -> None:
     logits = torch.full((6, 3000), -INF)
     logits[0, 2999], logits[1, [5, 2000]], logits[2, ::2] = 3.0, 1.0, 0.0
@@ -215,6 +217,7 @@ def cut(logits: Tensor, uniform: Tensor, cuts: tuple, k: int = 20, **how: int) -
 
 @pytest.mark.parametrize("cuts", DECIDED)
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.few(2)
 def test_cuts_that_the_list_decides(dtype: torch.dtype, cuts: tuple) -> None:
     uniform = torch.tensor([0.3, 0.81], dtype=torch.float64)
     for k in (1, 20):

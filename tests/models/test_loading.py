@@ -167,6 +167,7 @@ def test_memory_that_runs_out_is_said(
 
 @pytest.mark.parametrize("names", [{"dtype"}, {"torch_dtype"}, {"dtype", "torch_dtype"}])
 @pytest.mark.parametrize("value", [torch.bfloat16, "bfloat16"])
+@pytest.mark.few(2)
 def test_a_dtype_by_either_name(names: set[str], value: object, folders: tuple[Path, Path]) -> None:
     pair = Pair.from_pretrained(*folders, device="cpu", **dict.fromkeys(names, value))  # type: ignore[arg-type]
     assert pair.small.dtype == pair.large.dtype == torch.bfloat16

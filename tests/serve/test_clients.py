@@ -134,6 +134,7 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("name", HARMLESS)
+@pytest.mark.few(3)
 def test_harmless_fields_are_accepted(served: Served, name: str) -> None:
     assert served.ask(QUESTION, **{name: HARMLESS[name]}).status_code == 200
 
@@ -188,6 +189,7 @@ def test_choices_are_rows_of_their_own(served: Served, client: Any, stream: bool
 
 @pytest.mark.parametrize("stop", ["7", "= 16", "\n\n16", ["zzz", "9 ="], "answer", "not there"])
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.few(3)
 def test_stop_texts_wherever_tokens_split_them(served: Served, stop: Any, stream: bool) -> None:
     right = served.router.generate(QUESTION).text
     stops = [stop] if isinstance(stop, str) else stop

@@ -80,6 +80,7 @@ def test_results_of_an_evaluation(tmp_path: Path) -> None:
     assert calls.endswith("- + 1")  # of as many steps as there are
 
 
+@pytest.mark.slow
 def test_the_picture(traces: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file = tmp_path / "load.svg"

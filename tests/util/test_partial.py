@@ -252,6 +252,7 @@ def test_a_router_that_is_trained_on_is_one_that_was_not_cut_off(kind: str, tmp_
 COMMAND = ["calibrate", "--pair", "demo", "--n", "4", "--cohort", "2", "--max-new-tokens", "60"]
 
 
+@pytest.mark.slow
 def test_a_command_that_was_killed_goes_on_and_says_so(tmp_path: Path, launch: Launch) -> None:
     out = tmp_path / "c.json"
     process = launch(["-m", "steer_decode", *COMMAND, "--out", str(out)])

@@ -38,6 +38,7 @@ def told(folder: Path, inputs: dict[str, Any], **options: Any) -> Any:
 
 @pytest.mark.parametrize("router", ["speculative:k=4", "first-token:threshold=3", "random"])
 @pytest.mark.parametrize("inputs", [ONE, THREE], ids=["one", "three"])
+@pytest.mark.few(2)
 def test_the_folder_answers_as_the_router_does(
     folder: Path, router: str, inputs: dict[str, Any]
 ) -> None:

@@ -33,6 +33,7 @@ def watch(model: nn.Module) -> list[Tensor]:
 @pytest.mark.parametrize("writer", ["small", "large"])
 @pytest.mark.parametrize("turns", [1, 4])
 @pytest.mark.parametrize("spec", ["first-token:threshold=0.7", "spec-reason"])
+@pytest.mark.few(3)
 def test_what_hooks_see_can_enter_a_loss(spec: str, turns: int, writer: str) -> None:
     pair = make_pair("llama")
     router = Router(pair, parse_policy(spec), ahead=turns)

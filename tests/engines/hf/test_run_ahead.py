@@ -77,6 +77,7 @@ def test_what_is_written_does_not_depend_on_turns(
 
 
 @pytest.mark.parametrize("family", ALL)
+@pytest.mark.few(3)
 def test_every_family(family: str) -> None:
     policy = Steer(threshold=9.0)
     prompts = [prompt_text(i, 3 + 7 * i) for i in range(3)]

@@ -79,6 +79,7 @@ def test_nan_behind_each_rows_end_never_leaks(family: str) -> None:
 
 @pytest.mark.parametrize("family", ALL)
 @pytest.mark.parametrize("more", [attention.MOST_QUERIES, attention.MOST_QUERIES + 1, 40])
+@pytest.mark.few(6)
 def test_long_passes_are_served_unless_a_window_cuts_something_off(family: str, more: int) -> None:
     """A prompt in parts of 20 tokens, and a hand-over."""
     pair = make_pair(family)
@@ -101,6 +102,7 @@ def test_long_passes_are_served_unless_a_window_cuts_something_off(family: str, 
 
 @pytest.mark.parametrize("family", ALL)
 @pytest.mark.parametrize("counts", [(5, 1, 3, 3), (5, 40, 23, 23)], ids=["a few", "many"])
+@pytest.mark.few(3)
 def test_rows_with_different_numbers_of_new_tokens_run_in_one_pass_without_padding(
     family: str, counts: tuple[int, ...]
 ) -> None:

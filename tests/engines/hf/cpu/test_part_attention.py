@@ -28,6 +28,7 @@ def inputs(
 @pytest.mark.parametrize("heads", [(4, 4), (6, 2), (3, 1)], ids=str)
 @pytest.mark.parametrize("start", [0, 1, 63, 300])
 @pytest.mark.parametrize("new", [17, 64])
+@pytest.mark.few(18)
 def test_equals_its_definition(
     dtype: torch.dtype, heads: tuple[int, int], start: int, new: int
 ) -> None:

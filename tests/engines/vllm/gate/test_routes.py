@@ -66,6 +66,7 @@ def routed(
 
 
 @pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.few(3)
 def test_the_gate_in_the_small_engine_routes_as_the_router_does(
     make: Make, pair: Pair, policy: Policy, wanted: Any, logits: Any, rows: int
 ) -> None:

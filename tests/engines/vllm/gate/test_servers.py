@@ -86,6 +86,7 @@ def same(found: RoutedOutput, wanted: RoutedOutput) -> None:
             assert a.score == pytest.approx(b.score, rel=2e-5)
 
 
+@pytest.mark.few(2)
 def test_answers_are_those_of_models_here_and_calls_are_runs(
     here: Pair, both: VllmPair, servers: Stubs, policy: Policy
 ) -> None:
@@ -118,6 +119,7 @@ def test_with_one_gate_the_small_models_calls_are_runs(
         assert len(servers["large"].asked) >= writers.count("large")
 
 
+@pytest.mark.few(2)
 def test_many_conversations_at_once(here: Pair, both: VllmPair, policy: Policy) -> None:
     wanted = [Router(here, policy).generate(prompt, **LENGTH) for prompt in PROMPTS]
     for found, out in zip(Router(both, policy).cohort(PROMPTS, **LENGTH), wanted, strict=True):
@@ -139,6 +141,7 @@ def test_what_looks_ahead_has_the_largest_logits_for_scores(here: Pair, both: Vl
 
 
 @pytest.mark.parametrize("after", [0, 7])
+@pytest.mark.few(3)
 def test_a_fault_within_a_call_of_many_steps_is_made_good(
     here: Pair, both: VllmPair, servers: Stubs, policy: Policy, after: int
 ) -> None:
