@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from steer_decode import AlwaysLarge, Router
+from steer_decode.core.events import Done
+from steer_decode.decode.pool import Pool
 from steer_decode.engines.hf import multi_step
 from steer_decode.engines.hf.graphs import MOST, Graphs
+from steer_decode.engines.hf.multi_step import MultiStep
+from support.tiny import make_pair, prompt_ids
 
 
 class Graph:
@@ -61,26 +67,89 @@ def test_all_captures_take_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Graphs().pool() == 1  # of another lane, which may run at the same time
 
 
-def test_a_capture_is_given_the_pool_of_its_lane(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream, given = SimpleNamespace(wait_stream=lambda other: None), []
+def test_a_capture_is_of_its_lane_and_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model may lie on the second card while the first is the current one."""
+    current, given = ["first card"], []
 
-    def captured(
-        graph: object, pool: object, capture_error_mode: str
-    ) -> contextlib.nullcontext[None]:
-        given.append((pool, capture_error_mode))
+    @contextlib.contextmanager
+    def device(index: str) -> Iterator[None]:
+        current.append(index)
+        yield
+        current.pop()
+
+    def stream() -> SimpleNamespace:
+        return SimpleNamespace(of=current[-1], wait_stream=lambda other: None)
+
+    def captured(graph: object, **how: Any) -> contextlib.nullcontext[None]:
+        given.append((current[-1], how.pop("stream").of, how))
         return contextlib.nullcontext()
 
     for name, value in (
-        ("Stream", lambda: stream), ("current_stream", lambda: stream), ("CUDAGraph", Graph),
-        ("stream", lambda s: contextlib.nullcontext()), ("graph", captured),
+        ("Stream", stream), ("current_stream", stream), ("CUDAGraph", Graph), ("graph", captured),
+        ("device", device), ("stream", lambda s: contextlib.nullcontext()),
         ("graph_pool_handle", lambda: "the pool"),
     ):  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(multi_step, "host_reads", lambda call: [])
-    passes = object.__new__(multi_step.MultiStep)
+    passes = object.__new__(MultiStep)
     monkeypatch.setattr(passes, "_graphs", Graphs(), raising=False)
+    monkeypatch.setattr(passes, "_device", "second card", raising=False)
     monkeypatch.setattr(passes, "_forward", lambda *a: None, raising=False)
     buffers: Any = SimpleNamespace(tensors=list)
     for _ in range(2):
         assert passes._capture([0], buffers, 8) is not None
-    assert given == [("the pool", "thread_local")] * 2
+    how = {"pool": "the pool", "capture_error_mode": "thread_local"}
+    assert given == [("second card", "second card", how)] * 2
+
+
+class Recorded:
+    """What a graph is, without a card: the same kernels on the same memory, whatever has moved."""
+
+    replays = 0
+
+    def __init__(self, passes: Any, rows: Any, buffers: Any, width: int) -> None:
+        self._passes, self._buffers, self._cache = passes, buffers, passes._lane.cache
+        self._cache.reserve(width)
+        at = buffers.places, buffers.starts, buffers.counts
+        self._span = self._cache.begin_fixed(rows, *at, width)
+        passes._lane.forward.logits(buffers.ids, self._span)  # buffers are made by a first pass
+        self._memory = self._addresses()
+
+    def _addresses(self) -> list[int]:
+        return [b.data_ptr() for layer in self._cache.layers for b in (layer.keys, layer.values)]
+
+    def replay(self) -> None:
+        assert self._addresses() == self._memory, "a graph writes where the cache was"
+        type(self).replays += 1
+        buffers = self._buffers
+        self._cache.state.span = self._span
+        self._passes._take(buffers, self._passes._lane.forward.logits(buffers.ids, self._span))
+        buffers.starts.add_(buffers.counts)
+        buffers.active.copy_(buffers.running)
+
+
+def test_no_graph_outlives_the_buffers_that_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows come, go and grow; a buffer of the same size may lie elsewhere."""
+    captures = MultiStep.__init__
+
+    def capturing(self: Any, *args: Any) -> None:
+        captures(self, *args)
+        self._captures = True
+
+    monkeypatch.setattr(MultiStep, "__init__", capturing)
+    monkeypatch.setattr(MultiStep, "_capture", lambda *args: Recorded(*args))
+    router = Router(make_pair("llama", 0), AlwaysLarge(), ahead=4)
+    prompts = [prompt_ids(i, 3 + 5 * i) for i in range(6)]
+    pool, keys, found = Pool(router, max_rows=6), [], {}
+    for i, prompt in enumerate(prompts):
+        keys.append(pool.add(prompt, max_new_tokens=20 + 30 * (i % 3)))
+        for _ in range(2 if i < 4 else 40):  # the last ones come when most have gone
+            found |= {k: e.output.token_ids for k, e in pool.iterate() if isinstance(e, Done)}
+    while len(pool):
+        found |= {k: e.output.token_ids for k, e in pool.iterate() if isinstance(e, Done)}
+    monkeypatch.undo()
+    plain = Router(router.pair, AlwaysLarge())
+    for i, (key, prompt) in enumerate(zip(keys, prompts, strict=True)):
+        wanted = plain.generate(prompt, max_new_tokens=20 + 30 * (i % 3)).token_ids
+        assert found[key] == wanted
+    assert Recorded.replays > 60

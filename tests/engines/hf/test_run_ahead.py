@@ -196,6 +196,7 @@ def capturing(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         ("Stream", lambda: stream),
         ("current_stream", lambda: stream),
         ("stream", lambda s: contextlib.nullcontext()),
+        ("device", lambda d: contextlib.nullcontext()),
         ("CUDAGraph", FakeGraph),
     ):
         monkeypatch.setattr(torch.cuda, name, value)

@@ -62,6 +62,7 @@ class KVLayer(CacheLayerMixin):
 
     @torch.inference_mode(False)  # passes with and without a user's hooks write it
     def _room(self, like: Tensor, shape: Sequence[int], capacity: int) -> Tensor:
+        self.state.made += 1
         size = self.state.rows, shape[1], capacity, shape[3]
         if like.device.type == "cpu":
             return like.new_empty(size)

@@ -106,10 +106,10 @@ class MultiStep:
 
     def _pass(self, rows: Sequence[int], buffers: _Buffers, width: int) -> None:
         cache = self._lane.cache
-        key = (buffers.size, width, cache.first(rows), cache.capacity)
+        key = (buffers.size, width, cache.first(rows), cache.state.made)
         if self._captures and key not in self._graphs:
-            # Buffers that have grown lie elsewhere: graphs of the old ones are of no use.
-            self._graphs.keep(lambda kept: kept[-1] == cache.capacity)
+            # A graph writes where the buffers were: once they have moved it is of no use.
+            self._graphs.keep(lambda kept: kept[-1] == cache.state.made)
             graph = self._capture(rows, buffers, width)
             self._captures = graph is not None
             if graph is not None:
@@ -124,8 +124,15 @@ class MultiStep:
     ) -> torch.cuda.CUDAGraph | None:
         """Record a pass; None where it reads on the host.
 
-        Trial runs come first, as capture asks; what they change is put back.
+        Trial runs come first, as capture asks; what they change is put back. Streams are of the
+        model's device, which need not be the current one: a capture on another stays empty.
         """
+        with torch.cuda.device(self._device):
+            return self._capture_here(rows, buffers, width)
+
+    def _capture_here(
+        self, rows: Sequence[int], buffers: _Buffers, width: int
+    ) -> torch.cuda.CUDAGraph | None:
         before = [tensor.clone() for tensor in buffers.tensors()]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -138,7 +145,7 @@ class MultiStep:
             graph = torch.cuda.CUDAGraph()
             # The other model may take memory in another thread meanwhile (decode/overlap.py).
             pool, mode = self._graphs.pool(), "thread_local"
-            with torch.cuda.graph(graph, pool=pool, capture_error_mode=mode):
+            with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode=mode):
                 self._forward(rows, buffers, width)
         for tensor, old in zip(buffers.tensors(), before, strict=True):
             tensor.copy_(old)

@@ -67,6 +67,7 @@ class CacheState:
     Attributes:
         rows: texts that there is room for.
         capacity: positions that the buffers hold now.
+        made: buffers so far; another number says that some lie elsewhere now.
         layers: how many there are.
         span: of the forward pass under way, or of the last one.
         ends_early: the pass is broken off once all layers are written.
@@ -76,6 +77,7 @@ class CacheState:
     def __init__(self, rows: int, layers: int) -> None:
         nothing = torch.empty(0, dtype=torch.int64)
         self.rows, self.capacity, self.layers = rows, 0, layers
+        self.made = 0
         self.span = Span(0, 0, 0, 0, False, nothing, nothing, nothing)
         self.ends_early, self.written = False, 0
 
