@@ -119,3 +119,17 @@ def test_options_of_a_task() -> None:
     request = SimpleNamespace(task_name="t", args=("q", {"until": [], "beam": 3}))
     with pytest.raises(SteerError, match="task 't' sets 'beam'"):
         made.generate_until([request])
+
+
+def test_prompts_are_kept_by_what_makes_them() -> None:
+    """A pair whose weights are on servers has a name of its own too."""
+    from steer_decode.evaluation.harness import RoutedLM
+
+    def name(words: dict[str, int], template: str | None) -> str:
+        tokenizer = SimpleNamespace(get_vocab=lambda: words, chat_template=template)
+        pair = SimpleNamespace(tokenizer=tokenizer, template_owner=tokenizer, fingerprint=None)
+        return RoutedLM(SimpleNamespace(pair=pair)).tokenizer_name  # type: ignore[arg-type]
+
+    names = [name({"a": 0}, None), name({"a": 0}, "x"), name({"b": 0}, "x")]
+    assert len(set(names)) == 3
+    assert names[0] == name({"a": 0}, None)

@@ -6,6 +6,7 @@ for likelihoods are refused by name. Import it where lm-eval is installed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -57,8 +58,14 @@ class RoutedLM(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """Part of the harness' cache keys for templates."""
-        return f"steer-{self._router.pair.fingerprint}"
+        """Part of the harness' cache keys for templates.
+
+        Of what makes a prompt, not of the weights: those on servers cannot be seen.
+        """
+        pair = self._router.pair
+        told = getattr(pair.template_owner, "chat_template", None)
+        words = sorted(pair.tokenizer.get_vocab().items())
+        return f"steer-{hashlib.sha256(json.dumps([words, told]).encode()).hexdigest()[:16]}"
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
