@@ -220,7 +220,9 @@ def _routers(
     """Policies by the names under which they were asked for, and those of the random curve."""
     from ..evaluation.evaluate import CONTROL, with_controls
 
-    names = words(specs)
+    from ..policies import split_specs
+
+    names = split_specs(specs)
     if not names:
         raise SteerError("no routers: give at least one, as in --routers small,large,steer")
     policies: dict[str, Policy] = {}

@@ -83,6 +83,7 @@ __all__ = [
     "Word",
     "parse_policy",
     "policy_class",
+    "split_specs",
 ]
 
 
@@ -228,3 +229,27 @@ def parse_policy(text: str, **defaults: Any) -> Policy:
         SteerError: an unknown name or setting, or a value that the setting does not take.
     """
     return RouterSpec.read(text).make(**defaults)
+
+
+def split_specs(text: str) -> list[str]:
+    """The routers of "A,B:SETTING=VALUE", each once.
+
+    A comma in the text of a setting, as in the name of a file, ends no router: what follows it
+    names none.
+    """
+    found: list[str] = []
+    for part in text.split(","):
+        if found and _goes_on(found[-1], part):
+            found[-1] += f",{part}"
+        elif part.strip():
+            found.append(part.strip())
+    return list(dict.fromkeys(found))
+
+
+def _goes_on(spec: str, part: str) -> bool:
+    name, *settings = spec.split(":")
+    key, equals, _ = settings[-1].partition("=") if settings else ("", "", "")
+    if name not in POLICIES or not equals or part.strip() in POLICIES or ":" in part:
+        return False
+    setting = settings_of(POLICIES[name], name).get(key)
+    return setting is not None and setting.free
