@@ -219,7 +219,6 @@ def _routers(
 ) -> tuple[dict[str, Policy], list[str]]:
     """Policies by the names under which they were asked for, and those of the random curve."""
     from ..evaluation.evaluate import CONTROL, with_controls
-
     from ..policies import split_specs
 
     names = split_specs(specs)
