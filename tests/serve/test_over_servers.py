@@ -125,17 +125,20 @@ def test_a_client_that_goes_frees_the_servers(served: Served, stubs: list[StubVl
         ({"logprobs": 2}, "logprobs", "logprobs cannot be had"),
         ({"steer": {"router": "first-token"}}, "steer.router", "needs the gate"),
         ({"steer": {"router": "speculative:k=2"}}, "steer.router", "verified by the large model"),
-        ({"prompt": "w1" * 600}, "prompt", "give --small-url"),
+        ({"prompt": "w9" * 600}, "prompt", "give --small-url"),
     ],
 )
 def test_what_servers_cannot_do_is_refused(
     served: Served, stubs: list[StubVllm], fields: Any, param: str, said: str
 ) -> None:
-    answer = served.post("/v1/completions", json={**ASKED, "prompt": "w1", **fields})
+    answer = served.post("/v1/completions", json={**ASKED, "prompt": "w9", **fields})
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == param
     assert said in answer.json()["error"]["message"]
-    assert not any(stub.asked for stub in stubs)
+    # What a client before left behind may still come, and begins with another word.
+    begins = served.router.pair.encode("w9")
+    asked = [body["prompt"] for stub in stubs for body, _ in stub.asked]
+    assert not [ids for ids in asked if ids[: len(begins)] == begins]
 
 
 URLS = ["--small-url", "http://127.0.0.1:1", "--large-url", "http://127.0.0.1:1"]
