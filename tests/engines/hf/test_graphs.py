@@ -14,6 +14,7 @@ from steer_decode.core.events import Done
 from steer_decode.decode.pool import Pool
 from steer_decode.engines.hf import multi_step
 from steer_decode.engines.hf.graphs import MOST, Graphs
+from steer_decode.engines.hf.lane import Lane
 from steer_decode.engines.hf.multi_step import MultiStep
 from support.tiny import make_pair, prompt_ids
 
@@ -105,9 +106,8 @@ def test_a_capture_is_of_its_lane_and_its_device(monkeypatch: pytest.MonkeyPatch
 class Recorded:
     """What a graph is, without a card: the same kernels on the same memory, whatever has moved."""
 
-    replays = 0
-
     def __init__(self, passes: Any, rows: Any, buffers: Any, width: int) -> None:
+        self.replays = 0
         self._passes, self._buffers, self._cache = passes, buffers, passes._lane.cache
         self._cache.reserve(width)
         at = buffers.places, buffers.starts, buffers.counts
@@ -120,7 +120,7 @@ class Recorded:
 
     def replay(self) -> None:
         assert self._addresses() == self._memory, "a graph writes where the cache was"
-        type(self).replays += 1
+        self.replays += 1
         buffers = self._buffers
         self._cache.state.span = self._span
         self._passes._take(buffers, self._passes._lane.forward.logits(buffers.ids, self._span))
@@ -128,28 +128,76 @@ class Recorded:
         buffers.active.copy_(buffers.running)
 
 
-def test_no_graph_outlives_the_buffers_that_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows come, go and grow; a buffer of the same size may lie elsewhere."""
-    captures = MultiStep.__init__
+@pytest.fixture
+def recording(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Recorded]]:
+    """Captures of the CPU, as they would be on a card."""
+    made: list[Recorded] = []
+    begin = MultiStep.__init__
 
     def capturing(self: Any, *args: Any) -> None:
-        captures(self, *args)
+        begin(self, *args)
         self._captures = True
 
-    monkeypatch.setattr(MultiStep, "__init__", capturing)
-    monkeypatch.setattr(MultiStep, "_capture", lambda *args: Recorded(*args))
+    def capture(*args: Any) -> Recorded:
+        made.append(Recorded(*args))
+        return made[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MultiStep, "__init__", capturing)
+        patch.setattr(MultiStep, "_capture", capture)
+        yield made
+
+
+def ended(pool: Pool) -> dict[int, list[int]]:
+    return {k: e.output.token_ids for k, e in pool.iterate() if isinstance(e, Done)}
+
+
+def test_no_graph_outlives_the_buffers_that_it_writes(recording: list[Recorded]) -> None:
+    """Rows come, go and grow; a buffer of the same size may lie elsewhere."""
     router = Router(make_pair("llama", 0), AlwaysLarge(), ahead=4)
     prompts = [prompt_ids(i, 3 + 5 * i) for i in range(6)]
     pool, keys, found = Pool(router, max_rows=6), [], {}
     for i, prompt in enumerate(prompts):
         keys.append(pool.add(prompt, max_new_tokens=20 + 30 * (i % 3)))
         for _ in range(2 if i < 4 else 40):  # the last ones come when most have gone
-            found |= {k: e.output.token_ids for k, e in pool.iterate() if isinstance(e, Done)}
+            found |= ended(pool)
     while len(pool):
-        found |= {k: e.output.token_ids for k, e in pool.iterate() if isinstance(e, Done)}
-    monkeypatch.undo()
+        found |= ended(pool)
+    assert sum(graph.replays for graph in recording) > 60
     plain = Router(router.pair, AlwaysLarge())
     for i, (key, prompt) in enumerate(zip(keys, prompts, strict=True)):
         wanted = plain.generate(prompt, max_new_tokens=20 + 30 * (i % 3)).token_ids
         assert found[key] == wanted
-    assert Recorded.replays > 60
+
+
+def test_what_was_captured_serves_the_next_answer(
+    recording: list[Recorded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a card, whose buffers stay while nothing runs."""
+    monkeypatch.setattr(Lane, "stays", True)
+    router = Router(make_pair("llama", 0), AlwaysLarge(), ahead=4)
+    pool, prompt = Pool(router, max_rows=4), prompt_ids(1, 9)
+    found = []
+    for _ in range(3):
+        pool.add(prompt, max_new_tokens=30)
+        while len(pool):
+            found += ended(pool).values()
+        captured = len(recording)
+    assert captured == 1
+    assert (
+        found
+        == [Router(router.pair, AlwaysLarge()).generate(prompt, max_new_tokens=30).token_ids] * 3
+    )
+
+
+@pytest.mark.parametrize(("held", "stays"), [(4.9e9, True), (5.1e9, False)])
+def test_buffers_stay_on_a_card_up_to_a_share_of_it(
+    held: float, stays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane: Any = object.__new__(Lane)
+    lane._device, lane.cache = torch.device("cuda"), SimpleNamespace(held_bytes=held)
+    card = SimpleNamespace(total_memory=80e9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    assert lane.stays == stays
+    lane._device = torch.device("cpu")
+    assert not lane.stays

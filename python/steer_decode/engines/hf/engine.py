@@ -65,7 +65,7 @@ class HfEngine:
     def close(self, row: int) -> None:
         self._answers.pop(row).transcript.read[self._writer] = 0
         self.lane.close(row)
-        if not self._answers:
+        if not self._answers and not self.lane.stays:
             self._kinds.clear()  # whose buffers are as large as the most rows that there were
             self.lane.cache.narrow()  # likewise
 

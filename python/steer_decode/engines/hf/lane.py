@@ -21,6 +21,8 @@ from .budget import SHORT
 from .gradients import without_gradients
 from .passes import Passes
 
+IDLE_SHARE = 1 / 16  # of a GPU's memory, that a cache may hold while nothing runs
+
 
 class Lane(Passes):
     """A model and its KV cache, for several transcripts.
@@ -52,7 +54,20 @@ class Lane(Passes):
         self._transcripts[row] = Transcript([])
         self.cache.lengths[row] = 0
         self.last.forget(row)
-        self.cache.shrink()
+        if not self.stays:
+            self.cache.shrink()
+
+    @property
+    def stays(self) -> bool:
+        """Whether buffers stay, and what was captured over them, while no row is open.
+
+        They do on a GPU, up to a share of its memory: to capture passes anew takes as long as to
+        write a short answer, and what is given back stays with torch.
+        """
+        if self._device.type != "cuda":
+            return False
+        memory = torch.cuda.get_device_properties(self._device).total_memory
+        return self.cache.held_bytes <= IDLE_SHARE * memory
 
     @property
     def runs_ahead(self) -> bool:
