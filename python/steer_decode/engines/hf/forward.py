@@ -20,10 +20,11 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from .attention_name import attention_of
 from .cache import KVCache
 from .cache_layer import EndOfPass
 from .cache_support import cache_argument
-from .cpu import DirectAttention, attention_of, patched
+from .cpu import DirectAttention, patched
 from .grouped import GroupedAttention
 from .span import Span, ragged_mask
 

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .cpu import GROUPED_NAME, UNKNOWN, attention_of, named
+from .attention_name import GROUPED_NAME, UNKNOWN, attention_of, named
 
 MOST_QUERIES = 16  # new tokens a row: beyond, a copy of the keys is little beside the products
 _here = threading.local()

@@ -59,10 +59,11 @@ class Lane(Passes):
 
     @property
     def stays(self) -> bool:
-        """Whether buffers stay, and what was captured over them, while no row is open.
+        """Whether buffers stay while no row is open.
 
-        They do on a GPU, up to a share of its memory: to capture passes anew takes as long as to
-        write a short answer, and what is given back stays with torch.
+        With what was captured over them. They do on a GPU, up to a share of its memory: to capture
+        passes anew takes as long as to write a short answer, and what is given back stays with
+        torch.
         """
         if self._device.type != "cuda":
             return False

@@ -8,8 +8,9 @@ import pytest
 import torch
 from steer_decode.core.shape import ModelShape
 from steer_decode.core.transcript import Transcript
-from steer_decode.engines.hf.cpu import attention, layers
-from steer_decode.engines.hf.cpu.attention import NAME, attention_of
+from steer_decode.engines.hf import swapped
+from steer_decode.engines.hf.attention_name import DIRECT_NAME, attention_of, named
+from steer_decode.engines.hf.cpu import attention
 from steer_decode.engines.hf.lane import Lane
 from support import reference_loop as ref
 from support.backends import needs_cpu_layers
@@ -228,8 +229,8 @@ def test_others_notice_nothing_while_the_name_is_ours() -> None:
         found.append(model(ids, attention_mask=padding).logits)
 
     generate()
-    with attention.named(model.config):
-        assert model.config._attn_implementation == NAME
+    with named(model.config, DIRECT_NAME):
+        assert model.config._attn_implementation == DIRECT_NAME
         assert attention_of(model) == "sdpa"
         other = threading.Thread(target=generate)
         other.start()
@@ -240,11 +241,11 @@ def test_others_notice_nothing_while_the_name_is_ours() -> None:
 
 def test_the_name_stays_until_the_last_pass_has_ended() -> None:
     model = make_model("llama", 0)
-    first, second = attention.named(model.config), attention.named(model.config)
+    first, second = (named(model.config, DIRECT_NAME) for _ in range(2))
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
-    assert model.config._attn_implementation == NAME
+    assert model.config._attn_implementation == DIRECT_NAME
     second.__exit__(None, None, None)
     assert model.config._attn_implementation == "sdpa"
-    assert not layers._passes
+    assert not swapped._passes

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 import torch
-from steer_decode.engines.hf.cpu import layers as direct_layers
+from steer_decode.engines.hf import swapped
 from steer_decode.engines.hf.cpu import linear
 from support.backends import needs_cpu_layers
 from support.products import lane_of, linears
@@ -47,7 +47,7 @@ def test_a_pass_that_fails_leaves_nothing_behind(products: list) -> None:
         lane_of(model).catch_up()
     handle.remove()
     assert not any("forward" in vars(module) for module in model.modules())
-    assert not direct_layers._passes
+    assert not swapped._passes
     assert not linear.here.in_pass
 
 
@@ -119,7 +119,7 @@ def test_a_layer_that_is_replaced_between_passes_keeps_what_it_was_given(product
 def test_passes_that_put_different_things_into_a_model_leave_nothing_behind() -> None:
     model, there = nn.Linear(1, 1), set()
     one, two = (
-        direct_layers.Swapped(model, partial(there.add, name), partial(there.discard, name))
+        swapped.Swapped(model, partial(there.add, name), partial(there.discard, name))
         for name in ("one", "two")
     )
     with two:

@@ -6,18 +6,14 @@ turns all of it off; tokens are the same, up to the rounding of the products.
 
 from __future__ import annotations
 
-from .attention import GROUPED_NAME, UNKNOWN, DirectAttention, attention_of, named
+from .attention import DirectAttention
 from .cache import cache_of
 from .enabled import enabled
 from .layers import DirectLayers as patched
 
 __all__ = [
-    "GROUPED_NAME",
-    "UNKNOWN",
     "DirectAttention",
-    "attention_of",
     "cache_of",
     "enabled",
-    "named",
     "patched",
 ]

@@ -17,7 +17,6 @@ has marked only.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -28,21 +27,17 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from steer_kernels import supported_cpu_isas
 
+from ..attention_name import DIRECT_NAME, UNKNOWN, attention_of, named
 from ..cache import KVCache
 from ..cache_layer import EndOfPass
 from ..span import Span
 from .cache import DirectCache, layer_of
-from .layers import Swapped
 from .prompt_attention import part_attention
 
-NAME = "steer_decode"
-GROUPED_NAME = "steer_decode_grouped"  # that of ../grouped.py
 MOST_QUERIES = 16  # new tokens a row; beyond, SDPA's blocks of queries are faster
 # Without the wrapper, which only words errors: what comes here has been checked.
 _decode_attention = torch.ops.steer_kernels.decode_attention.default
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-# What our functions do not know: attention with one of these goes to SDPA.
-UNKNOWN = frozenset(("softcap", "s_aux", "position_bias", "head_mask"))
 
 
 def _attend(
@@ -94,35 +89,8 @@ def _attend_packed(
     return torch.cat([output.flatten(0, 1) for output in outputs])[None]
 
 
-ALL_ATTENTION_FUNCTIONS.register(NAME, _attend)
-ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
-
-_HELD = "_attn_implementation_internal"  # where a config of transformers keeps the name
-
-
-def _set_name(config: Any, name: str) -> None:
-    """``config._attn_implementation = name`` without the property, which costs 10 us a call.
-
-    If transformers came to keep the name elsewhere, no layer would come to us.
-    """
-    if type(config).sub_configs:  # which are told, too
-        config._attn_implementation = name
-    else:
-        object.__setattr__(config, _HELD, name)
-
-
-def named(config: Any, name: str = NAME) -> Swapped:
-    """A name of ours in a config, for some passes."""
-    return Swapped(config, partial(_set_name, config, name), partial(_set_name, config, "sdpa"))
-
-
-def attention_of(model: PreTrainedModel) -> str:
-    """The attention that a model was loaded with.
-
-    "sdpa", "eager" and so on.
-    """
-    name: str = model.config.get_text_config(decoder=True)._attn_implementation
-    return "sdpa" if name in (NAME, GROUPED_NAME) else name
+ALL_ATTENTION_FUNCTIONS.register(DIRECT_NAME, _attend)
+ALL_MASK_ATTENTION_FUNCTIONS.register(DIRECT_NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
 
 class DirectAttention:
@@ -149,7 +117,7 @@ class DirectAttention:
     ) -> None:
         self._call = call
         self._state = cache.state if isinstance(cache, DirectCache) else None
-        self._named = named(model.config.get_text_config(decoder=True))
+        self._named = named(model.config.get_text_config(decoder=True), DIRECT_NAME)
         self.usable = (
             usable
             and self._state is not None
