@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx2
@@ -69,8 +72,33 @@ def test_spans_need_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         Spans("http://127.0.0.1:4318")
 
 
+@pytest.fixture
+def collector() -> Iterator[tuple[str, list[str]]]:
+    """Where spans are sent over HTTP: its address, and the paths that were posted to."""
+    posted: list[str] = []
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            posted.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", posted
+        server.shutdown()
+        thread.join()
+
+
 @pytest.mark.parametrize("router", ["first-token", "both-sides"])
-def test_a_request_its_steps_and_hand_overs_are_spans(demo: Pair, router: str) -> None:
+def test_a_request_its_steps_and_hand_overs_are_spans(
+    demo: Pair, router: str, collector: tuple[str, list[str]]
+) -> None:
     pytest.importorskip("opentelemetry.sdk")
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -78,11 +106,13 @@ def test_a_request_its_steps_and_hand_overs_are_spans(demo: Pair, router: str) -
 
     kept = InMemorySpanExporter()
     with Served(demo, router, files=demo_files) as server:
-        spans = Spans("http://127.0.0.1:9")
+        spans = Spans(collector[0])
         spans._provider.add_span_processor(SimpleSpanProcessor(kept))
         server.server.spans = spans
         usage = server.ask(QUESTION, stream=False).json()["usage"]
         server.settle()
+    spans.close()  # sends what has not gone out; nothing of it is left behind
+    assert set(collector[1]) == {"/v1/traces"}
     *steps, answer = kept.get_finished_spans()
     assert answer.name == "answer"
     assert answer.attributes["gen_ai.usage.output_tokens"] == usage["completion_tokens"]
