@@ -45,6 +45,14 @@ def test_the_cases_of_a_run_are_measured_again_beside_its_times(tmp_path: Path) 
     assert all(EARLIER in line for line in result.stdout.splitlines() if line.startswith("| dtype"))
 
 
+def test_the_results_of_this_repository_have_times() -> None:
+    """The file is older than clocks and samplings."""
+    (file,) = (PLANS.parent / "results" / "cpu").glob("amd-epyc-zen4-2026-11-24.json")
+    first = json.loads(file.read_text())[0]
+    row = {**first, "sampling": None, "clock": "host", "median_us": 1.0}
+    assert read_like(file, "cpu").beside(row)["earlier_us"] == first["median_us"]
+
+
 def test_a_plan_has_no_times(tmp_path: Path) -> None:
     result = bench("--like", written(tmp_path, [ROW]), *SHORT, "--json", tmp_path / "new.json")
     assert result.exit_code == 0, result.output
@@ -83,6 +91,7 @@ def test_the_plan_for_a_card_is_by_all_clocks_and_on_the_device_that_is_there() 
         ({"k": None}, "k of logit_stats must be a number, got None"),
         ({"k": 65}, "[0].k"),
         ({"k": 64, "vocab": 63}, "k must be at most vocab, got 64 of 63"),
+        ({"batch": 2**16, "vocab": 2**22}, "batch times vocab must be at most 1,073,741,824"),
         ({"op": "kv_append_"}, "vocab of kv_append_ must be null, got 70"),
         ({"op": "step_update_"}, "k of step_update_ must be null, got 3"),
         ({"clock": "sundial"}, "[0].clock"),

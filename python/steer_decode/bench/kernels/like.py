@@ -15,7 +15,8 @@ from ...errors import SteerError
 from ...util.documents import listed, number, one_of, optional, read, record, whole
 from .plan import CLOCKS, DTYPES, MAX_K, OPS, SAMPLINGS, Case
 
-MOST_ROWS, MOST_COLUMNS = 2**16, 2**22  # of one case: a file is data, and must not fill the memory
+# Of one case: a file is data, and must not fill the memory.
+MOST_ROWS, MOST_COLUMNS, MOST_LOGITS = 2**16, 2**22, 2**30
 _HOST = "host"  # the clock of a CPU
 _KEY = ("op", "dtype", "batch", "vocab", "k", "sampling", "threads", "clock")
 
@@ -81,7 +82,8 @@ def read_like(path: Path, device: str) -> Earlier:
     for i, row in enumerate(rows):
         case = _case(path, i, row, device)
         cases[case] = None
-        row = {**row, "sampling": case.sampling, "threads": case.threads}
+        # What files of before had no word for.
+        row = {"clock": _HOST, **row, "sampling": case.sampling, "threads": case.threads}
         if "median_us" in row:
             found[tuple(row.get(key) for key in _KEY)] = row["median_us"]
     clocks = [clock for clock in CLOCKS if any(row.get("clock") == clock for row in rows)]
@@ -99,5 +101,10 @@ def _case(path: Path, index: int, row: Mapping[str, Any], device: str) -> Case:
             )
     if has_k and k > vocab:
         raise SteerError(f"[{index}] of {str(path)!r}: k must be at most vocab, got {k} of {vocab}")
+    if has_columns and row["batch"] * vocab > MOST_LOGITS:
+        raise SteerError(
+            f"[{index}] of {str(path)!r}: batch times vocab must be at most {MOST_LOGITS:,}, got "
+            f"{row['batch']} times {vocab}"
+        )
     sampling = row.get("sampling") or "plain" if op == "sample_logits" else None
     return Case(op, row["dtype"], row["batch"], vocab, k, row.get("threads", 1), device, sampling)
