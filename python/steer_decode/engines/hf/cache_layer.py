@@ -5,7 +5,7 @@ They are written in place and read as views.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -26,6 +26,14 @@ class EndOfPass(Exception):
 
     All layers have their keys and values, and nothing else was wanted.
     """
+
+
+def _alike(lengths: Sequence[int], first: int = 0) -> Iterator[tuple[slice, int]]:
+    """Neighbours of one length, from place ``first`` on: on a GPU, whose rows are alike, all."""
+    for length, same in groupby(lengths):
+        last = first + len(list(same))
+        yield slice(first, last), length
+        first = last
 
 
 class KVLayer(CacheLayerMixin):
@@ -87,9 +95,7 @@ class KVLayer(CacheLayerMixin):
         """Zeros where places before ``last`` hold nothing, up to position ``end``."""
         assert self.keys is not None
         assert self.values is not None
-        for held, same in groupby(self.touched[first:last]):
-            places = slice(first, first + len(list(same)))
-            first = places.stop
+        for places, held in _alike(self.touched[first:last], first):
             if held < end:
                 self.keys[places, :, held:end] = 0
                 self.values[places, :, held:end] = 0
@@ -181,8 +187,8 @@ class KVLayer(CacheLayerMixin):
             old: Tensor | None = getattr(self, name)
             if old is not None:
                 new = self._room(old, old.shape, capacity)
-                for place, length in enumerate(held):  # what lies beyond is nothing, or zeros
-                    new[place, :, :length] = old[place, :, :length]
+                for places, length in _alike(held):  # what lies beyond is nothing, or zeros
+                    new[places, :, :length] = old[places, :, :length]
                 setattr(self, name, new)
 
     def release(self) -> None:

@@ -21,7 +21,7 @@ from .budget import SHORT
 from .gradients import without_gradients
 from .passes import Passes
 
-IDLE_SHARE = 1 / 16  # of a GPU's memory, that a cache may hold while nothing runs
+IDLE_SHARE = 1 / 16  # of a GPU's memory, that a cache may hold beyond what its rows need
 
 
 class Lane(Passes):
@@ -59,7 +59,7 @@ class Lane(Passes):
 
     @property
     def stays(self) -> bool:
-        """Whether buffers stay while no row is open.
+        """Whether buffers stay as they are when rows end.
 
         With what was captured over them. They do on a GPU, up to a share of its memory: to capture
         passes anew takes as long as to write a short answer, and what is given back stays with
