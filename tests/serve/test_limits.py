@@ -35,16 +35,16 @@ def slow(demo: Pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Served, 
     """A server with one row and room for one that waits, whose engine goes on when it may."""
     with Served(demo, "large", max_rows=1, max_queue=1) as server:
         go = threading.Event()
-        iterate = server.worker.pool.iterate
+        iterate = server.worker.core.pool.iterate
 
         def iterating() -> Any:
-            if len(server.worker.pool):
+            if len(server.worker.core.pool):
                 go.wait(0.01)
                 if not go.is_set():
                     return
             yield from iterate()
 
-        monkeypatch.setattr(server.worker.pool, "iterate", iterating)
+        monkeypatch.setattr(server.worker.core.pool, "iterate", iterating)
         yield server, go
         go.set()
 
@@ -83,8 +83,8 @@ def test_a_client_that_goes_away_frees_its_row(
         body = json.dumps({**ASKED, "stream": stream}).encode()
         head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         gone.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        eventually(lambda: len(server.worker.pool) == 1)
-    eventually(lambda: len(server.worker.pool) == 0)  # though the engine has not gone on
+        eventually(lambda: len(server.worker.core.pool) == 1)
+    eventually(lambda: len(server.worker.core.pool) == 0)  # though the engine has not gone on
     assert not go.is_set()
     eventually(lambda: server.worker.unanswered == 0)
     assert server.metric("steer_requests_total", how="cancelled") == 1
@@ -152,7 +152,7 @@ def test_an_engine_that_dies_answers_503(demo: Pair, monkeypatch: pytest.MonkeyP
             raise RuntimeError("planted")
             yield
 
-        monkeypatch.setattr(server.worker.pool, "iterate", dying)
+        monkeypatch.setattr(server.worker.core.pool, "iterate", dying)
         assert server.ask(QUESTION).status_code == 503  # the one at which it dies
         for found in (server.ask(QUESTION), *map(httpx2.get, (f"{server.url}/{p}" for p in PATHS))):
             assert found.status_code == 503
@@ -171,7 +171,7 @@ def test_what_was_in_the_queue_when_the_engine_died_is_answered_too(
             raise RuntimeError("planted")
             yield
 
-        monkeypatch.setattr(server.worker.pool, "iterate", dying)
+        monkeypatch.setattr(server.worker.core.pool, "iterate", dying)
         first = asking(server)
         assert here.wait(600)
         second = asking(server)  # it stands in the queue, unseen by the engine

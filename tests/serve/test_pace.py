@@ -9,37 +9,43 @@ from typing import Any
 import pytest
 from steer_decode import Pair, Router
 from steer_decode.policies import AlwaysLarge
-from steer_decode.serve.metrics import Metrics
-from steer_decode.serve.tickets import Ended, Item, Ticket, Token, arrivals
-from steer_decode.serve.worker import Worker
+from steer_decode.serve.engine_core import Batch, ToEngine
+from steer_decode.serve.tickets import Admitted, Ended, EngineRequest, Item, Ticket, Token, arrivals
+from steer_decode.serve.worker import ThreadWorker
 
 NEVER = 1e12  # seconds
 Batches = list[list[tuple[Ticket, Item]]]
 
 
+def asked(tokens: list[int], **options: Any) -> Ticket:
+    return Ticket(EngineRequest(tokens, AlwaysLarge(), options))
+
+
 def ticket(pair: Pair, tokens: int = 12) -> Ticket:
-    return Ticket(pair.encode("Compute 5 +6 -7 ?"), AlwaysLarge(), {"max_new_tokens": tokens})
+    return asked(pair.encode("Compute 5 +6 -7 ?"), max_new_tokens=tokens)
 
 
 def deliveries(
     pair: Pair, interval: float, tickets: list[Ticket], later: Ticket | None = None
 ) -> Batches:
     """What the worker hands over, in order; one ticket comes after three iterations."""
-    worker = Worker(Router(pair, AlwaysLarge()), 4, 8, 0, Metrics(), interval)
-    batches: Batches = []
-    deliver, iterate, turns = worker._deliver, worker.pool.iterate, iter(range(1000))
+    worker = ThreadWorker(Router(pair, AlwaysLarge()), 4, 8, interval=interval)
+    batches: list[Batch] = []
+    deliver, iterate, turns = worker._deliver, worker.core.pool.iterate, iter(range(1000))
 
-    def delivered(out: list[tuple[Ticket, Item]]) -> None:
-        batches.append(out)
-        deliver(out)
+    def delivered(batch: Batch) -> None:
+        batches.append(batch)
+        deliver(batch)
 
     def iterating() -> Iterator[Any]:
         yield from iterate()
         if later is not None and next(turns) == 3:
-            worker._waiting.append(later)
+            later.number = len(tickets)
+            worker._tickets[later.number] = later
+            worker.core.inbox.put(ToEngine(later.number, later.request))
 
     worker._deliver = delivered  # type: ignore[method-assign]
-    worker.pool.iterate = iterating  # type: ignore[method-assign]
+    worker.core.pool.iterate = iterating  # type: ignore[method-assign]
 
     async def run() -> None:
         worker.start()
@@ -50,7 +56,12 @@ def deliveries(
         worker.stop()
 
     asyncio.run(run())
-    return batches
+    every = [*tickets, *([later] if later else [])]
+    told = [
+        [(every[number], item) for number, item in batch.items if not isinstance(item, Admitted)]
+        for batch in batches
+    ]
+    return [items for items in told if items]
 
 
 def test_the_first_text_and_the_end_do_not_wait(demo: Pair) -> None:
@@ -86,18 +97,18 @@ def test_what_has_been_said_goes_out_before_another_prompt_is_read(demo: Pair) -
 @pytest.mark.parametrize("items", [1, 3])
 def test_all_that_has_come_is_seen_together(items: int) -> None:
     async def run() -> None:
-        asked = Ticket([1], AlwaysLarge(), {})
+        one = asked([1])
         token = Token("a", 5, "small", 0, None, "a")
         for _ in range(items):
-            asked.push(token)
-        assert await anext(arrivals([asked])) == (0, [token] * items)
+            one.push(token)
+        assert await anext(arrivals([one])) == (0, [token] * items)
 
     asyncio.run(run())
 
 
 def test_a_quiet_stream_is_named() -> None:
     async def run() -> None:
-        arriving = arrivals([Ticket([1], AlwaysLarge(), {})], quiet=1e-3)
+        arriving = arrivals([asked([1])], quiet=1e-3)
         assert await anext(arriving) == (0, [])
 
     asyncio.run(run())

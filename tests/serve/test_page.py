@@ -226,15 +226,15 @@ def test_a_key_is_asked_for_and_kept_in_the_page_alone(demo: Pair, opened: Opene
 def test_stopping_frees_the_row(demo: Pair, opened: Opened) -> None:
     with Served(demo) as served:
         page = opened(served)
-        may, begun, iterate = threading.Event(), threading.Event(), served.worker.pool.iterate
+        may, begun, iterate = threading.Event(), threading.Event(), served.worker.core.pool.iterate
 
         def held() -> Any:
-            if len(served.worker.pool):
+            if len(served.worker.core.pool):
                 begun.set()
                 may.wait(60)
             return iterate()
 
-        served.worker.pool.iterate = held  # type: ignore[method-assign]
+        served.worker.core.pool.iterate = held  # type: ignore[method-assign]
         ask(page)
         assert begun.wait(60)
         page.press("Escape")

@@ -12,11 +12,12 @@ import uvicorn
 from steer_decode import Pair, Router
 from steer_decode.policies import RouterSpec
 from steer_decode.serve.app import Server, application
+from steer_decode.serve.child import Child
 from steer_decode.serve.choices import Choices, nameable
+from steer_decode.serve.engine_process import ProcessWorker
 from steer_decode.serve.intake import Intake
-from steer_decode.serve.metrics import Metrics
 from steer_decode.serve.run import Listening, PatientProtocol, listen
-from steer_decode.serve.worker import Worker
+from steer_decode.serve.worker import ThreadWorker
 
 PATIENCE = 600.0  # seconds, after which what hangs is said to hang; busy machines are slow
 
@@ -24,9 +25,12 @@ PATIENCE = 600.0  # seconds, after which what hangs is said to hang; busy machin
 class Served:
     """A pair behind a server, in a thread of this process.
 
+    Args:
+        child: that has the pair too and answers; by default another thread does.
+
     Attributes:
         url: where it listens.
-        worker: its engine thread.
+        worker: its engine.
         router: what answers a request that says nothing.
     """
 
@@ -42,13 +46,18 @@ class Served:
         keep_bytes: int = 0,
         max_new_tokens: int = 128,
         timeout: float = PATIENCE,
+        child: Child | None = None,
         **doors: Any,
     ) -> None:
         spec = RouterSpec.read(router)
         allowed = nameable() if allowed is None else allowed
         choices = Choices(pair, spec, files or (lambda _: {}), allowed)
         self.router = Router(pair, choices.default)
-        self.worker = Worker(self.router, max_rows, max_queue, keep_bytes, Metrics())
+        self.worker: Any
+        if child is None:
+            self.worker = ThreadWorker(self.router, max_rows, max_queue, keep_bytes)
+        else:
+            self.worker = ProcessWorker(child, max_queue)
         intake = Intake(pair, choices, max_new_tokens, 0.0, timeout)
         self.server = Server(self.worker, choices, intake)
         self._bound = listen("127.0.0.1", 0)
@@ -99,6 +108,6 @@ class Served:
     def settle(self) -> None:
         """Wait until nothing runs or waits."""
         end = time.monotonic() + PATIENCE
-        while self.worker.unanswered or len(self.worker.pool):
+        while self.worker.unanswered or len(self.worker.core.pool):
             assert time.monotonic() < end, "an answer has not ended"
             time.sleep(0.002)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import SteerError
+from ..serve.child import Child, EngineOptions
 from ..util.interruption import deafen
 from . import options as opt
 from . import say
@@ -18,7 +19,7 @@ from .log import log_to_stderr
 from .models import Models
 from .routers import files_of
 from .serve_ray import serve_on_ray
-from .serving import KEY, address_of, check_extra, read_key
+from .serving import KEY, Loading, address_of, check_extra, read_key
 
 if TYPE_CHECKING:
     from ..policies import RouterSpec
@@ -187,23 +188,25 @@ def serve(
     check_extra()
     key = read_key(api_key_file)
     router = router or _default(models)
+    interval = stream_interval / 1000
+    options = EngineOptions(max_rows, int(keep * 2**20), interval, overlap)
+    child = None if models.remote else Child(Loading(models), options)
     spec, files = _router(router, models, calibration)
     log_to_stderr()
     from ..serve.app import application
     from ..serve.run import listen, run
 
-    bound = listen(host, port)  # before models are loaded, which may take minutes
+    bound = listen(host, port)
     limits = {
         "max_rows": max_rows,
         "max_queue": max_queue,
-        "keep_bytes": 0 if models.remote else int(keep * 2**20),
         "max_new_tokens": models.max_new_tokens(max_new_tokens),
         "temperature": temperature,
         "timeout": timeout,
-        "interval": stream_interval / 1000,
+        "interval": interval,
         "overlap": overlap,
     }
-    server = _server(models, spec, files, allow, limits, otlp_endpoint, log_prompts)
+    server = _server(models, child, spec, files, allow, limits, otlp_endpoint, log_prompts)
     app = application(server, key, cors_origin or (), max_body)
     at = address_of(*bound.getsockname()[:2])
     asked = "a key is asked for" if key else "no key is asked for"
@@ -215,7 +218,7 @@ def serve(
 
     deafen()  # the server answers signals itself
     ended = run(app, server, bound, shutdown_timeout, said)
-    server.worker.router.pair.close()
+    server.worker.pair.close()
     if server.spans is not None:
         server.spans.close()
     say.note("ended")
@@ -227,6 +230,7 @@ def serve(
 
 def _server(
     models: Models,
+    child: Child | None,
     spec: RouterSpec,
     files: Any,
     allow: str | None,
@@ -238,27 +242,28 @@ def _server(
     from ..decode.router import Router
     from ..serve.app import Server
     from ..serve.choices import Choices, checked, nameable
+    from ..serve.engine_process import ProcessWorker, check_sent
     from ..serve.intake import Intake
-    from ..serve.metrics import Metrics
     from ..serve.spans import Spans
-    from ..serve.worker import Worker
+    from ..serve.worker import ThreadWorker, Worker
 
     spans = Spans(otlp_endpoint) if otlp_endpoint else None
     allowed = nameable() if allow is None else [] if allow == "none" else opt.names(allow) or []
-    checked(spec, allowed)  # before models are loaded, which may take minutes
-    if models.remote:
-        check_served(spec.make(**files(spec)))
-    pair = models.open()
-    choices = Choices(pair, spec, files, allowed)
-    rows = limits["max_rows"]
-    each = 0 if models.remote else pair.max_length  # tokens whose keys and values are here
-    metrics = Metrics(capacity=rows * sum(s.cache_bytes(each) for s in pair.shapes.values()))
-    router = Router(pair, choices.default, overlap=limits["overlap"])
-    worker = Worker(
-        router, rows, limits["max_queue"], limits["keep_bytes"], metrics, limits["interval"]
-    )
+    checked(spec, allowed)
+    policy = spec.make(**files(spec))
+    worker: Worker
+    if child is None:  # both models are servers', and to call them takes no time of this process
+        check_served(policy)
+        router = Router(models.open(), policy, overlap=limits["overlap"])
+        worker = ThreadWorker(
+            router, limits["max_rows"], limits["max_queue"], interval=limits["interval"]
+        )
+    else:
+        check_sent(policy)
+        worker = ProcessWorker(child, limits["max_queue"])
+    choices = Choices(worker.pair, spec, files, allowed)
     intake = Intake(
-        pair, choices, limits["max_new_tokens"], limits["temperature"], limits["timeout"]
+        worker.pair, choices, limits["max_new_tokens"], limits["temperature"], limits["timeout"]
     )
     return Server(worker, choices, intake, spans, log_prompts, models.demo)
 

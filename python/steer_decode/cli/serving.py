@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import SteerError
+from .log import log_to_stderr
+from .models import Models
+
+if TYPE_CHECKING:
+    from ..models.pair import Pair
 
 KEY = "STEER_API_KEY"
 
@@ -25,6 +32,17 @@ def read_key(file: Path | None) -> str:
     if not key or not key.isascii() or not key.isprintable():
         raise SteerError(f"--api-key-file {file} must hold one line of printable ASCII, the key")
     return key
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Loads a pair in the process of the engine."""
+
+    models: Models
+
+    def __call__(self) -> Pair:
+        log_to_stderr()
+        return self.models.load()
 
 
 def address_of(host: str, port: int) -> str:

@@ -30,6 +30,7 @@ import torch
 
 from ..errors import SteerError
 from ..util.interruption import SIGNALS, at_the_end, held
+from ..util.sendable import sendable
 
 if TYPE_CHECKING:
     from .rows import Key, ResultRow
@@ -192,18 +193,6 @@ def _answer(answer: _Answer, threads: int, todo: SimpleQueue[_Group], pipe: Conn
                 rows.append(row)
         except BaseException as met:  # whatever it is, the parent is to raise it
             error, trace = met, traceback.format_exc()
-        data = _sent(rows, error, trace)
+        data = pickle.dumps((rows, None if error is None else sendable(error), trace))
         with contextlib.suppress(OSError):  # a parent that has gone, as the other thread will see
             pipe.send_bytes(data)
-
-
-def _sent(rows: Sequence[ResultRow], error: BaseException | None, trace: str) -> bytes:
-    """What the parent is told of a cohort; an error that cannot be sent as it is, in words."""
-    if error is None:
-        return pickle.dumps((rows, None, ""))
-    try:
-        data = pickle.dumps((rows, error, trace))
-        pickle.loads(data)
-    except Exception:
-        return pickle.dumps((rows, RuntimeError(f"{type(error).__name__}: {error}"), trace))
-    return data

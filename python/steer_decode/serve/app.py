@@ -76,7 +76,7 @@ class Server:
         id_ = request.state.request_id
         if self._log_prompts:
             LOG.info("%s prompt %r", id_, asked.model_dump(include={"messages", "prompt"}))
-        bodies = Bodies(door, asked.model, self.worker.router.pair)
+        bodies = Bodies(door, asked.model, self.worker.pair)
         prompts = len(tickets) // (asked.n or 1)
         try:
             self.worker.submit(*tickets)
@@ -153,7 +153,7 @@ def _answering(app: FastAPI, server: Server) -> None:
 
 
 def _telling(app: FastAPI, server: Server) -> None:
-    pair = server.worker.router.pair
+    pair = server.worker.pair
 
     def model(name: str) -> dict[str, Any]:
         told = {"id": name, "object": "model", "created": 0, "owned_by": "steer-kernels"}
@@ -172,7 +172,7 @@ def _telling(app: FastAPI, server: Server) -> None:
     async def health() -> Response:
         failed = server.worker.failed
         if failed is not None:
-            raise Refusal(503, f"the engine has failed: {type(failed).__name__}", code="failed")
+            raise Refusal(503, f"the engine has failed: {failed}", code="failed")
         return Response(status_code=200)
 
     @app.get("/ready")

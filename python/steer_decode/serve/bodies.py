@@ -153,7 +153,7 @@ def usage_of(answers: Sequence[tuple[Ticket, Ended]], prompts: int, trace: bool)
         trace: with the steps of each answer.
     """
     each = len(answers) // prompts
-    prompt = sum(len(ticket.ids) for ticket, _ in answers[::each])
+    prompt = sum(len(ticket.request.ids) for ticket, _ in answers[::each])
     written = sum(ended.tokens for _, ended in answers)
     cached = sum(min(ended.reused.values()) for _, ended in answers[::each])
     return {

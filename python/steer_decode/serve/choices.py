@@ -63,7 +63,7 @@ class Choices:
         allowed: names of routers that a request may choose; none for no choice at all.
 
     Raises:
-        SteerError: as :func:`checked`, or the router cannot be made.
+        SteerError: as :func:`checked`, or the router cannot be made, or cannot serve this pair.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Choices:
         checked(spec, allowed)
         self._pair, self._spec, self._files = pair, spec, files
         self.default = spec.make(**files(spec))
+        self.default.check(pair)
         self.allowed = tuple(allowed)
         self._alone: dict[str, Policy] = {"small": AlwaysSmall(), "large": AlwaysLarge()}
         self._named: dict[tuple[Any, ...], Policy] = {}

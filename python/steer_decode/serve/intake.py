@@ -13,7 +13,7 @@ from ..models.two_models import TwoModels
 from .choices import Choices
 from .refusals import Refusal
 from .requests import MOST_CHOICES, AnyRequest, ChatRequest, TextRequest
-from .tickets import Ticket
+from .tickets import EngineRequest, Ticket
 
 
 class Intake:
@@ -68,19 +68,22 @@ class Intake:
             raise Refusal(
                 400, f"n times prompts must be at most {MOST_CHOICES}, got {n * len(prompts)}", "n"
             )
-        deadline = time.monotonic() + self._timeout
+        now = time.monotonic()
         trace = asked.steer is not None and asked.steer.trace
         options = {"log_probs": log_probs, **self._options(asked)}
         seed, wake = _seed(asked), asyncio.Event()
         return [
             Ticket(
-                ids,
-                policy,
-                {**options, "seed": seed + i},
-                asked.stops,
-                trace,
-                deadline,
-                wake=wake,
+                EngineRequest(
+                    ids,
+                    policy,
+                    {**options, "seed": seed + i},
+                    asked.stops,
+                    trace,
+                    now,
+                    now + self._timeout,
+                ),
+                wake,
             )
             for ids in prompts
             for i in range(n)

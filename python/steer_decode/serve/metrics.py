@@ -60,7 +60,7 @@ class Metrics:
 
     def admitted(self, ticket: Ticket, reused: dict[Writer, int]) -> None:
         """A ticket has begun."""
-        self._prompt.inc(len(ticket.ids))
+        self._prompt.inc(len(ticket.request.ids))
         for writer in WRITERS:
             self._spared.labels(self._model, writer).inc(reused[writer])
 
@@ -70,7 +70,7 @@ class Metrics:
         self.ended("answered")
         self._success.labels(self._model, finish_reason(ended.reason)).inc()
         self._generated.inc(ended.tokens)
-        self._whole.observe(time.monotonic() - ticket.asked)
+        self._whole.observe(time.monotonic() - ticket.request.asked)
         for writer, usage in (("small", cost.small), ("large", cost.large)):
             self._written.labels(self._model, writer).inc(usage.written)
             self._discarded.labels(self._model, writer).inc(usage.discarded)

@@ -13,7 +13,8 @@ from starlette.responses import Response
 
 from ..errors import ContextFullError, OutOfMemoryError, ServerError, SteerError
 from ..util.text import printable
-from .worker import NotServing, QueueFull, TimedOut
+from .engine_core import TimedOut
+from .worker import NotServing, QueueFull
 
 LONGEST = 600  # characters of a message: what a client has sent may stand in it
 

@@ -63,11 +63,13 @@ class Spans:
             "steer.hand_overs": cost.hand_overs,
             "steer.discarded_tokens": cost.discarded_tokens,
             "steer.flops_processed": cost.flops_processed,
-            "gen_ai.usage.input_tokens": len(ticket.ids),
+            "gen_ai.usage.input_tokens": len(ticket.request.ids),
             "gen_ai.usage.output_tokens": ended.tokens,
             "gen_ai.response.finish_reasons": [ended.reason],
         }
-        span = self._tracer.start_span("answer", start_time=at(ticket.asked), attributes=told)
+        span = self._tracer.start_span(
+            "answer", start_time=at(ticket.request.asked), attributes=told
+        )
         span.add_event("admitted", timestamp=at(ticket.begun))
         context, moment, before = set_span_in_context(span), ticket.begun, ""
         for step in trace.steps:

@@ -63,7 +63,7 @@ async def _collected(
         for item in items:
             if isinstance(item, Token):
                 if not tokens[index]:
-                    worker.metrics.sent(time.monotonic() - tickets[index].asked, first=True)
+                    worker.metrics.sent(time.monotonic() - tickets[index].request.asked, first=True)
                 tokens[index].append(item)
             elif isinstance(item, Broke):
                 raise Refusal.of(item.error)
@@ -140,7 +140,7 @@ class Stream(Response):
                 chunks, ended = self._chunks(index, items)
                 now = time.monotonic()
                 if chunks:
-                    since = sent[index] or self._tickets[index].asked
+                    since = sent[index] or self._tickets[index].request.asked
                     self._worker.metrics.sent(now - since, first=not sent[index])
                     sent[index] = now
                 if ended:

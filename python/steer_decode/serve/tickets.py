@@ -1,24 +1,21 @@
 """A request on its way: question and answer.
 
-A ticket belongs to two threads. The worker pushes items to it; whoever waits for it takes them in
-the event loop. What is sent is only text that stays.
+The engine is given requests and tells items, which may cross to another process. A ticket is the
+event loop's: items are pushed to it, and whoever waits for it takes them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..core.events import Event, RoutedOutput, StepClosed, TextDelta
+from ..core.events import RoutedOutput
 from ..core.log_probs import LogProbs
-from ..core.trace import Step, Trace
+from ..core.trace import Step
 from ..core.transcript import Writer
-from ..decode.staying import Staying
 from ..policies import Policy
-from .stops import Stops
 
 
 class Token(NamedTuple):
@@ -38,6 +35,18 @@ class Token(NamedTuple):
     step: int
     log_probs: LogProbs | None
     whole: str
+
+
+class Admitted(NamedTuple):
+    """An answer has been admitted.
+
+    Fields:
+        reused: tokens of the prompt that each model had read before.
+        at: on the clock of :func:`time.monotonic`.
+    """
+
+    reused: dict[Writer, int]
+    at: float
 
 
 class Ended(NamedTuple):
@@ -65,19 +74,16 @@ class Broke(NamedTuple):
 Item = Token | Step | Ended | Broke
 
 
-@dataclass(eq=False)
-class Ticket:
-    """One answer that is asked for.
+class EngineRequest(NamedTuple):
+    """What the engine is told of a ticket.
 
-    Args:
+    Fields:
         ids: the prompt.
         policy: who writes.
         options: of :meth:`Pool.add`, the rest of them.
         stops: texts that end the answer.
         steps: steps are told of, those that were taken back as well.
-        deadline: on the clock of :func:`time.monotonic`.
-        told: something of the answer has been told; of the worker.
-        wake: is set when an item has come; the tickets of one request have it in common.
+        asked, deadline: on the clock of :func:`time.monotonic`, which all processes share.
     """
 
     ids: list[int]
@@ -85,14 +91,28 @@ class Ticket:
     options: dict[str, Any]
     stops: Sequence[str] = ()
     steps: bool = False
+    asked: float = 0.0
     deadline: float = float("inf")
-    asked: float = field(default_factory=time.monotonic)
-    begun: float = 0.0  # when it was admitted; 0 before
-    key: int | None = None  # of the pool
-    gone: bool = False  # nobody waits for it
-    told: bool = False
-    items: list[Item] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One answer that is asked for.
+
+    Args:
+        request: what is asked.
+        wake: is set when an item has come; the tickets of one request have it in common.
+        number: by which the worker and its engine know it.
+        begun: when it was admitted; 0 before.
+        gone: nobody waits for it.
+    """
+
+    request: EngineRequest
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    number: int = -1
+    begun: float = 0.0
+    gone: bool = False
+    items: list[Item] = field(default_factory=list)
 
     def push(self, item: Item) -> None:
         """Bring an item; called in the event loop."""
@@ -129,68 +149,3 @@ async def arrivals(
                 timer.cancel()
             if not any(ticket.items for ticket in going.values()):
                 yield next(iter(going)), []
-
-
-class Showing:
-    """What a ticket is told of its answer's events.
-
-    Args:
-        ticket: whose stop texts end it.
-        trace: of the answer, as it grows.
-    """
-
-    def __init__(self, ticket: Ticket, trace: Trace) -> None:
-        self._staying = Staying(ticket.policy, trace)
-        self._stops = Stops(ticket.stops)
-        self._steps = ticket.steps
-        self._held: list[TextDelta] = []  # whose text may begin a stop text
-        self._cut = 0  # characters of the first of them that have been shown
-        self.stopped = False
-        self.tokens = 0
-
-    def show(self, event: Event) -> list[Item]:
-        """The items that ``event`` brings.
-
-        There are none once a stop text has ended the answer.
-        """
-        items: list[Item] = []
-        for delta in self._staying.show(event):
-            self.tokens += 1
-            items += self._token(delta)
-            if self.stopped:
-                return items
-        if self._steps and isinstance(event, StepClosed):
-            items.append(event.step)
-        return items
-
-    def finish(self) -> list[Item]:
-        """What was held although no stop text came."""
-        items: list[Item] = []
-        for delta in self._held:
-            items.append(self._part(delta, len(delta.text)))
-        self._held = []
-        return items
-
-    def _token(self, delta: TextDelta) -> list[Item]:
-        self._held.append(delta)
-        room, self.stopped = self._stops.push(delta.text)
-        items: list[Item] = []
-        while self._held:
-            first = self._held[0]
-            left = len(first.text) - self._cut
-            if left > room or (self.stopped and not room and left):
-                break
-            room -= left
-            items.append(self._part(first, len(first.text)))
-            self._held.pop(0)
-        if room and self._held:
-            items.append(self._part(self._held[0], self._cut + room))
-        return items
-
-    def _part(self, delta: TextDelta, end: int) -> Token:
-        """The text of a token up to ``end``; the token itself counts with its first piece."""
-        text, first = delta.text[self._cut : end], self._cut == 0
-        self._cut = end if end < len(delta.text) else 0
-        known = delta.log_probs if first else None
-        token = delta.token_id if first else -1
-        return Token(text, token, delta.writer, delta.index, known, delta.text)

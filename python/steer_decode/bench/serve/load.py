@@ -58,10 +58,11 @@ class ServerProcess:
 
     @property
     def resident_bytes(self) -> int:
-        """Memory of the server's process."""
+        """Memory of the server's processes."""
         import psutil
 
-        return int(psutil.Process(self.process.pid).memory_info().rss)
+        server = psutil.Process(self.process.pid)
+        return sum(one.memory_info().rss for one in (server, *server.children(recursive=True)))
 
 
 @dataclass

@@ -21,8 +21,7 @@ from ...policies import RouterSpec
 from ..app import Server, application
 from ..choices import Choices, checked, nameable
 from ..intake import Intake
-from ..metrics import Metrics
-from ..worker import Worker
+from ..worker import ThreadWorker
 from .carrier import RayCarrier, RayLink
 
 KEY = "STEER_API_KEY"
@@ -80,7 +79,7 @@ def _server(pair: VllmPair, settings: Mapping[str, Any]) -> Server:
     choices = Choices(pair, spec, files, allowed)
     rows, queue = settings["max_rows"], settings["max_queue"]
     router, interval = Router(pair, choices.default), settings["stream_interval"] / 1000
-    worker = Worker(router, rows, queue, 0, Metrics(capacity=0), interval)
+    worker = ThreadWorker(router, rows, queue, interval=interval)
     intake = Intake(
         pair, choices, settings["max_new_tokens"], settings["temperature"], settings["timeout"]
     )
