@@ -134,6 +134,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int) -
     [(Lane, "read", 0), (Lane, "read", 4), (Pair, "tokenize", 0), (Pair, "render", 0)],
     ids=["first pass", "in the middle", "tokenizer", "template"],
 )
+@pytest.mark.few(2)
 def test_an_error_of_a_model_is_one_sentence_and_leaves_the_conversation(
     pair: list[str],
     tmp_path: Path,

@@ -32,6 +32,7 @@ def urls(servers: list[StubVllm]) -> list[str]:
     return ["--small-url", servers[0].url, "--large-url", servers[1].url]
 
 
+@pytest.mark.slow
 def test_the_gate_is_found_where_it_is_and_not_where_it_is_not(servers: list[StubVllm]) -> None:
     found: dict[str, Any] = json.loads(steer("check", *urls(servers), "--json").stdout)["servers"]
     assert found["small"]["gate"] is True

@@ -138,6 +138,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("eager")
+@pytest.mark.slow
 def test_eval_says_how_long_what_is_left_will_take(tmp_path: Path) -> None:
     args = ("eval", "--domains", "math", "--cohort", 2, "--out", tmp_path / "r")
     first = steer(*args, "--n", 2, "--routers", "small")

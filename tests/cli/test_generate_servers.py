@@ -101,6 +101,7 @@ def test_after_a_fault_the_answer_goes_on_from_its_trace(
     assert "holds an answer that has ended (max_new_tokens): there is nothing to go on wi" in said
 
 
+@pytest.mark.slow
 def test_the_trace_is_written_as_the_answer_grows(
     urls: list[str], stubs: list[StubVllm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

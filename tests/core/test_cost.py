@@ -69,6 +69,7 @@ _PASSES = st.builds(
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
 @given(st.lists(st.tuples(_PASSES, st.integers(1, 12)), max_size=6))
+@pytest.mark.few(1)
 def test_usage_is_the_sum_over_the_passes(family: str, runs: list[tuple[Pass, int]]) -> None:
     """Decode steps that follow one another are summed in closed form; nothing else is."""
     shape = ModelShape.of(make_model(family, 0))

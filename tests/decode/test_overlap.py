@@ -224,6 +224,7 @@ def _sound(usage: Usage) -> bool:
     return usage.processed >= usage.written - usage.discarded
 
 
+@pytest.mark.slow
 def test_any_order_of_arrival() -> None:
     prompts = [prompt_text(i, 3 + (37 * i) % 120) for i in range(10)]
     options = {"max_new_tokens": 25, "seed": 1}

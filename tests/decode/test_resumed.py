@@ -45,6 +45,7 @@ def steps(output: RoutedOutput) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("temperature", [0.0, pytest.param(1.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.few(2)
 def test_it_goes_on_to_what_it_would_have_been(router: str, temperature: float) -> None:
     made = Router(PAIR, parse_policy(router))
     options = {**OPTIONS, "temperature": temperature}

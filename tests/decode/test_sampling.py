@@ -32,6 +32,7 @@ PAIR = make_pair("llama", 3)
         ),
     ],
 )
+@pytest.mark.few(1)
 def test_frequencies_are_those_of_the_warped_distribution(options: dict, warpers: list) -> None:
     prompt, n = prompt_text(2), 1000
     ids = torch.tensor([PAIR.encode(prompt)])

@@ -121,6 +121,7 @@ def test_two_hundred_thousand_draws_fit(router: str, n: int, cut: str) -> None:
     assert_all_fit(pair, counts, CUTS[cut], n)
 
 
+@pytest.mark.slow
 def test_drafts_of_another_distribution_would_be_noticed() -> None:
     """The test can fail: what is drawn from the small model does not fit the large one's."""
     pair = make_close_pair("qwen2", 11, 1.0)
@@ -129,6 +130,7 @@ def test_drafts_of_another_distribution_would_be_noticed() -> None:
             assert_fits(counted, joint(pair, prompt, CUTS["plain"], 1))
 
 
+@pytest.mark.slow
 def test_cascade_draws_from_the_papers_target() -> None:
     """TokenV3 of arXiv 2405.19261: q on the tokens that p finds likely, p for the rest of q."""
     pair, sampling = make_close_pair("qwen2", 11, 1.0), CUTS["plain"]

@@ -74,6 +74,7 @@ def test_a_router_without_a_mixture_is_named_and_falls_back(tmp_path: Path) -> N
     assert f"steer: steer: no mixture for {n} of {n} steps" in said(result)
 
 
+@pytest.mark.slow
 def test_a_run_resumed_with_other_settings_names_the_difference(tmp_path: Path) -> None:
     command = ["eval", "--domains", "math", "--n", "1", "--routers", "small", "--out", tmp_path]
     assert steer(*command).exit_code == 0

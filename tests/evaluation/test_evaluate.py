@@ -190,6 +190,7 @@ class TestRun:
         assert list(with_controls({}, [0.3])) == ["small", "large", "random:share=0.3"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
     tmp_path: Path, launch: Launch
 ) -> None:

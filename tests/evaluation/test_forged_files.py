@@ -108,6 +108,7 @@ def read_or_named(read: Callable[[Path], None], path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.few(3)
 def test_a_forged_document_is_read_right_or_named(kind: str, tmp_path: Path) -> None:
     make, read = KINDS[kind]
     good = make()

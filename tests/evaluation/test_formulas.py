@@ -101,6 +101,7 @@ END = {"ends": "", "is killed": "import os, signal; os.kill(os.getpid(), signal.
 
 
 @pytest.mark.parametrize("how", END)
+@pytest.mark.few(1)
 def test_no_process_is_left(how: str) -> None:
     script = (
         "from steer_decode.evaluation.tasks.formulas import formulas\n"
@@ -112,6 +113,7 @@ def test_no_process_is_left(how: str) -> None:
     done.wait()
 
 
+@pytest.mark.slow
 def test_one_that_reckons_for_ever_does_not_outlive_whoever_asked() -> None:
     script = (
         "from steer_decode.evaluation.tasks.formulas import Formulas\n"

@@ -22,6 +22,7 @@ def folder(path: Path, cohort: int, lucky: int, n: int = 12) -> Path:
     return write(path, rows, settings(ROUTERS, cohort=cohort))
 
 
+@pytest.mark.slow
 def test_each_size_has_its_own_figures(tmp_path: Path) -> None:
     folders = {
         16: folder(tmp_path / "a", 16, 6),

@@ -159,6 +159,7 @@ def test_costs_of_a_pass_by_hand(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 4, "auto"])
+@pytest.mark.few(1)
 def test_a_replay_of_greedy_speculation_is_a_run_of_it(pair: Pair, k: int | str) -> None:
     """Passes, drafts that stay and costs, answer by answer, to the last digit."""
     records = recorded(pair, {"large": AlwaysLarge()}, n=6)
@@ -187,6 +188,7 @@ def test_a_replay_of_greedy_speculation_is_a_run_of_it(pair: Pair, k: int | str)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.few(1)
 def test_speculation_over_real_texts(pair: Pair, temperature: float) -> None:
     options = {"temperature": temperature}
     records = recorded(pair, {"large": AlwaysLarge()}, n=12, options=options)

@@ -102,6 +102,7 @@ class TestPage:
         policy = next(m for m in page.named("meta") if m.get("http-equiv"))
         assert str(policy["content"]).startswith("default-src 'none'")
 
+    @pytest.mark.slow
     def test_every_picture_has_words_and_numbers(self, page: Page) -> None:
         pictures = page.named("svg")
         assert len(pictures) == page.tags["figure"] == page.tags["figcaption"] >= 12
@@ -137,6 +138,7 @@ class TestPage:
         assert "In qa by the answer" in words
         assert "a random mix of that cost" in words
 
+    @pytest.mark.slow
     def test_answers_are_capped_by_whole_problems(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -82,6 +82,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("width", [390, pytest.param(1280, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_fits_the_window_and_filters(page: Path, width: int) -> None:
     probed = page.with_name(f"probe-{width}.html")
     text = page.read_text(encoding="utf-8")
@@ -128,6 +129,7 @@ def test_a_page_with_drafts_fits_the_window(tmp_path: Path, width: int) -> None:
 @pytest.mark.parametrize(
     ("width", "height"), [pytest.param(390, 2400, marks=pytest.mark.slow), (1280, 2400)]
 )
+@pytest.mark.slow
 def test_a_screenshot_shows_both_writers(page: Path, width: int, height: int) -> None:
     from matplotlib.image import imread
     from steer_decode.util.palette import COLOURS

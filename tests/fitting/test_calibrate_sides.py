@@ -113,6 +113,7 @@ class TestForecast:
 
 
 @pytest.mark.parametrize("temperature", [0.0, pytest.param(0.7, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_followed_through_a_bank_of_steps_it_is_what_a_run_gives(
     pair: Pair, temperature: float
 ) -> None:

@@ -46,6 +46,7 @@ def test_every_token_is_found_where_its_share_lies(
 @needs_extension
 @pytest.mark.parametrize("isa", steer_kernels.supported_cpu_isas())
 @pytest.mark.parametrize("cuts", [*PLAIN, (1.0, 0, 0.9, 0.0), (1.2, 500, 1.0, 0.0)], ids=str)
+@pytest.mark.few(4)
 def test_full_vocabulary(isa: str, cuts: tuple) -> None:
     steer_kernels.set_cpu_isa(isa)
     try:
@@ -80,6 +81,7 @@ def test_the_statistics_are_those_of_logit_stats(sample: Sample, cuts: tuple) ->
 
 
 @pytest.mark.parametrize("cuts", [*PLAIN, (1.5, 40, 1.0, 0.0), (1.5, 0, 0.8, 0.0)], ids=str)
+@pytest.mark.few(8)
 def test_chi_square_with_tail_buckets(sample: Sample, cuts: tuple) -> None:
     """Counts of 20 000 draws; tokens with fewer than 25 expected share buckets of at least 25."""
     if sample is triton_sample and cuts not in PLAIN:

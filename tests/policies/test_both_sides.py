@@ -43,6 +43,7 @@ def test_with_every_draft_read_it_is_spec_reason() -> None:
     )
 
 
+@pytest.mark.slow
 def test_where_every_draft_stays_it_is_the_first_token_router() -> None:
     assert written(BothSides(sure=0.3, lost=0.3)) != written(BothSides(sure=0.0, lost=0.0))
     first = FirstTokenEntropy(0.3, "margin")
@@ -184,6 +185,7 @@ class TestShare:
         with pytest.raises(SteerError, match=message):
             parse_policy(text)
 
+    @pytest.mark.slow
     def test_the_demo_pair_has_one_and_more_share_is_more_share(self) -> None:
         shipped = BothSidesCalibration.load(SHIPPED / "both-sides.json")
         pair = Pair.from_pretrained(*pair_paths())

@@ -223,6 +223,7 @@ def test_specifications() -> None:
 
 
 @pytest.mark.parametrize("policy", [SpecReason(-2.0), RewardGuided(0.1)], ids=lambda p: p.name)
+@pytest.mark.few(1)
 def test_a_row_of_a_cohort_is_judged_as_alone(policy: Any) -> None:
     router = Router(make_pair("qwen2", 0), policy)
     prompts = [prompt_text(i, 3 + 2 * i) for i in range(4)]

@@ -132,6 +132,7 @@ def confidence(steps: Sequence[Step], over: str) -> float:
 
 
 @pytest.mark.parametrize("over", ["mean", pytest.param("min", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_the_cascade_hands_over_what_is_below_the_threshold(over: str) -> None:
     pair = make_pair("llama", 0)
     with torch.no_grad():  # most answers are to end by themselves

@@ -161,6 +161,7 @@ def test_keys_and_ids(demo: Pair) -> None:
 
 
 @pytest.mark.parametrize("path", [CHAT, TEXT, "/v1/models"])
+@pytest.mark.few(1)
 def test_pages_of_others_are_kept_out_unless_the_operator_names_them(demo: Pair, path: str) -> None:
     ask = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
     with Served(demo, "large") as server:

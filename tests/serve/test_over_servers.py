@@ -154,5 +154,6 @@ URLS = ["--small-url", "http://127.0.0.1:1", "--large-url", "http://127.0.0.1:1"
         ([*URLS[:2], "--router", ROUTER], "--small-url is given without --large-url"),
     ],
 )
+@pytest.mark.few(2)
 def test_a_server_that_cannot_serve_does_not_start(args: list[str], said: str) -> None:
     assert said in refused("serve", "--port", "0", *args)

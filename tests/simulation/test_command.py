@@ -169,6 +169,7 @@ def test_bad_targets(traces: Path, options: tuple[str, ...], words: str) -> None
     assert words in refused("simulate", traces, "--small-ms", "4.6", *options)
 
 
+@pytest.mark.slow
 def test_a_fleet_is_found(traces: Path) -> None:
     """For a load that no single engine carries; its figures are those of the fleet."""
     run = ("simulate", traces, "--small-ms", "4.6", "--rows", "2", "--answers", "300", "--json")

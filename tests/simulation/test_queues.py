@@ -19,6 +19,7 @@ NOTHING = {"small": Tariff(), "large": Tariff()}
 
 
 @pytest.mark.parametrize("load", [0.2, 0.5])
+@pytest.mark.few(1)
 def test_one_row_is_a_queue_with_one_server(load: float) -> None:
     """M/D/1: mean wait rho D / (2 (1 - rho)) (Pollaczek 1930, Khinchin 1932), here D = 1 s."""
     plan = fleet(large=PassTime(100, 0, 0), rows=1)

@@ -43,6 +43,7 @@ def evaluation(out: Path, workers: int = 2) -> list[str]:
 
 
 @linux
+@pytest.mark.slow
 def test_ctrl_c_while_the_workers_are_forked(tmp_path: Path) -> None:
     moments: list[dict[str, Any]] = [
         {"fork": 1},

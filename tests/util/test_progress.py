@@ -152,6 +152,7 @@ EVAL = ["eval", "--domains", "math", "--n", "4", "--cohort", "2", "--routers", "
     ],
     ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else "",
 )
+@pytest.mark.few(2)
 def test_every_long_command_speaks(
     args: list[str], pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

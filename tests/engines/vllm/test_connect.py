@@ -85,6 +85,7 @@ def test_a_password_is_not_shown(small: str, stub: StubVllm) -> None:
     assert said.startswith(f"--large-url {stub.url} gives")
 
 
+@pytest.mark.slow
 def test_a_model_of_several_names(small: str, stub: StubVllm) -> None:
     stub.more = [{"id": "other", "root": stub.root, "max_model_len": 512}]
     VllmPair.connect(small, stub.url).close()
@@ -116,6 +117,7 @@ def test_two_urls_exchanged(small: str, stub: StubVllm, folders: tuple[Path, Pat
         ("processed_logits", "gives logits that temperature and penalties have changed"),
     ],
 )
+@pytest.mark.few(1)
 def test_the_wrong_logits(small: str, stub: StubVllm, mode: str, said: str) -> None:
     stub.mode = mode
     expected = f"--large-url {stub.url} {said}: start it with --logprobs-mode raw_logits"
@@ -158,6 +160,7 @@ def test_templates_that_differ(
     pair.close()
 
 
+@pytest.mark.slow
 def test_too_short_a_context(stubs: Stubs, small: str, stub: StubVllm) -> None:
     stub.context = 16
     pair = VllmPair.connect(small, stub.url)
@@ -186,6 +189,7 @@ def test_a_key(small: str, stub: StubVllm, monkeypatch: pytest.MonkeyPatch) -> N
     pair.close()
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_not_here(small: str, stub: StubVllm, folders: tuple[Path, Path]) -> None:
     stub.root = "/models/large"
     said = fault(small, stub.url)

@@ -141,6 +141,7 @@ def test_a_fault_that_stays_ends_the_answer_with_a_marked_trace(
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.few(1)
 def test_what_was_broken_off_after_a_step_goes_on_to_what_it_would_have_been(
     there: VllmPair, temperature: float
 ) -> None:

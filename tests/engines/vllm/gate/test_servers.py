@@ -104,6 +104,7 @@ def test_answers_are_those_of_models_here_and_calls_are_runs(
             assert sum(calls.values()) == wanted.trace.hand_overs + 1
 
 
+@pytest.mark.slow
 def test_with_one_gate_the_small_models_calls_are_runs(
     here: Pair, small_only: VllmPair, servers: Stubs
 ) -> None:
