@@ -92,8 +92,8 @@ class Worker:
             )
         for ticket in tickets:
             ticket.number, self._next = self._next, self._next + 1
-            self._tickets[ticket.number] = ticket
             self._ask(ToEngine(ticket.number, ticket.request))
+            self._tickets[ticket.number] = ticket
 
     def cancel(self, ticket: Ticket) -> None:
         """End a ticket that nobody waits for any more."""
