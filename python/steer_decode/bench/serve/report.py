@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .measure import ServeResult
+from .measure import TURNS, ServeResult
 
 
 class Limit(NamedTuple):
@@ -29,7 +29,7 @@ class Limit(NamedTuple):
 
 def limits(found: ServeResult) -> list[Limit]:
     """All figures that have a limit."""
-    answers, leaving = found.plan["streams"] * found.plan["rounds"], found.plan["leaving"]
+    answers, leaving = found.plan["streams"] * found.plan["rounds"] * TURNS, found.plan["leaving"]
     rows = [
         ("answers lost", found.lost, f"{found.lost} of {answers}", "0", found.lost == 0),
         ("texts that differ", found.wrong, f"{found.wrong} of {answers}", "0", found.wrong == 0),
