@@ -8,16 +8,25 @@ import sys
 from ..util.text import printable
 
 
-class _Lines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+class _Stderr(logging.Handler):
+    """Writes to what is standard error at the time, printable."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if sys.stderr is not None:
+                sys.stderr.write(f"{printable(self.format(record))}\n")
+                sys.stderr.flush()
+        except Exception:
+            self.handleError(record)
 
 
 def log_to_stderr() -> None:
     """Let the server's log go to standard error, printable."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
     log = logging.getLogger("steer.serve")
+    if any(isinstance(handler, _Stderr) for handler in log.handlers):
+        return  # of a command before, in this process
+    handler = _Stderr()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False

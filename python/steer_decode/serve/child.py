@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -97,6 +98,8 @@ def _run(load: Callable[[], TwoModels], options: EngineOptions, pipe: Connection
     from .engine_main import answer
 
     answer(load, inbox, pipe, *options)
+    sys.stderr.flush()
+    os._exit(0)  # to take down what was imported would take a second, and there is nothing else
 
 
 def _receive(pipe: Connection, inbox: SimpleQueue[Any]) -> None:
