@@ -80,6 +80,7 @@ def test_a_conversation_at_a_terminal(tmp_path: Path, launch: Launch) -> None:
     assert turns[2]["trace"]["prompt_ids"][: len(said)] == said
 
 
+@pytest.mark.slow
 def test_the_demo_pair_shows_what_to_ask_and_ctrl_c_warns(launch: Launch) -> None:
     with chat(launch, NO_COLOR="1") as demo:
         greeting = plain(demo.wait_for(READY))

@@ -151,6 +151,7 @@ def test_eval_says_how_long_what_is_left_will_take(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("eager")
+@pytest.mark.slow
 def test_calibrate_says_so_too(tmp_path: Path) -> None:
     args = ("calibrate", "--pair", "demo", "--n", 4, "--out", tmp_path / "c.json")
     done = steer(*args)

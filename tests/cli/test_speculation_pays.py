@@ -45,7 +45,7 @@ def of_the_large_model(noise: float) -> tuple[Pair, RoutedOutput, Agreement]:
     return pair, plain, walked(pair, PROMPT, N)
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.spread
 @pytest.mark.parametrize("noise", [0.01, 0.1, 0.4])
 @pytest.mark.parametrize("k", [1, 4, 8])

@@ -157,7 +157,7 @@ def agree(pair: Pair, seen: Watched, outputs: Sequence[RoutedOutput]) -> None:
     assert seen.flops == total
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "spec", [*ROUTERS, *(pytest.param(spec, marks=pytest.mark.slow) for spec in OTHER_SETTINGS)]
 )
@@ -188,7 +188,7 @@ def test_one_answer_costs_what_its_models_were_made_to_do(demo: Pair, spec: str)
         ("rsd", 4),
     ],
 )
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_a_cohort_costs_what_its_models_were_made_to_do(demo: Pair, spec: str, turns: int) -> None:
     prompts = [p.prompt for name in DOMAINS for p in problems(name, 2, split="calibration")]
     with watched(demo) as seen:

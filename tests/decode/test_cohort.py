@@ -33,7 +33,7 @@ POLICIES = (
 )
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.spread(1, ci=2)
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda p: p.name)
 @pytest.mark.parametrize("family", FAMILIES)

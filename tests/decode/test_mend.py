@@ -44,7 +44,7 @@ class Mends(Policy):
         return "small"
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.spread
 @pytest.mark.parametrize("turns", [1, 4])
 @pytest.mark.parametrize("family", FAMILIES)

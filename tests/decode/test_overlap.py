@@ -199,6 +199,7 @@ NAMED = [
 @pytest.mark.parametrize("length", [3, 70])
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.8, "top_p": 0.9}])
 @pytest.mark.parametrize("policy", [*OWN, *NAMED])
+@pytest.mark.few(6)
 def test_every_router_answers_as_without(
     policy: Callable[[], Policy] | str, sampling: dict[str, float], length: int
 ) -> None:

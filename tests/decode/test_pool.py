@@ -66,6 +66,7 @@ def prompt(i: int) -> str:
 @pytest.mark.spread
 @pytest.mark.parametrize("ahead", [1, 4])
 @pytest.mark.parametrize(("places", "part", "seed"), [(1, 8, 0), (3, None, 1), (8, 8, 2)])
+@pytest.mark.few(1)
 def test_any_order_of_arrival(places: int, part: int | None, seed: int, ahead: int) -> None:
     chance, n = random.Random(seed), 14
     pool = Pool(Router(PAIR, AlwaysSmall(), ahead=ahead), max_rows=places, part=part)

@@ -115,7 +115,7 @@ def routers(
     )
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.spread(1, ci=3)
 @pytest.mark.parametrize(
     "name", ["small", "large", "threshold", "posterior", "first-token", "random", "custom"]

@@ -72,6 +72,7 @@ def whole(turn: Turn) -> list[int]:
 @pytest.mark.parametrize(
     "policy", [RandomShare(0.5), Steer(threshold=8.0), FirstTokenEntropy(1.0)], ids=str
 )
+@pytest.mark.few(1)
 def test_each_turn_reads_only_what_is_new(family: str, policy: Any) -> None:
     talk = Talk(chat_pair(family), policy)
     last: list[int] = []

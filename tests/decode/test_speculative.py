@@ -25,6 +25,7 @@ def drafts_of(out: RoutedOutput) -> list[tuple[int, int]]:
 @pytest.mark.spread(1, ci=3)
 @pytest.mark.parametrize("router", [*SPECULATIONS, "prompt-lookup:match=1", "large:draft=3"])
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.few(3)
 def test_greedy_tokens_are_the_large_models(family: str, router: str) -> None:
     pair = make_close_pair(family, 3)
     own = ids_of(pair, "large")
@@ -61,6 +62,7 @@ SETTINGS = {
 @pytest.mark.spread
 @pytest.mark.parametrize("ahead", [1, 4])
 @pytest.mark.parametrize("router", SETTINGS.values())
+@pytest.mark.few(4)
 def test_drafts_change_no_token_of_any_router(router: str, ahead: int) -> None:
     pair = make_close_pair("llama", 7, 0.3)
 

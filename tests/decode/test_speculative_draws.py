@@ -85,7 +85,7 @@ def drawn(
     return counts
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.spread(1, ci=2)
 @pytest.mark.parametrize(
     "router",

@@ -154,6 +154,7 @@ def results(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["settings.json", "results.jsonl", "problems.jsonl"])
+@pytest.mark.few(1)
 def test_a_forged_folder_of_results_is_read_right_or_named(name: str, tmp_path: Path) -> None:
     folder = a_folder(tmp_path / "results-here")
     results(folder)

@@ -57,6 +57,7 @@ def check(found: TokenView, logits: torch.Tensor, ids: list[int]) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "mistral", "gpt_neox"])
 @pytest.mark.parametrize("part", [4, 256])
+@pytest.mark.few(3)
 def test_both_models_are_asked_about_every_token(
     family: str, part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +114,7 @@ def test_plain_sampling_needs_nothing_more(pair: Pair) -> None:
     assert view(pair, "small", [2, 3], ids, Sampling(1.0)).drawn is None
 
 
+@pytest.mark.slow
 def test_a_record_says_who_wrote_which_token(pair: Pair) -> None:
     made = made_evaluation(pair, {"mended": BothSides(sure=1.0)}, options={"max_new_tokens": 40})
     rows = run(made)

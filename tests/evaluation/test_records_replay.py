@@ -54,7 +54,7 @@ def stays(pair: Pair, policy: Policy, prompt: str) -> bool:
     return all(step.writer == "small" and not step.discarded for step in trace.steps)
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("kind", "signal"),
     [

@@ -120,7 +120,7 @@ def compare(
 
 
 @pytest.mark.parametrize("over", OVER)
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_a_replayed_cascade_is_the_cascade(pair: Pair, one_by_one: Path, over: str) -> None:
     recorded = load(one_by_one)
     specs, routers = {}, {}

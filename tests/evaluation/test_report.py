@@ -258,6 +258,7 @@ def test_from_the_demo_pair_to_the_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("trace", [[], [StepRecord("small", "", 1)]])
+@pytest.mark.slow
 def test_one_answer_is_enough(tmp_path: Path, trace: list[StepRecord]) -> None:
     rows = [made.row("steer", "qa", 0, trace=trace, difficulty=None, flops_paper=0.0)]
     report = build(load([made.write(tmp_path, rows, made.settings(["steer"]))]), resamples=100)

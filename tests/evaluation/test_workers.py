@@ -66,6 +66,7 @@ def soon(happens: Callable[[], bool], seconds: float = 300) -> bool:
     return happens()
 
 
+@pytest.mark.slow
 def test_threads_of_the_parent_do_not_stop_the_workers(launch: Launch) -> None:
     process = start(launch, threads=2)
     try:
@@ -81,6 +82,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /
 
 @linux
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.few(1)
 def test_no_worker_outlives_its_parent(number: signal.Signals, launch: Launch) -> None:
     process = start(launch, threads=1, held=True)
     assert soon(lambda: len(children(process)) == 2)
@@ -91,6 +93,7 @@ def test_no_worker_outlives_its_parent(number: signal.Signals, launch: Launch) -
 
 
 @linux
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_named(launch: Launch) -> None:
     process = start(launch, threads=1, held=True)
     assert soon(lambda: len(children(process)) == 2)

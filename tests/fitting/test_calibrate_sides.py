@@ -156,6 +156,7 @@ def test_a_large_model_that_consents_to_all_has_nothing_to_tell() -> None:
         told(outputs, SIGNALS["margin"], -0.1)
 
 
+@pytest.mark.slow
 def test_too_few_steps_are_refused() -> None:
     run = Prompts(make_pair("llama", 0), [prompt_text(0, 6)], options={"max_new_tokens": 5})
     with pytest.raises(SteerError, match="give more prompts"):

@@ -72,7 +72,7 @@ OTHER_SETTINGS = {
 }
 
 
-@pytest.mark.few(5)
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "spec",
     [

@@ -55,7 +55,7 @@ def by_hand(prompt: list[int], k: int, sure: float, least: float) -> list[int]:
     return ids[len(prompt) :]
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.spread(2, ci=3)
 @pytest.mark.parametrize("least", [0.0, 0.2])
 @pytest.mark.parametrize("sure", [0.2, 0.35, 0.6, 1.0])

@@ -170,6 +170,7 @@ def test_percentile_routes_its_share(signal: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["steer-cohort:gamma=0.5:tokens=math:monotone=true", "percentile"])
+@pytest.mark.few(1)
 def test_a_cohort_runs_with_them(name: str) -> None:
     pair = make_pair("llama", 0)
     prompts = [prompt_text(i, 3 + i) for i in range(16)]

@@ -136,6 +136,7 @@ DETAILS = {**ONE, "return_dict_in_generate": True}
 
 
 @pytest.mark.parametrize("spec", [f"rsd:reward={CODE}", "learned:path=/etc/passwd", "large"])
+@pytest.mark.few(1)
 def test_the_users_own_router_wins_over_the_folders(tmp_path: Path, spec: str) -> None:
     pair = of_folder(tmp_path, {"router": spec})
     assert routers_of(door(AlwaysSmall(), DETAILS, pair)) == {"small"}
@@ -171,6 +172,7 @@ def test_without_a_policy_anywhere_one_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("spec", ESCAPES[:-1])
+@pytest.mark.few(12)
 def test_a_folder_cannot_talk_a_router_into_code(
     tmp_path: Path, spec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def drafted(pair: Pair, prompt: list[int], limit: int, accepts: Any) -> Any:
 @pytest.mark.spread
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", ["spec-reason", "rsd"])
+@pytest.mark.few(3)
 def test_drafts_are_judged_as_recomputed_from_scratch(family: str, name: str) -> None:
     pair, limit = make_pair(family, 0), 40
     prompt = pair.encode(prompt_text(2))
@@ -125,6 +126,7 @@ def words_as_digits(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("words_as_digits")
 @pytest.mark.parametrize("turns", [1, 4])
 @pytest.mark.parametrize("grade", ["digit", "expected-digit"])
+@pytest.mark.few(2)
 def test_digits_are_read_behind_the_transcript_and_forgotten(grade: str, turns: int) -> None:
     pair = chat_pair()
     question = grading_question(pair)

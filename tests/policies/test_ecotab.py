@@ -78,6 +78,7 @@ def test_the_two_risks_are_joined_by_noisy_or() -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+@pytest.mark.few(1)
 def test_routing_equals_recomputation_from_scratch(family: str) -> None:
     pair = make_pair(family, 0)
     prompt, strings = prompt_text(2), ["w1", "w2", "w3", "w12"]

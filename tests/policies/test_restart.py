@@ -35,7 +35,7 @@ from support.tiny import FAMILIES, make_pair, prompt_text
 PAIR = make_pair("llama", 0)
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.spread
 @pytest.mark.parametrize("turns", [1, 4])
 @pytest.mark.parametrize("family", FAMILIES)
@@ -88,6 +88,7 @@ def test_a_reader_sees_no_draft_before_its_verdict() -> None:
 
 
 @pytest.mark.parametrize("policy", [Impatient(0), Impatient(2)], ids=["first", "third"])
+@pytest.mark.few(1)
 def test_rows_of_a_cohort_restart_as_they_would_alone(policy: Policy) -> None:
     router = Router(PAIR, policy)
     prompts = [prompt_text(i, 3 + 2 * i) for i in range(5)]

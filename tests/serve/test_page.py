@@ -87,7 +87,7 @@ def written(page: Page) -> str:
 @NO_BROWSER
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_an_answer_comes_in_two_colours_with_its_costs(
     served: Served, opened: Opened, width: int, dark: bool
 ) -> None:

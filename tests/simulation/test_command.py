@@ -54,6 +54,7 @@ def test_it_says_what_is_assumed_and_what_came_of_it(traces: Path) -> None:
     assert "routing is" in said
 
 
+@pytest.mark.slow
 def test_as_json_it_is_data(traces: Path) -> None:
     run = ("simulate", traces, *GIVEN, "--answers", "60", "--json")
     found = json.loads(steer(*run, "--quick").stdout)
@@ -149,6 +150,7 @@ def test_timed_passes_are_fitted(traces: Path, tmp_path: Path) -> None:
         (("--carry", "0", "--within", "5"), "leave out --arrivals"),
     ],
 )
+@pytest.mark.few(12)
 def test_bad_options(traces: Path, options: tuple[str, ...], words: str) -> None:
     assert words in refused("simulate", traces, *GIVEN, *options)
 

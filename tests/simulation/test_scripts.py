@@ -50,6 +50,7 @@ def scripts(outputs: Sequence[RoutedOutput]) -> list[Script]:
     return [of_trace(o.trace, f"answer {i}") for i, o in enumerate(outputs)]
 
 
+@pytest.mark.slow
 def test_both_models_write_in_what_is_tested(outputs: dict[str, list[RoutedOutput]]) -> None:
     for name in ("steer", "looks", "random"):
         assert all(sum(getattr(o.cost, w).written for o in outputs[name]) for w in WRITERS)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-import sys
 
-from ..util.text import printable
+from . import say
 
 
 class _Stderr(logging.Handler):
-    """Writes to what is standard error at the time, printable."""
+    """Writes to what is standard error at the time."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            if sys.stderr is not None:
-                sys.stderr.write(f"{printable(self.format(record))}\n")
-                sys.stderr.flush()
+            say.log(self.format(record))
         except Exception:
             self.handleError(record)
 

@@ -26,6 +26,15 @@ def note(message: str) -> None:
     _print(f"steer: {one_line(message)}\n", sys.stderr, "standard error")
 
 
+def log(line: str) -> None:
+    """A line of a log, on standard error.
+
+    Raises:
+        OutputError: it cannot take it.
+    """
+    _print(f"{printable(line)}\n", sys.stderr, "standard error")
+
+
 def out(text: str = "", *, end: str = "\n", data: bool = False) -> None:
     """Text on standard output, at once.
 

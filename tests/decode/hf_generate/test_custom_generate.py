@@ -55,6 +55,7 @@ GREEDY: list[dict[str, Any]] = [
 @pytest.mark.parametrize("policy", [AlwaysSmall(), AlwaysLarge()], ids=lambda p: p.name)
 @pytest.mark.parametrize("inputs", [ONE, THREE], ids=["one", "three"])
 @pytest.mark.parametrize("options", GREEDY, ids=lambda o: ",".join(o) or "defaults")
+@pytest.mark.few(6)
 def test_one_model_alone_equals_its_own_generate(
     options: dict[str, Any], inputs: dict[str, torch.Tensor], policy: Policy
 ) -> None:
@@ -66,6 +67,7 @@ def test_one_model_alone_equals_its_own_generate(
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gpt_neox", "gemma3_text"])
+@pytest.mark.few(1)
 def test_it_does_so_for_other_architectures(family: str) -> None:
     pair = even_pair(family, 1)
     options = {"repetition_penalty": 1.1, "eos_token_id": [4, 9]}
@@ -92,6 +94,7 @@ def test_defaults_of_generate_hold() -> None:
     [Steer(threshold=9.0), FirstTokenEntropy(0.7), RandomShare(0.5)],
     ids=lambda p: p.name,
 )
+@pytest.mark.few(1)
 def test_a_routed_answer_is_that_of_the_front_door(policy: Policy) -> None:
     pair = make_pair("qwen3", 0)
     prompts = ["w1 w2.\n\nw3", "w4,w5 w6", "w7"]

@@ -74,6 +74,7 @@ class Watch(StoppingCriteria):
         (AlwaysSmall(), True),
     ],
 )
+@pytest.mark.few(3)
 def test_a_streamer_is_given_what_stays(policy: Policy, at_once: bool) -> None:
     pair, streamer = make_pair("llama", 0), Kept()
     watch = Watch(streamer)

@@ -62,6 +62,7 @@ def assert_as_recomputed(lane: Lane, family: str) -> None:
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("lengths", [(2,), (9,), (40,), (12, 12)], ids=str)
 @pytest.mark.parametrize("family", ALL)
+@pytest.mark.few(6)
 def test_what_is_filled_is_as_if_read_and_the_rest_is_not_computed(
     family: str, lengths: tuple[int, ...], attention: str
 ) -> None:

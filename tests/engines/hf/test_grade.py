@@ -29,6 +29,7 @@ class Graded(Policy):
 @pytest.mark.spread
 @pytest.mark.parametrize("turns", [1, 4])
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.few(3)
 def test_grades_are_the_large_models_log_probabilities(family: str, turns: int) -> None:
     pair = make_pair(family, 0)
     output = Router(pair, Graded(), ahead=turns).generate(prompt_text(2), max_new_tokens=70)

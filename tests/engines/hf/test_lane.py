@@ -92,6 +92,7 @@ def test_models_without_a_cache_to_cut_are_refused() -> None:
 @pytest.mark.spread
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("turns", [1, 4])
+@pytest.mark.few(3)
 def test_long_prompts_are_read_in_parts(
     family: str, turns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

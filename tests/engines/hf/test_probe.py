@@ -19,6 +19,7 @@ TOKENS = 24
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.few(8)
 def test_a_usual_family_is_served_as_usual(family: str, dtype: torch.dtype) -> None:
     found = probe(make_model(family, 0).to(dtype))
     assert (found.problems, found.notes) == ((), ())

@@ -54,6 +54,7 @@ def trace_of(output) -> list:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda p: p.name)
 @pytest.mark.parametrize("turns", [2, 5, 8])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.few(4)
 def test_what_is_written_does_not_depend_on_turns(
     turns: int, policy: Policy, temperature: float
 ) -> None:

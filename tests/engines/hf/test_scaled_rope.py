@@ -65,6 +65,7 @@ LENGTHS = [5, 39, 40, 41, 60]
 @pytest.mark.spread
 @pytest.mark.parametrize("policy", [AlwaysSmall(), AlwaysLarge()], ids=["small", "large"])
 @needs_transformers_5
+@pytest.mark.few(1)
 def test_one_model_writes_what_its_generate_writes(pair: Pair, policy: Policy) -> None:
     model = pair.small if policy.name == "small" else pair.large
     prompts = [prompt_ids(i, n) for i, n in enumerate(LENGTHS)]
@@ -148,6 +149,7 @@ def written_by_both(
 @pytest.mark.parametrize("kind", ["redo", "random"])
 @pytest.mark.parametrize("length", [12, 36, 50])
 @needs_transformers_5
+@pytest.mark.few(3)
 def test_each_token_is_what_its_writer_alone_would_write(
     pair: Pair, kind: str, length: int
 ) -> None:

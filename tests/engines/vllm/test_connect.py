@@ -72,7 +72,7 @@ def test_what_is_no_address(small: str, url: str) -> None:
 
 
 @pytest.mark.parametrize("tail", ["", "/", "/v1", "/v1/"])
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_an_address_with_or_without_its_end(stubs: Stubs, tail: str) -> None:
     pair = VllmPair.connect(*(stub.url + tail for stub in stubs.values()))
     assert pair.max_length == 512

@@ -22,7 +22,7 @@ LENGTH = {"max_new_tokens": 40}
 
 
 @pytest.mark.parametrize("router", ROUTERS)
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_answers_are_those_of_the_models_here(here: Pair, there: VllmPair, router: str) -> None:
     policy = parse_policy(router)
     alone = [
@@ -93,7 +93,7 @@ def test_a_hand_over_costs_what_the_server_had_not_cached(there: VllmPair, stubs
     ("fault", "after", "temperature"),
     [("500", 0, 0.0), ("busy", 0, 0.0), ("drop", 3, 0.0), ("error", 3, 0.0), ("drop", 2, 1.0)],
 )
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_a_fault_that_passes_changes_nothing(
     there: VllmPair, stubs: Stubs, fault: str, after: int, temperature: float
 ) -> None:

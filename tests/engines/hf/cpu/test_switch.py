@@ -56,6 +56,7 @@ def test_no_operator_of_these_layers_runs_when_they_are_off(
 @pytest.mark.parametrize(
     "policy", [FirstTokenEntropy(1.5), BothSides(lost=0.3)], ids=lambda policy: policy.name
 )
+@pytest.mark.few(1)
 def test_greedy_tokens_are_the_same_on_and_off(
     family: str, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,7 +66,7 @@ def routed(
 
 
 @pytest.mark.parametrize("rows", [1, 5])
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 def test_the_gate_in_the_small_engine_routes_as_the_router_does(
     make: Make, pair: Pair, policy: Policy, wanted: Any, logits: Any, rows: int
 ) -> None:
@@ -83,6 +83,7 @@ def test_the_gate_in_the_small_engine_routes_as_the_router_does(
             assert one.calls == {"small": runs, "large": large}
 
 
+@pytest.mark.few(3)
 def test_with_a_gate_in_both_engines_a_call_is_a_run(
     make: Make, pair: Pair, policy: Policy, wanted: Any, logits: Any
 ) -> None:

@@ -86,7 +86,7 @@ def same(found: RoutedOutput, wanted: RoutedOutput) -> None:
             assert a.score == pytest.approx(b.score, rel=2e-5)
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_answers_are_those_of_models_here_and_calls_are_runs(
     here: Pair, both: VllmPair, servers: Stubs, policy: Policy
 ) -> None:
