@@ -77,7 +77,6 @@ def test_without_the_option_no_usage_is_sent(served: Served) -> None:
         ({"max_tokens": 10**9}, 512),
     ],
 )
-@pytest.mark.few(3)
 def test_most_tokens(served: Served, fields: dict[str, Any], most: int) -> None:
     found = served.ask(QUESTION, **fields).json()
     right = served.router.generate(QUESTION, max_new_tokens=most)
