@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support.backends import check
+from support.layer_problems import EPSILON, Heads
 from torch import Tensor
 
 pytest.importorskip("triton")
@@ -18,9 +19,12 @@ from support.emulated import Device, Programs, kernels
 from steer_kernels import LogitStats, reference
 from steer_kernels.ops._sampling import Cuts
 from steer_kernels.triton.accept_drafts import accept_drafts_triton
+from steer_kernels.triton.add_rms_norm import add_rms_norm_triton
 from steer_kernels.triton.heuristics import TILE
 from steer_kernels.triton.logit_stats import logit_stats_triton
+from steer_kernels.triton.rope_append import rope_append_triton
 from steer_kernels.triton.sample_logits import sample_logits_triton
+from steer_kernels.triton.silu_mul import silu_mul_triton
 
 INF, NAN = torch.inf, torch.nan
 V = 2 * TILE + 77
@@ -184,4 +188,8 @@ def test_every_triton_kernel_is_run_here(made: Programs) -> None:
         uniform = torch.tensor([0.3, 0.81], dtype=torch.float64)
         logit_stats_triton(logits, 20, 300)
         accept_drafts_triton(logits, torch.tensor([1, 2]), uniform, logits, Cuts(*LISTED), 20, 300)
+        # Those of layers are in test_ptx_layers.py.
+        add_rms_norm_triton(logits, logits, logits[0], EPSILON)
+        silu_mul_triton(logits, logits)
+        rope_append_triton(*Heads(torch.bfloat16).arguments())
     assert {launch.name for launch in device.launched} == kernels().keys()

@@ -29,7 +29,10 @@ from torch import Tensor
 
 from steer_kernels.triton.heuristics import RowSplit
 
-INPUTS = {"logits", "small", "uniforms", "drafts"}  # no kernel writes them
+INPUTS = {
+    "logits", "small", "uniforms", "drafts", "x", "residual", "weight", "gate", "up", "q", "k", "v",
+    "cos", "sin", "q_weight", "k_weight", "rows", "starts", "counts",
+}  # no kernel writes them  # fmt: skip
 _OPTIONS = ("num_warps", "enable_fp_fusion", "maxnreg")
 _TYPES = {
     torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64",

@@ -136,10 +136,26 @@ def larger_halves(a: np.ndarray, b: np.ndarray, kind: str, least: bool = False) 
     return np.where(np.isnan(found), 0x7FFF, bits).astype("u2").view("u4")
 
 
+def sixteen_bits(name: str, kind: str, *operands: np.ndarray) -> np.ndarray:
+    """A sum or product of 16-bit floats, one or two in each operand, rounded to the nearest."""
+    brain = kind.startswith("bf16")
+    x = [of_bf16(o.view("u2")) if brain else o.view("f2").astype("f4") for o in operands]
+    sums = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "fma": fused}
+    found = sums[name](*x)
+    bits = to_bf16(found) if brain else found.astype("f2").view("u2")
+    return bits.view("u4") if kind.endswith("x2") else bits
+
+
+def joined(high: np.ndarray, low: np.ndarray, kind: str) -> np.ndarray:
+    """Two float32, each rounded to 16 bits, in one register."""
+    halves = [to_bf16(x) if kind == "bf16x2" else x.astype("f2").view("u2") for x in (high, low)]
+    return (halves[0].astype("u4") << np.uint32(16)) | halves[1]
+
+
 HELPERS = {f.__name__: f for f in (of_bf16, to_bf16, canonical, flushed, fused, quotient,
                                    high_product, shifted, to_integer, extracted, inserted,
                                    funnelled, reversed_bits, leading_zeros,
-                                   larger_halves)}  # fmt: skip
+                                   larger_halves, sixteen_bits, joined)}  # fmt: skip
 
 # ---- instructions --------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ A process of its own, for where Triton interprets it does not compile: see ahead
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -42,10 +43,15 @@ def compile_kernel(
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
             file.write(made.asm["cubin"])
             file.flush()
-            command = [tools / "nvdisasm", "-c", file.name]
-            said = subprocess.run(command, check=True, capture_output=True, text=True)
-        found["sass"] = said.stdout
+            found["sass"] = _said(tools / "nvdisasm", "-c", file.name)
+            usage = _said(tools / "cuobjdump", "-res-usage", file.name)
+        for what in ("registers", "stack"):
+            found[what] = int(re.search(rf"{what[:3].upper()}\w*:(\d+)", usage)[1])
     return found
+
+
+def _said(*command: str | Path) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 if __name__ == "__main__":

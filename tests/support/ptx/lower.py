@@ -81,6 +81,8 @@ class Lowering(Operands):
             self.compare_halves(code, guard)
         elif first in ("max", "min") and code.kind in ("bf16x2", "f16x2"):
             self.extreme_halves(code, guard)
+        elif first in ("add", "sub", "mul", "fma") and "f16" in code.kind:
+            self.sum_of_halves(code, guard)
         elif first in ("setp", "selp", "cvt", "cvta", "shl", "shr", "bfe", "bfi"):
             self.define(code.operands[0], *getattr(self, f"_{first}")(code), guard)
         else:
@@ -149,6 +151,9 @@ class Lowering(Operands):
 
     def _cvt(self, code: Instruction) -> tuple[str, str]:
         *mods, to, source = code.op[1:]
+        if mods == ["rn"] and to in ("bf16x2", "f16x2") and source == "f32":
+            high, low = (self.use(o, "f32") for o in code.operands[1:])
+            return "b32", f"joined({high}, {low}, {to!r})"
         expression = conversion(mods, to, source)
         if expression is None:
             raise unknown(str(code))
@@ -190,6 +195,14 @@ class Lowering(Operands):
         a, b = (self.use(o, "b32") for o in code.operands[1:])
         found = f"larger_halves({a}, {b}, {code.kind!r}, {code.op[0] == 'min'})"
         self.define(code.operands[0], "b32", found, guard)
+
+    def sum_of_halves(self, code: Instruction, guard: str) -> None:
+        if code.op[1:-1] != ("rn",):
+            raise unknown(str(code))
+        kind = "b32" if code.kind.endswith("x2") else "b16"
+        operands = ", ".join(self.use(o, kind) for o in code.operands[1:])
+        found = f"sixteen_bits({code.op[0]!r}, {code.kind!r}, {operands})"
+        self.define(code.operands[0], kind, found, guard)
 
     def move(self, code: Instruction, guard: str) -> None:
         to, source = code.operands
