@@ -115,26 +115,44 @@ class KVLayer(CacheLayerMixin):
             EndOfPass: the cache's ``ends_early`` is set, and this was the last layer of the pass. A
                 compiled pass goes on, and one that FlopCounterMode looks at, to be what costs say.
         """
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
+        indices = self.ready(key_states, value_states)
+        if self.state.span.runs:  # [1, H, T, D]: each token for itself
+            key_states, value_states = key_states.transpose(0, 2), value_states.transpose(0, 2)
         assert self.keys is not None
         assert self.values is not None
-        state = self.state
-        span = state.span
-        indices = span.rows, span.starts, span.counts
-        if span.runs:  # [1, H, T, D]: each token for itself
-            key_states, value_states = key_states.transpose(0, 2), value_states.transpose(0, 2)
-        if span.rows.device != key_states.device:  # a model spread over several devices
-            indices = tuple(index.to(key_states.device) for index in indices)  # type: ignore[assignment]
+        kv_append_(self.keys, self.values, key_states, value_states, *indices)
+        return self.written()
+
+    def ready(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Make the buffers ready for what a pass writes.
+
+        Returns:
+            Where it goes: rows, starts and counts, as ``kv_append_`` takes them.
+        """
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        span = self.state.span
         if span.width > min(self._touched(span)):
             self._touch(span)
-        kv_append_(self.keys, self.values, key_states, value_states, *indices)
+        rows, starts, counts = span.rows, span.starts, span.counts
+        device = key_states.device
+        if rows.device != device:  # a model spread over several devices
+            return rows.to(device), starts.to(device), counts.to(device)
+        return rows, starts, counts
+
+    def written(self) -> tuple[Tensor, Tensor]:
+        """All that may be read, once the layer is written.
+
+        Raises:
+            EndOfPass: as :meth:`update`.
+        """
+        state = self.state
         if state.ends_early and not (torch.compiler.is_compiling() or watched()):
             state.written += 1
             if state.written == state.layers:
                 state.written = 0
                 raise EndOfPass
-        return self._views(span)
+        return self._views(state.span)
 
     def _views(self, span: Span) -> tuple[Tensor, Tensor]:
         """Keys and values that a pass may read."""

@@ -8,14 +8,13 @@ as they are.
 
 from __future__ import annotations
 
-import threading
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 import steer_kernels  # noqa: F401  (makes the operators)
 
+from ..replaced import here, is_own
 from ..watched import watched
 
 # Of a product in bfloat16: beyond, torch's is as fast, and has matrix units where there are any.
@@ -23,13 +22,6 @@ MOST_TOKENS = 64
 LEAST_WEIGHTS = 8 * 1024  # of a layer; below, the call is what costs
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _multiply = torch.ops.steer_kernels.decode_linear.default
-
-
-class _Here(threading.local):
-    in_pass = False
-
-
-here = _Here()  # whether this thread is in a pass of ours
 
 
 def forward(layer: nn.Linear, x: Tensor) -> Tensor:
@@ -52,10 +44,9 @@ def served(module: nn.Module) -> bool:
     """Whether :func:`forward` can take the place of a layer's own."""
     if type(module) is not nn.Linear:
         return False
-    replaced = vars(module).get("forward")  # by us, in a pass of another thread?
     weight = module.weight
     return (
-        (replaced is None or getattr(replaced, "__func__", None) is forward)
+        is_own(module, forward)
         and type(weight) is nn.Parameter  # subclasses of tensors may hold anything
         and weight.layout is torch.strided
         and weight.device.type == "cpu"

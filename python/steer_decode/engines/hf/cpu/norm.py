@@ -14,19 +14,15 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 import steer_kernels  # noqa: F401  (makes the operators)
 
-from .linear import here
+from ..replaced import here, is_own
+from ..same_code import code_of
 
 MOST_ELEMENTS = 16 * 1024  # in 16 bits; beyond, torch's conversions are faster
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _rms_norm = torch.ops.steer_kernels.rms_norm.default
 
 
-def _code(function: Any) -> tuple[object, ...]:
-    code = function.__code__
-    return code.co_code, code.co_consts, code.co_names
-
-
-_LLAMA = _code(LlamaRMSNorm.forward)
+_LLAMA = code_of(LlamaRMSNorm.forward)
 
 
 def forward(layer: Any, x: Tensor) -> Tensor:
@@ -49,13 +45,11 @@ def served(module: nn.Module) -> bool:
 
     Each family of transformers has a class of its own, most of them to the letter that of Llama.
     """
-    own = type(module).forward
-    if getattr(own, "__code__", None) is None or _code(own) != _LLAMA:
+    if code_of(type(module).forward) != _LLAMA:
         return False
-    replaced = vars(module).get("forward")  # by us, in a pass of another thread?
     weight = module.weight
     return (
-        (replaced is None or getattr(replaced, "__func__", None) is forward)
+        is_own(module, forward)
         and type(weight) is nn.Parameter
         and weight.device.type == "cpu"
         and weight.dtype in _DTYPES
