@@ -9,7 +9,8 @@ knows its span; here the model is called. Three ways lead through it:
 - all else: the attention that the model was loaded with, and a mask where rows differ; on a GPU
   without repeated keys (``grouped.py``).
 
-In each of them matrix products and norms are ours (``cpu``).
+In each of them matrix products and norms are ours on a CPU (``cpu``), and on a GPU what a layer
+does between its products (``gpu``).
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from . import cpu, gpu
 from .attention_name import attention_of
 from .cache import KVCache
 from .cache_layer import EndOfPass
 from .cache_support import cache_argument
-from .cpu import DirectAttention, patched
+from .cpu import DirectAttention
 from .grouped import GroupedAttention
+from .replaced import ReplacedLayers
 from .span import Span, ragged_mask
 
 _MASKED = ("eager", "sdpa")  # attention that takes a 4-D mask
@@ -40,7 +43,7 @@ class Forward:
         model: a causal language model that passes ``cache_support.check_cache_support``.
         windows: of its layers, as in :class:`KVCache`.
         cache: of which a pass has begun whenever a method is called.
-        direct: whether `decode_attention` may serve.
+        direct: whether `decode_attention` may serve on a CPU, and our layers on a GPU.
     """
 
     def __init__(
@@ -50,12 +53,15 @@ class Forward:
         cache: KVCache,
         direct: bool = True,
     ) -> None:
-        self._call = patched(model)
-        self._dtype = model.dtype
+        fused = gpu.serves(model.device)
+        self._call: ReplacedLayers = gpu.patched(model, direct) if fused else cpu.patched(model)
         self._cache = cache
         self._cache_argument = cache_argument(model)
         self._windows = set(windows)
         self._attention = attention_of(model)
+        # torch makes numbers of a mask that is bool, for each layer anew, by three kernels.
+        additive = self._attention == "eager" or (fused and direct and gpu.enabled())
+        self._additive = model.dtype if additive else None
         self._direct = DirectAttention(model, self._call, cache, direct)
         self._grouped = GroupedAttention(model)
 
@@ -140,8 +146,7 @@ class Forward:
         }
 
     def _mask(self, span: Span, length: int) -> Tensor | dict[str, Tensor]:
-        additive = self._dtype if self._attention == "eager" else None
-        masks = {w: ragged_mask(span, length, w, additive) for w in self._windows}
+        masks = {w: ragged_mask(span, length, w, self._additive) for w in self._windows}
         if len(masks) == 1:
             return next(iter(masks.values()))
         # Models that mix kinds of layers take a mask for each kind.

@@ -15,7 +15,8 @@ class Serving:
     """What a lane may do with a model.
 
     Attributes:
-        direct: attention on the CPU may be `decode_attention`, which knows no mask of the model's.
+        direct: attention on the CPU may be `decode_attention`, which knows no mask of the model's,
+            and layers on a GPU may be ours.
         masks: rows of different length may run in one pass. Else each runs by itself.
         roll_back: what was read may be forgotten from the end. Else a text that is cut is read
             again from its beginning.

@@ -1,0 +1,31 @@
+"""The switch of the layers on a GPU."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ....errors import SteerError
+
+VARIABLE = "STEER_DECODE_GPU"
+DEVICES = ("cuda",)  # tests add the CPU, where definitions stand in for the kernels
+
+
+def enabled() -> bool:
+    """Whether engines that are opened now use our layers.
+
+    They do not with STEER_DECODE_GPU=off.
+
+    Raises:
+        SteerError: the variable is neither "on" nor "off".
+    """
+    value = os.environ.get(VARIABLE, "on")
+    if value not in ("on", "off"):
+        raise SteerError(f"{VARIABLE} must be on or off, got {value!r}: unset it, or set either")
+    return value == "on"
+
+
+def serves(device: torch.device) -> bool:
+    """Whether models on a device have these layers."""
+    return device.type in DEVICES
