@@ -2,13 +2,15 @@
 
 The shape of Qwen2.5-0.5B in bfloat16, greedy, a prompt of 512 random tokens; 1 and 8 answers at a
 time; the host looks at every token, or at every eighth (`turns`), where turns are captured as
-CUDA graphs; `generate` of transformers beside it. Every answer captures its graphs anew, so the
-time of a token is given twice: over a short answer with all that comes first, and between the ends
-of a short and a long one. A profile of a few turns follows.
+CUDA graphs; the same with the layers of transformers in place of ours (STEER_DECODE_GPU=off), and
+`generate` of transformers beside it. Every answer captures its graphs anew, so the time of a token
+is given twice: over a short answer with all that comes first, and between the ends of a short and a
+long one. A profile of a few turns follows.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import traceback
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from steer_decode.bench.decode.models import SHAPES, Shape, random_pair
@@ -73,6 +76,8 @@ def main() -> int:
         contenders: dict[str, tuple[int | None, Answer]] = {
             f"turns = {n}": (n, ours(pair, prompts, n)) for n in TURNS
         }
+        name = f"turns = {TURNS[0]}, layers of transformers"
+        contenders[name] = TURNS[0], ours(pair, prompts, TURNS[0], "off")
         contenders["generate"] = None, generate(pair, prompts)
         for name, (turns, answer) in contenders.items():
             key = f"{rows} rows, {name}"
@@ -106,10 +111,11 @@ def make_prompts(rows: int, size: Size) -> list[list[int]]:
     return torch.randint(0, size.shape.vocab, (rows, size.prompt), generator=generator).tolist()
 
 
-def ours(pair: Pair, prompts: list[list[int]], turns: int) -> Answer:
-    """Answers of n tokens, all rows together."""
+def ours(pair: Pair, prompts: list[list[int]], turns: int, layers: str = "on") -> Answer:
+    """Answers of n tokens, all rows together; with our layers on a GPU, or without."""
     router = Router(pair, AlwaysSmall(), ahead=turns)
 
+    @mock.patch.dict(os.environ, STEER_DECODE_GPU=layers)  # read when an engine is opened
     def answer(tokens: int) -> list[list[int]]:
         cohort = Cohort(
             router.routing,

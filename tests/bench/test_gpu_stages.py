@@ -233,7 +233,7 @@ def test_ahead(rehearse: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert status == 1
     assert list(written["errors"]) == ["3 rows, generate"]
     contenders = [(row["rows"], row["turns"]) for row in written["rows"]]
-    assert contenders == [(1, 8), (1, 1), (1, None), (3, 8), (3, 1)]
+    assert contenders == [(1, 8), (1, 1), (1, 8), (1, None), (3, 8), (3, 1), (3, 8)]
     tokens = [row["first_tokens"] for row in written["rows"][:3]]
     assert tokens[0] == tokens[1] == tokens[2]
     text = (tmp_path / "out.md").read_text()
