@@ -83,6 +83,12 @@ def kind_of(body: str, **how: object) -> str:
          lambda x: np.where(x < 7, 9, 8)),
         ("mov.b32 %r4, 0; L: add.s32 %r4, %r4, 2; setp.lt.s32 %p1, %r4, %r3; @%p1 bra L;",
          lambda x: np.maximum(2, x + x % 2)),
+        # rows of 16 bytes of what its warp has stored, the last one first
+        ("shl.b32 %r5, %r1, 2; mov.b32 %r6, buf; add.s32 %r7, %r6, %r5; st.shared.b32 [%r7], %r3; "
+         "bar.sync 0; and.b32 %r8, %r1, 7; sub.s32 %r8, 7, %r8; shl.b32 %r8, %r8, 4; "
+         "and.b32 %r9, %r1, 32; shl.b32 %r9, %r9, 2; add.s32 %r8, %r8, %r9; add.s32 %r8, %r8, %r6; "
+         "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r4}, [%r8];",
+         lambda x: (x & 32) + (7 - x % 32 // 4) * 4 + x % 4),
         ("setp.gt.s32 %p1, %r3, 3; vote.sync.ballot.b32 %r4, %p1, -1;",
          lambda x: np.where(x < 32, 0xFFFFFFF0, 0xFFFFFFFF)),
     ],

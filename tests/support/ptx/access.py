@@ -39,7 +39,12 @@ class Access:
 
 
 def access_of(code: Instruction) -> Access | None:
-    """The access that an instruction makes, None where it is no instruction of memory."""
+    """The access that an instruction makes, None where it is no instruction of memory.
+
+    Of `ldmatrix` that of a thread, to its two elements of a row.
+    """
+    if code.op[:4] == ("ldmatrix", "sync", "aligned", "m8n8") and code.op[-2:] == ("shared", "b16"):
+        return Access("shared", "u4", 1, "", "", "", "", str(code))
     if code.op[0] not in ("ld", "st", "atom", "red"):
         return None
     rest = list(code.op[1:-1])

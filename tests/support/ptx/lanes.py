@@ -36,6 +36,13 @@ def source_lanes(
     return everyone - lane + np.where(inside, to[mode], lane), inside
 
 
+def matrix_lanes(number: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """The thread that has the address of a thread's row of a matrix, and the bytes from there."""
+    everyone = np.arange(threads)
+    lane = everyone & 31
+    return everyone - lane + 8 * number + lane // 4, (lane % 4 * 4).astype("u8")
+
+
 def reduce(
     action: str, value: np.ndarray, members: np.ndarray, mask: np.ndarray | None
 ) -> np.ndarray:

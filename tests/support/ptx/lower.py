@@ -15,7 +15,7 @@ from support.ptx import arithmetic
 from support.ptx.access import Access, access_of
 from support.ptx.arithmetic import TYPES, comparison, conversion
 from support.ptx.faults import unknown
-from support.ptx.lanes import source_lanes
+from support.ptx.lanes import matrix_lanes, source_lanes
 from support.ptx.operands import Lowered, Operands
 from support.ptx.parse import Instruction, bytes_of
 
@@ -227,7 +227,13 @@ class Lowering(Operands):
 
     def memory(self, code: Instruction, access: Access, guard: str) -> None:
         site, mask = self.named(access, "site"), self.mask(guard)
-        if code.op[0] == "ld":
+        if code.op[0] == "ldmatrix":
+            address = self.address(code.operands[1])
+            for i, register in enumerate(code.operands[0].strip("{}").split(",")):
+                lanes = self.named(matrix_lanes(i, self.kernel.threads))
+                found = self.new(f"X.load({site}, {address}[{lanes}[0]] + {lanes}[1], {mask})")
+                self.define(register, "b32", f"{found}[0]", guard)
+        elif code.op[0] == "ld":
             to = code.operands[0].strip("{}").split(",")
             if len(to) != access.count:
                 raise unknown(str(code))
