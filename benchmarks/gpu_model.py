@@ -10,6 +10,8 @@ measured**, but for the last two columns, which are empty until a card has run.
 A launch of csrc/cuda/rows.cu is: launch, stream, finish. Stream is what takes longest of the bytes,
 the warp schedulers' slots, the exponentials and one warp's own tiles one after another. Finish is
 what the last warp of a row does, step by step; rows that end earlier finish while others stream.
+Where no row's list decides a cut, steer_kernels/triton/select.py follows: a launch of steps, each
+of which streams the row from L2 and hands over to the next.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ _JIA = "Luo and others, Benchmarking and Dissecting the NVIDIA Hopper GPU (2024)
 _PTX = "counted in the code of nvcc 13.0, sm_90: tests/kernels/test_hot_loops.py"
 _PLAN = "csrc/cuda/rows_params.h"
 _TRIAL = "counted on 151 936 normal logits of deviation 4: tests/bench/test_gpu_model.py"
+_SEARCH = "steer_kernels/triton/pivots.py"
+_TRITON = "counted in the code of Triton 3.9, sm_90: tests/kernels/test_hot_loops.py"
 _ASSUMED = "assumed: no source; what a card says first"
 
 CONSTANTS = {
@@ -63,6 +67,11 @@ CONSTANTS = {
     "tiles_chosen": Constant(22, "k = 20", _TRIAL),
     "lanes_chosen": Constant(23, "k = 20", _TRIAL),
     "candidates": Constant(23, "k = 20", _TRIAL),
+    "search_columns": Constant(2048, "columns of a tile", _SEARCH),
+    "search_instructions": Constant(1400, "a tile and warp, to narrow a cut", _TRITON),
+    "draw_instructions": Constant(280, "a tile and warp, to draw", _TRITON),
+    "search_steps": Constant(4, "of 4 bits each: as many as bf16 has", _SEARCH),
+    "merge": Constant(1500, "cycles to merge a row's sums and choose", _ASSUMED),
 }
 
 
@@ -105,6 +114,12 @@ TARGETS = [
 TARGETS += [
     Target("sample_logits", "plain", t.batch, {card: 2 * us for card, us in t.us.items()})
     for t in list(TARGETS)
+]
+# Nor have cuts that no list decides.
+TARGETS += [
+    Target("sample_logits", "top_p=0.95", t.batch, {card: 2 * us for card, us in t.us.items()})
+    for t in TARGETS
+    if t.op == "logit_stats" and t.batch in (1, 64)
 ]
 
 
@@ -181,6 +196,21 @@ def finish(tiles: int, draws: bool = False) -> dict[str, float]:
     return found
 
 
+def search(card: Card, batch: int, vocab: int = VOCAB) -> float:
+    """Microseconds of the search for a cut that no row's list decides, and of the draw."""
+    tiles = math.ceil(vocab / c("search_columns"))
+    programs = min(tiles, math.ceil(4 * card.sms / batch))  # heuristics.py
+    each, on_one_sm = math.ceil(tiles / programs), math.ceil(batch * tiles / card.sms)
+    hand_over = 2 * (c("atomic") + c("fence")) + 3 * c("l2") + c("merge")
+
+    def step(instructions: float) -> float:
+        slots = on_one_sm * 4 * instructions / (c("schedulers") * c("issue"))
+        return max(slots, c("l2") + each * instructions / c("one_warp")) + hand_over
+
+    cycles = c("search_steps") * step(c("search_instructions")) + step(c("draw_instructions"))
+    return c("launch") + cycles * 1e-3 / card.clock
+
+
 # ---- beside what was measured --------------------------------------------------------------------
 
 
@@ -202,6 +232,9 @@ def measured(folder: Path, card: str) -> dict[tuple[str, str | None, int], float
     return found
 
 
+_SAMPLINGS = {"plain": "temperature", "top_p=0.95": "top_p 0.95 beyond the list"}
+
+
 def lines(cards: Iterable[Card], results: Path) -> Iterator[str]:
     """The table, in Markdown."""
     yield ("| card | op | B | target, us | predicted, us | bound by | finish, us | measured, us "
@@ -211,13 +244,15 @@ def lines(cards: Iterable[Card], results: Path) -> Iterator[str]:
         there = measured(results, card.name)
         for op, sampling, batch, us in TARGETS:
             guess = predict(card, batch, sampling == "plain")
+            searched = 0.0 if sampling in (None, "plain") else search(card, batch)
+            predicted, bound = guess.us + searched, "the search" if searched else guess.bound
             real = there.get((op, sampling, batch))
-            name = op if sampling is None else f"{op}, temperature"
+            name = op if sampling is None else f"{op}, {_SAMPLINGS.get(sampling, sampling)}"
             shown = ["", ""]
             if real is not None:
-                shown = [f"{real:.1f}", f"{100 * (guess.us / real - 1):+.0f} %"]
-            yield (f"| {card.name} | {name} | {batch} | {us[card.name]:g} | {guess.us:.1f} | "
-                   f"{guess.bound} | {guess.finish:.1f} | {shown[0]} | {shown[1]} |")  # fmt: skip
+                shown = [f"{real:.1f}", f"{100 * (predicted / real - 1):+.0f} %"]
+            yield (f"| {card.name} | {name} | {batch} | {us[card.name]:g} | {predicted:.1f} | "
+                   f"{bound} | {guess.finish:.1f} | {shown[0]} | {shown[1]} |")  # fmt: skip
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ Movement     sample_logits of both models' rows, and what is kept of each (bound
 Bytes        As sample_logits for each model; a refused place as many again, and 8 a tile.
 Order        Masses are summed in the order of the tiles, so the split of a row changes nothing.
 Precision    Weights in float32; norms, ratios, masses of tiles and running sums in float64.
-Sync         Six launches on one stream, seven with cuts; three or four if no draft logits count.
+Sync         Six launches on one stream, eight with cuts; three or four if no draft logits count.
              In the last one the last program of a refused row draws; rows that are not refused
              leave at once: which they are is known on the device only.
 """
@@ -25,12 +25,11 @@ import triton.language as tl
 from steer_kernels.ops._sampling import Cuts
 from steer_kernels.triton.arguments import Scalars
 from steer_kernels.triton.bounds import Bounds, bounds_of, is_kept
-from steer_kernels.triton.cuts import NO_COLUMN, exponent
+from steer_kernels.triton.cuts import exponent, tempered
+from steer_kernels.triton.draw import choose_column, choose_tile
 from steer_kernels.triton.heuristics import LAUNCH, TILE, list_size
 from steer_kernels.triton.logit_stats import device_of, last_to_finish
-from steer_kernels.triton.moments import MERGE_TILES
 from steer_kernels.triton.sample_logits import Drawn, draw_rows
-from steer_kernels.triton.select import tempered
 from steer_kernels.triton.tiles import load_tile
 
 BELOW_ONE = tl.constexpr(1.0 - 2.0**-53)
@@ -124,43 +123,6 @@ def _rest_of_tile(
     return cols, tl.maximum(p - tl.reshape(q, (TILE // VEC, VEC)), 0.0)
 
 
-@triton.jit
-def _choose_mass(masses, tiles, uniform):
-    """The tile of the token, the mass below it, the target and the total mass."""
-    total = uniform * 0.0
-    for first in range(0, tiles, MERGE_TILES):
-        tile = first + tl.arange(0, MERGE_TILES)
-        mass = tl.load(masses + tile, mask=tile < tiles, other=0.0, cache_modifier=".cg")
-        total += tl.sum(mass, axis=0)
-    target = uniform * total
-    chosen = NO_COLUMN
-    last = 0  # with a mass: stands in where rounding leaves the sum short
-    below = total * 0.0
-    running = total * 0.0
-    for first in range(0, tiles, MERGE_TILES):
-        tile = first + tl.arange(0, MERGE_TILES)
-        mass = tl.load(masses + tile, mask=tile < tiles, other=0.0, cache_modifier=".cg")
-        through = running + tl.cumsum(mass, axis=0)
-        passed = (through > target) & (mass > 0.0)
-        chosen = tl.minimum(chosen, tl.min(tl.where(passed, tile, NO_COLUMN), axis=0))
-        last = tl.maximum(last, tl.max(tl.where(mass > 0.0, tile, 0), axis=0))
-        below = tl.maximum(below, tl.max(tl.where(through <= target, through, 0.0), axis=0))
-        running += tl.sum(mass, axis=0)
-    return tl.where(chosen == NO_COLUMN, last, chosen), below, target, total
-
-
-@triton.jit
-def _column_of(rest, cols, target):
-    """The first column of a tile at which the running sum exceeds the target."""
-    in_group = tl.sum(rest, axis=1).to(tl.float64)
-    through = tl.cumsum(in_group, axis=0)
-    inside = (through - in_group)[:, None] + tl.cumsum(rest, axis=1).to(tl.float64)
-    passed = (inside > target) & (rest > 0.0)
-    column = tl.min(tl.min(tl.where(passed, cols, NO_COLUMN), axis=1), axis=0)
-    last = tl.max(tl.max(tl.where(rest > 0.0, cols, 0), axis=1), axis=0)
-    return tl.where(column == NO_COLUMN, last, column)
-
-
 @triton.jit(
     do_not_specialize=["row_stride", "small_stride", "vocab_size", "k", "tiles", "tiles_per_split",
                        "splits"],
@@ -200,13 +162,13 @@ def redraw_kernel(
                 SMALL_VEC)  # fmt: skip
             tl.store(rests + tile, tl.sum(tl.sum(rest, axis=1).to(tl.float64), axis=0))
         if last_to_finish(arrived + row, splits):
-            tile, below, target, mass = _choose_mass(rests, tiles, uniform)
+            tile, below, target, mass = choose_tile(rests, tiles, uniform)
             if mass > 0.0:  # else rounding left nothing: p's own token stands
                 cols, rest = _rest_of_tile(
                     start, start_q, tile, skew, skew_q, vocab_size, value, edge, total, top,
                     bound_q, last_q, norm_q, top_q, inverse, inverse_high, least, TILE, VEC,
                     SMALL_VEC)  # fmt: skip
-                column = _column_of(rest, cols, target - below)
+                column = choose_column(rest, cols, target - below)
                 logit = tl.load(start + column).to(tl.float32)
                 logprob = exponent(logit, top, inverse) - tl.log(total)
                 packed += row * (SINGLES + 2 * k + 2)
@@ -267,7 +229,7 @@ def accept_drafts_triton(
         bounds = bounds_of(logits, drawn, drafts, cuts, vocab_size)
         small_drawn, small_bounds = drawn, bounds
         if small is not None:
-            small_drawn = draw_rows(small, uniforms, cuts, 1, vocab_size, True, undecided=False)
+            small_drawn = draw_rows(small, uniforms, cuts, 1, vocab_size, whole_lists=True)
             small_bounds = bounds_of(small, small_drawn, drafts, cuts, vocab_size)
         stats = drawn.stats
         verdict_kernel[(rows,)](

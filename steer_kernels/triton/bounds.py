@@ -3,12 +3,11 @@
 Mathematics  All that the cuts keep of a row is a prefix of its ranking (value descending, column
              ascending), and of that what min_p asks for. So it is told by a bound: a value, and the
              last kept column of those that equal it.
-Movement     A program a row. The bound is found in the row's list where that decides it (cuts.py),
-             else by the passes of select.py over the row; the total weight of a row of which all
-             is kept, from the masses of its tiles. One element more is read: the draft's.
-Bytes        8 a list slot and 12 a tile; a row that its list does not decide as in select.py, and
-             once more.
-Precision    float64, but for weights that select.py's passes sum.
+Movement     A program a row. The bound is found in the row's list where that decides it (cuts.py);
+             else select.py has found it with the token; the total weight of a row of which all is
+             kept, from the masses of its tiles. One element more is read: the draft's.
+Bytes        8 a list slot and 12 a tile.
+Precision    float64, but for weights that select.py has summed.
 Sync         None. It runs after sample_logits' launches on the same stream.
 """
 
@@ -23,22 +22,22 @@ import triton.language as tl
 from steer_kernels.ops._sampling import Cuts, cuts_something
 from steer_kernels.triton.arguments import Scalars
 from steer_kernels.triton.cuts import NO_COLUMN, exponent, kept_of_list
-from steer_kernels.triton.heuristics import CODE_BITS, SELECT_LAUNCH, TILE, list_size
+from steer_kernels.triton.heuristics import LAUNCH, list_size
 from steer_kernels.triton.moments import merge_moments
 from steer_kernels.triton.sample_logits import Drawn, total_mass
-from steer_kernels.triton.select import bound_of_row
+from steer_kernels.triton.select import EDGE, FIELDS, TOTAL, VALUE
 
 
 @triton.jit
 def _bound_of_list(
     values, ids, length, top, inverse, row_total, vocab_size, top_k, top_p, least, K: tl.constexpr
 ):  # fmt: skip
-    """Value and column of the bound, the total weight, and whether the list decides them."""
+    """Value and column of the bound, and the total weight."""
     slot = tl.arange(0, K)
     x = tl.load(values + slot, mask=slot < length, other=float("-inf"))
     column = tl.load(ids + slot, mask=slot < length, other=0).to(tl.int32)
-    kept, decided = kept_of_list(x, slot, length, top, inverse, row_total, vocab_size, top_k,
-                                 top_p, least)  # fmt: skip
+    kept, _decided = kept_of_list(x, slot, length, top, inverse, row_total, vocab_size, top_k,
+                                  top_p, least)  # fmt: skip
     total = tl.sum(tl.where(kept, tl.exp(exponent(x, top, inverse)), 0.0), axis=0)
     last = tl.sum(kept.to(tl.int32), axis=0) - 1
     cuts_k = (top_k > 0) & (top_k < vocab_size) & (top_k <= length)
@@ -46,7 +45,7 @@ def _bound_of_list(
     at = tl.where(top_p < 1.0, last, tl.where(cuts_k, top_k - 1, -1))
     value = tl.max(tl.where(slot == at, x, float("-inf")), axis=0)
     edge = tl.max(tl.where(slot == last, column, 0), axis=0)
-    return value, tl.where(top_p < 1.0, edge, NO_COLUMN), total, decided
+    return value, tl.where(top_p < 1.0, edge, NO_COLUMN), total
 
 
 @triton.jit
@@ -62,10 +61,9 @@ def is_kept(x, cols, value, edge, top, inverse, least):
 )
 def bounds_kernel(
     logits, row_stride, vocab_size, length, tiles, drafts, inverse_high, inverse_low, top_k,
-    top_p_high, top_p_low, least_high, least_low, moments, masses, max_out, values_out, ids_out,
-    valid_out, value_out, edge_out, total_out, draft_logprob_out,
-    TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr, K: tl.constexpr,
-    GREEDY: tl.constexpr, CUT: tl.constexpr,
+    top_p_high, top_p_low, least_high, least_low, moments, masses, found, max_out, values_out,
+    ids_out, valid_out, value_out, edge_out, total_out, draft_logprob_out,
+    K: tl.constexpr, GREEDY: tl.constexpr, CUT: tl.constexpr,
 ):  # fmt: skip
     """Bound and norm of each row of one model.
 
@@ -90,15 +88,15 @@ def bounds_kernel(
             total = total_mass(moments + row * 3 * tiles, masses + row * tiles, tiles, top, inverse)
         if CUT:
             top_p = zero + top_p_high + top_p_low
-            value, edge, kept_total, decided = _bound_of_list(
+            value, edge, total = _bound_of_list(
                 values_out + row * length, ids_out + row * length, length, top, inverse, total,
                 vocab_size, top_k, top_p, least, K)  # fmt: skip
-            total = kept_total
-            if not decided:
-                skew = (start.to(tl.int64) % 16 * VEC // 16).to(tl.int32)
-                value, edge, total = bound_of_row(
-                    start, skew, tiles, vocab_size, top_k, top_p, least, top, inverse,
-                    inverse_high, TILE, VEC, BITS)  # fmt: skip
+            found += row * FIELDS
+            of_search = tl.load(found + TOTAL)
+            if of_search >= 0.0:
+                value = tl.load(found + VALUE).to(tl.float32)
+                edge = tl.load(found + EDGE).to(tl.int32)
+                total = of_search
         tl.store(value_out + row, value)
         tl.store(edge_out + row, edge)
         tl.store(total_out + row, total)
@@ -138,10 +136,10 @@ def bounds_of(
     stats, length = drawn.stats, drawn.stats.topk_ids.shape[1]
     bounds_kernel[(logits.shape[0],)](
         logits, logits.stride(0), vocab_size, length, drawn.split.tiles, drafts, *Scalars.of(cuts),
-        drawn.moments, drawn.masses, stats.max_logit, stats.topk_logits, stats.topk_ids,
+        drawn.moments, drawn.masses, drawn.masses if drawn.found is None else drawn.found,
+        stats.max_logit, stats.topk_logits, stats.topk_ids,
         stats.valid, *bounds,
-        TILE=TILE, VEC=16 // logits.element_size(), BITS=CODE_BITS[logits.dtype],
         K=list_size(length), GREEDY=cuts.temperature == 0, CUT=cuts_something(cuts, vocab_size),
-        **SELECT_LAUNCH,
+        **LAUNCH,
     )  # fmt: skip
     return bounds

@@ -15,6 +15,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from steer_kernels.triton.moments import LOG2_E
 from steer_kernels.triton.topk import LOWEST_KEY, unpack
 
 NO_COLUMN = tl.constexpr(2**31 - 1)
@@ -27,6 +28,15 @@ def exponent(x, top, inverse_temperature):
     It is 0 at the top, even where that is +inf.
     """
     return tl.where(x == top, 0.0, x.to(tl.float64) - top) * inverse_temperature
+
+
+@triton.jit
+def tempered(x, top, inverse_temperature):
+    """exp((x - top) / temperature) in float32.
+
+    It is 1 at the top, even where that is infinite.
+    """
+    return tl.exp2(tl.where(x == top, 0.0, x - top) * (inverse_temperature * LOG2_E))
 
 
 @triton.jit

@@ -16,8 +16,6 @@ TILE = 2048  # columns that share one (m, S, T); fixed, because the bits of the 
 # Registers for four programs on a multiprocessor: ptxas, left to itself, takes more for some of the
 # kernels, and for others so few that it spills; which, depends on its version.
 LAUNCH = {"num_warps": 4, "enable_fp_fusion": False, "maxnreg": 128}
-# One program reads a whole row, again and again: more threads, with half the columns each.
-SELECT_LAUNCH = {"num_warps": 8, "enable_fp_fusion": False, "maxnreg": 192}
 MAX_SPLITS = 128  # bounds the candidates that the last program of a row reads again
 PROGRAMS_PER_SM = 4
 NUCLEUS = 32  # ranks listed for top_p and min_p

@@ -26,11 +26,9 @@ import triton.language as tl
 from steer_kernels.ops._sampling import Cuts, cuts_something
 from steer_kernels.reference import Sampled
 from steer_kernels.triton.arguments import Scalars
-from steer_kernels.triton.cuts import NO_COLUMN, draw_from_list, exponent
+from steer_kernels.triton.cuts import NO_COLUMN, draw_from_list, exponent, tempered
 from steer_kernels.triton.heuristics import (
-    CODE_BITS,
     LAUNCH,
-    SELECT_LAUNCH,
     TILE,
     RowSplit,
     cut_list_length,
@@ -45,7 +43,7 @@ from steer_kernels.triton.logit_stats import (
     plan,
 )
 from steer_kernels.triton.moments import MERGE_TILES, moments_of, powers, tile_sum
-from steer_kernels.triton.select import select_kernel, tempered
+from steer_kernels.triton.select import search
 from steer_kernels.triton.tiles import load_tile
 from steer_kernels.triton.topk import (
     empty_list,
@@ -216,6 +214,7 @@ class Drawn(NamedTuple):
     moments: torch.Tensor  # f32 [B, 3, tiles]
     masses: torch.Tensor  # f32 [B, tiles]
     split: RowSplit
+    found: torch.Tensor | None  # by `search`, where something is cut
 
 
 def draw_undecided(
@@ -235,12 +234,8 @@ def draw_undecided(
             written.
     """
     with device_of(logits):
-        select_kernel[(logits.shape[0],)](
-            logits, logits.stride(0), vocab_size, -(-vocab_size // TILE), uniforms,
-            *Scalars.of(cuts), max_logit, token, logprob,
-            TILE=TILE, VEC=16 // logits.element_size(), BITS=CODE_BITS[logits.dtype],
-            **SELECT_LAUNCH,
-        )  # fmt: skip
+        split = plan(logits, vocab_size)
+        search(logits, uniforms, cuts, vocab_size, split, max_logit, token, logprob)
 
 
 def draw_rows(
@@ -250,14 +245,13 @@ def draw_rows(
     k: int,
     vocab_size: int,
     whole_lists: bool = False,
-    undecided: bool = True,
 ) -> Drawn:
     """Launch the kernels of `sample_logits_triton` on one row or more.
 
     Args:
         uniforms: [B] float64, contiguous.
-        whole_lists: return the lists that decide the cuts, of which k may be a part.
-        undecided: draw from rows too that their lists do not decide; else they have the token -1.
+        whole_lists: return the lists that decide the cuts, of which k may be a part, and the bounds
+            of rows that they do not decide.
     """
     rows, device = logits.shape[0], logits.device
     cut, scalars = cuts_something(cuts, vocab_size), Scalars.of(cuts)
@@ -277,9 +271,11 @@ def draw_rows(
             TILE=TILE, VEC=vec, K=list_size(length), GREEDY=cuts.temperature == 0, CUT=cut,
             **LAUNCH,
         )  # fmt: skip
-    if cut and undecided:
-        draw_undecided(logits, uniforms, cuts, vocab_size, out.max_logit, token, logprob)
-    return Drawn(out, token, logprob, workspace.moments, masses, split)
+        found = None
+        if cut:
+            found = search(logits, uniforms, cuts, vocab_size, split, out.max_logit, token, logprob,
+                           whole_lists)  # fmt: skip
+    return Drawn(out, token, logprob, workspace.moments, masses, split, found)
 
 
 def sample_logits_triton(

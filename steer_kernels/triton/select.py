@@ -2,240 +2,294 @@
 
 Their top-k list does not decide the cuts, so they have no token yet.
 
-Mathematics  A cut of the ranking is a value t and a number of its ties. With A(v) the sum over the
-             elements above v, of 1 for top_k and of w = exp((x - m) / temperature) for top_p,
-             t = min {v : A(v) < bound}: of what equals t the first ceil((bound - A(t)) / w(t))
-             columns are kept for top_p, and all for top_k. t is found among the 2^16 (bf16), 2^19
-             (fp16) or 2^32 values of the dtype, three at a time: 8, 10 or 16 passes over the row.
-Movement     A program a row; it leaves at once if the row has its token. Otherwise every pass reads
-             the row again, from L2 after the first.
-Bytes        8 a row if decided; else vocab_size * itemsize times 2, and for each of top_k and top_p
-             times 8 to 17 more.
-Precision    Weights, and their sums over 16 bytes of columns, in float32; all else in float64.
-Order        Sums depend on the row's values alone.
-Sync         None. It runs after the first launch on the same stream.
+Mathematics  With A(v) the sum over the elements above v, of 1 for top_k and of
+             w = exp((x - m) / temperature) for top_p, a cut is at t = min {v : A(v) < bound}. All
+             that equals the t of top_k is kept, of what equals that of top_p the first
+             ceil((bound - A(t)) / w(t)) columns. As there are V elements and the largest weighs 1,
+             the t of top_p is above m + temperature * log((1 - top_p) / V): often that leaves 8
+             bits to find. min_p is a value too. Steps: pivots.py for each cut, then the draw: the
+             tile, then the column.
+Movement     In a step each program of a row reads its part of it, once, and stores sums of every
+             tile; the last of them to arrive merges these. After the draw it reads one tile again,
+             and a second one where the bound is asked for.
+Bytes        8 a program if decided; else vocab_size * itemsize a step, from L2 after the first,
+             and 128 a tile. Steps are 4 (bf16), 5 (fp16) or 8 (fp32) at most for each of top_k and
+             top_p, and one.
+Order        As pivots.py: the split of a row changes nothing.
+Precision    Weights and their sums in a tile in float32; all else in float64.
+Sync         One launch, after the first on the same stream; turns.py, on the row's token.
 """
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 
-from steer_kernels.triton.cuts import NO_COLUMN, exponent
-from steer_kernels.triton.moments import LOG2_E
+from steer_kernels.ops._sampling import Cuts
+from steer_kernels.triton import turns
+from steer_kernels.triton.arguments import Scalars
+from steer_kernels.triton.cuts import NO_COLUMN, exponent, tempered
+from steer_kernels.triton.draw import (
+    choose_column,
+    choose_tile,
+    kept_of_tile,
+    masses_of,
+    store_kept_masses,
+)
+from steer_kernels.triton.heuristics import CODE_BITS, LAUNCH, TILE, RowSplit
+from steer_kernels.triton.moments import tile_sum
+from steer_kernels.triton.pivots import (
+    ALL_TIES,
+    PIVOTS,
+    narrowed,
+    range_of_count,
+    range_of_mass,
+    store_sums_above,
+    ties_kept,
+    value_of,
+    with_min_p,
+)
 from steer_kernels.triton.tiles import load_tile
-from steer_kernels.triton.topk import ordered_bits
+
+# What a row does next.
+COUNTS = tl.constexpr(0)
+MASSES = tl.constexpr(1)
+DRAWS = tl.constexpr(2)
+DONE = tl.constexpr(3)
+# Fields of a row's state, float64. To draw, HIGH is the cut and BOUND the number of its ties that
+# are kept. From VALUE on there is the bound of what is kept, as in bounds.py, and the token; TOTAL
+# is -1 in a row that its list decides.
+KIND = tl.constexpr(0)
+BASE = tl.constexpr(1)
+LOW = tl.constexpr(2)
+HIGH = tl.constexpr(3)
+BOUND = tl.constexpr(4)
+ABOVE = tl.constexpr(5)  # A(HIGH)
+TOP = tl.constexpr(6)
+UNIFORM = tl.constexpr(7)
+VALUE = tl.constexpr(8)
+EDGE = tl.constexpr(9)
+TOTAL = tl.constexpr(10)
+TOKEN = tl.constexpr(11)
+FIELDS = tl.constexpr(12)
+
+# ---- device: steps ---------------------------------------------------------------------------
 
 
 @triton.jit
-def tempered(x, top, inverse_temperature):
-    """exp((x - top) / temperature) in float32.
-
-    It is 1 at the top, even where that is infinite.
-    """
-    return tl.exp2(tl.where(x == top, 0.0, x - top) * (inverse_temperature * LOG2_E))
-
-
-@triton.jit
-def _code(x, BITS: tl.constexpr):
-    """An integer of BITS bits that sorts like the number, which is exact in as many."""
-    return ordered_bits(x) >> (32 - BITS)
+def _store_state(state, kind, base, low, high, bound, above):
+    tl.store(state + KIND, kind.to(tl.float64))
+    tl.store(state + BASE, base.to(tl.float64))
+    tl.store(state + LOW, low.to(tl.float64))
+    tl.store(state + HIGH, high.to(tl.float64))
+    tl.store(state + BOUND, bound)
+    tl.store(state + ABOVE, above)
 
 
 @triton.jit
-def _value(code, BITS: tl.constexpr):
-    bits = code.to(tl.int32) << (32 - BITS)
-    return tl.where(bits < 0, (bits ^ 0x7FFFFFFF) & (-1 << (32 - BITS)), bits).to(
-        tl.float32, bitcast=True
-    )
+def _load_state(state):
+    kind = tl.load(state + KIND, cache_modifier=".cg").to(tl.int32)
+    base = tl.load(state + BASE, cache_modifier=".cg").to(tl.int32)
+    low = tl.load(state + LOW, cache_modifier=".cg").to(tl.int32)
+    high = tl.load(state + HIGH, cache_modifier=".cg").to(tl.int32)
+    return kind, base, low, high
 
 
 @triton.jit
-def _weights_of(x, code, real, floor, top, inverse_temperature, COUNT: tl.constexpr):
-    inside = real & (code >= floor)
-    if COUNT:
-        return tl.where(inside, 1.0, 0.0)
-    return tl.where(inside & (x > float("-inf")), tempered(x, top, inverse_temperature), 0.0)
+def _first_state(state, number, vocab_size, top_k, top_p, least, top, uniform, inverse,
+                 BITS: tl.constexpr):  # fmt: skip
+    """What all programs of the first step know; one stores it."""
+    cuts_k = (top_k > 0) & (top_k < vocab_size)
+    kind = tl.where(cuts_k, COUNTS, tl.where(top_p < 1.0, MASSES, DRAWS)).to(tl.int32)
+    base, low, high, bound, above = range_of_count(top, top_p * 0.0 + top_k, BITS)
+    if kind == MASSES:
+        base, low, high, bound, above = range_of_mass(base, top, vocab_size, top_p, inverse, BITS)
+    if kind == DRAWS:
+        high, bound = with_min_p(base, above, top, inverse, least, BITS)
+    if number == 0:
+        _store_state(state, kind, base, low, high, bound, above)
+        tl.store(state + TOP, top.to(tl.float64))
+        tl.store(state + UNIFORM, uniform)
+    return kind, base, low, high
 
 
 @triton.jit
-def _sums_above(
-    start, skew, tiles, vocab_size, floor, a, b, c, top, inverse_temperature,
-    TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr, COUNT: tl.constexpr,
+def _store_sums(
+    start, tile, skew, vocab_size, sums, kind, base, low, high, top, inverse_temperature,
+    TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr,
 ):  # fmt: skip
-    """A(a), A(b) and A(c) of the elements with codes from `floor` on, in one pass."""
-    sum_a = tl.zeros((TILE // VEC,), tl.float64)
-    sum_b = tl.zeros((TILE // VEC,), tl.float64)
-    sum_c = tl.zeros((TILE // VEC,), tl.float64)
-    for tile in range(tiles):
-        cols, x = load_tile(start, tile, skew, vocab_size, TILE, VEC)
-        code = _code(x, BITS)
-        weight = _weights_of(x, code, cols < vocab_size, floor, top, inverse_temperature, COUNT)
-        sum_a += tl.sum(tl.where(code > a, weight, 0.0), axis=1)
-        sum_b += tl.sum(tl.where(code > b, weight, 0.0), axis=1)
-        sum_c += tl.sum(tl.where(code > c, weight, 0.0), axis=1)
-    return tl.sum(sum_a, axis=0), tl.sum(sum_b, axis=0), tl.sum(sum_c, axis=0)
+    """Of a tile what the step asks for; to draw, the mass above the cut and the ties."""
+    _cols, x = load_tile(start, tile, skew, vocab_size, TILE, VEC)
+    weight = tempered(x, top, inverse_temperature)
+    if kind == DRAWS:
+        value = value_of(high, BITS)
+        tl.store(sums, tile_sum(tl.where(x > value, weight, 0.0)))
+        tl.store(sums + 1, tile_sum(tl.where(x == value, 1.0, 0.0)))
+    else:
+        weight = tl.where(kind == COUNTS, 1.0, weight)
+        store_sums_above(sums, x, weight, base, low, high, BITS)
 
 
 @triton.jit
-def _threshold(
-    start, skew, tiles, vocab_size, floor, bound, top, inverse_temperature,
-    TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr, COUNT: tl.constexpr,
+def _narrow(
+    state, sums, tiles, vocab_size, top_p, least, top, inverse, inverse_temperature,
+    BITS: tl.constexpr,
 ):  # fmt: skip
-    """The code of min {v : A(v) < bound}, and A of it."""
-    LOWEST: tl.constexpr = -(1 << (BITS - 1))  # of a NaN: below every element
-    high = _code(top, BITS).to(tl.int64)
-    low = high * 0 + LOWEST  # A(low) >= bound > A(high)
-    at_high = bound * 0.0
-    while high - low > 1:
-        quarter = (high - low + 3) // 4
-        a = low + quarter
-        b = tl.minimum(a + quarter, high)
-        c = tl.minimum(b + quarter, high)
-        at_a, at_b, at_c = _sums_above(
-            start, skew, tiles, vocab_size, floor, a.to(tl.int32), b.to(tl.int32), c.to(tl.int32),
-            top, inverse_temperature, TILE, VEC, BITS, COUNT)  # fmt: skip
-        if at_a < bound:
-            high, at_high = a, at_a
-        elif at_b < bound:
-            low, high, at_high = a, b, at_b
-        elif at_c < bound:
-            low, high, at_high = b, c, at_c
+    """Stores what the row does after a step that found sums above pivots."""
+    kind, base, low, high = _load_state(state)
+    bound = tl.load(state + BOUND, cache_modifier=".cg")
+    above = tl.load(state + ABOVE, cache_modifier=".cg")
+    low, high, bound, above = narrowed(sums, tiles, base, low, high, bound, above, top_p)
+    if high - low == 1:
+        if (kind == COUNTS) & (top_p < 1.0):
+            kind = kind * 0 + MASSES
+            base, low, high, bound, above = range_of_mass(low, top, vocab_size, top_p, inverse,
+                                                          BITS)  # fmt: skip
         else:
-            low = c
-    return high.to(tl.int32), at_high
+            bound = ties_kept(high, bound, above, top, inverse_temperature, BITS)
+            bound = tl.where(kind == COUNTS, ALL_TIES, bound)
+            high, bound = with_min_p(high, bound, top, inverse, least, BITS)
+            kind = kind * 0 + DRAWS
+    tl.debug_barrier()  # all threads have loaded what is stored now
+    _store_state(state, kind, base, low, high, bound, above)
 
 
 @triton.jit
-def _kept_weights(
-    start, tile, skew, vocab_size, floor, code_p, ties, seen, top, inverse, inverse_temperature,
-    least, TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr,
+def _draw(
+    start, skew, vocab_size, tiles, sums, state, top, inverse, inverse_temperature, logprob_out,
+    TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr, WITH_BOUND: tl.constexpr,
 ):  # fmt: skip
-    """Columns and codes of a tile, float32 weights (0 where not kept), and the ties so far."""
-    cols, x = load_tile(start, tile, skew, vocab_size, TILE, VEC)
-    code = _code(x, BITS)
-    tied = ((code == code_p) & (cols < vocab_size)).to(tl.int32)
-    in_group = tl.sum(tied, axis=1)
-    earlier = seen + tl.cumsum(in_group, axis=0) - in_group
-    order = earlier[:, None] + tl.cumsum(tied, axis=1) - tied
-    weight = _weights_of(x, code, cols < vocab_size, floor, top, inverse_temperature, False)
-    kept = (code > code_p) | ((code == code_p) & (order < ties))
-    kept = kept & (exponent(x, top, inverse) >= least)
-    return cols, code, tl.where(kept, weight, 0.0), seen + tl.sum(in_group, axis=0)
-
-
-@triton.jit
-def _draw_kept(
-    start, skew, tiles, vocab_size, floor, code_p, ties, top, inverse, inverse_temperature, least,
-    uniform, TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr,
-):  # fmt: skip
-    """Column and log-probability of the token, in two passes over the row."""
-    total = uniform * 0.0
-    seen = 0
-    last = 0  # column with a weight: stands in where rounding leaves the sum short
-    for tile in range(tiles):
-        cols, _codes, weight, seen = _kept_weights(
-            start, tile, skew, vocab_size, floor, code_p, ties, seen, top, inverse,
-            inverse_temperature, least, TILE, VEC, BITS)  # fmt: skip
-        total += tl.sum(tl.sum(weight, axis=1).to(tl.float64), axis=0)
-        last = tl.maximum(last, tl.max(tl.max(tl.where(weight > 0.0, cols, 0), axis=1), axis=0))
-    target = uniform * total
-    running = total * 0.0
-    seen = 0
-    token = NO_COLUMN
-    for tile in range(tiles):
-        if token == NO_COLUMN:
-            cols, _codes, weight, seen = _kept_weights(
-                start, tile, skew, vocab_size, floor, code_p, ties, seen, top, inverse,
-                inverse_temperature, least, TILE, VEC, BITS)  # fmt: skip
-            group = tl.sum(weight, axis=1).to(tl.float64)
-            through = running + tl.cumsum(group, axis=0)
-            inside = (through - group)[:, None] + tl.cumsum(weight, axis=1).to(tl.float64)
-            passed = (inside > target) & (weight > 0.0)
-            token = tl.min(tl.min(tl.where(passed, cols, NO_COLUMN), axis=1), axis=0)
-            running += tl.sum(group, axis=0)
-    token = tl.where(token == NO_COLUMN, last, token)
+    """The token and its log-probability; the bound of what is kept, where that is asked for."""
+    value = value_of(tl.load(state + HIGH, cache_modifier=".cg").to(tl.int32), BITS)
+    ties = tl.load(state + BOUND, cache_modifier=".cg")
+    uniform = tl.load(state + UNIFORM, cache_modifier=".cg")
+    weight = tempered(value, top, inverse_temperature).to(tl.float64)
+    last = store_kept_masses(sums, tiles, ties, weight)
+    tl.debug_barrier()  # other threads of this program read what it has stored
+    tile, below, target, total = choose_tile(masses_of(sums), tiles, uniform, PIVOTS // 2)
+    cols, x, tied = kept_of_tile(start, tile, skew, vocab_size, sums, value, ties, TILE, VEC)
+    weights = tl.where(tied | (x > value), tempered(x, top, inverse_temperature), 0.0)
+    token = choose_column(weights, cols, target - below)
     logit = tl.load(start + token).to(tl.float32)
-    return token, exponent(logit, top, inverse) - tl.log(total)
+    tl.store(logprob_out, (exponent(logit, top, inverse) - tl.log(total)).to(tl.float32))
+    if WITH_BOUND:
+        edge = tl.where(ties > 0.0, NO_COLUMN, -1)
+        if last != NO_COLUMN:
+            cols, _x, tied = kept_of_tile(start, last, skew, vocab_size, sums, value, ties, TILE,
+                                          VEC)  # fmt: skip
+            edge = tl.max(tl.max(tl.where(tied, cols, -1), axis=1), axis=0)
+        tl.store(state + VALUE, value.to(tl.float64))
+        tl.store(state + EDGE, edge.to(tl.float64))
+        tl.store(state + TOTAL, total)
+    tl.store(state + TOKEN, token.to(tl.float64))
+    tl.store(state + KIND, DONE)
 
 
-@triton.jit
-def _cut_codes(
-    start, skew, tiles, vocab_size, top_k, top_p, top, inverse_high,
-    TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr,
-):  # fmt: skip
-    """Codes of the k-th element and of t for top_p, and how many ties of the latter are kept."""
-    LOWEST: tl.constexpr = -(1 << (BITS - 1))
-    floor = _code(top, BITS) * 0 + LOWEST
-    if (top_k > 0) & (top_k < vocab_size):
-        floor, _count = _threshold(start, skew, tiles, vocab_size, floor, top_p * 0.0 + top_k, top,
-                                   inverse_high, TILE, VEC, BITS, True)  # fmt: skip
-    code_p = floor * 0 + LOWEST
-    ties = floor * 0 + NO_COLUMN
-    if top_p < 1.0:
-        total, _b, _c = _sums_above(
-            start, skew, tiles, vocab_size, floor, code_p, code_p, code_p, top, inverse_high,
-            TILE, VEC, BITS, False)  # fmt: skip
-        bound = top_p * total
-        code_p, above = _threshold(start, skew, tiles, vocab_size, floor, bound, top,
-                                   inverse_high, TILE, VEC, BITS, False)  # fmt: skip
-        weight = tempered(_value(code_p, BITS), top, inverse_high).to(tl.float64)
-        fit = tl.ceil((bound - above) / weight)
-        ties = tl.where(fit < 2.0e9, fit, 2.0e9).to(tl.int32)  # NaN of 0 / 0: all, no weight
-    return floor, code_p, ties
-
-
-@triton.jit
-def bound_of_row(
-    start, skew, tiles, vocab_size, top_k, top_p, least, top, inverse, inverse_high,
-    TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr,
-):  # fmt: skip
-    """What is kept of a row, as a bound.
-
-    A value, a column and a weight. Kept is what lies above the value, and what equals it up to the
-    column; and of both what has `least`, the logarithm of min_p. The weight is the sum of theirs.
-    """
-    LOWEST: tl.constexpr = -(1 << (BITS - 1))
-    floor, code_p, ties = _cut_codes(start, skew, tiles, vocab_size, top_k, top_p, top,
-                                     inverse_high, TILE, VEC, BITS)  # fmt: skip
-    total = top_p * 0.0
-    seen = 0
-    edge = floor * 0 - 1
-    for tile in range(tiles):
-        cols, code, weight, seen = _kept_weights(
-            start, tile, skew, vocab_size, floor, code_p, ties, seen, top, inverse, inverse_high,
-            least, TILE, VEC, BITS)  # fmt: skip
-        total += tl.sum(tl.sum(weight, axis=1).to(tl.float64), axis=0)
-        tied = (code == code_p) & (weight > 0.0)
-        edge = tl.maximum(edge, tl.max(tl.max(tl.where(tied, cols, -1), axis=1), axis=0))
-    by_p = (top_p < 1.0) & (code_p >= floor)
-    code = tl.where(by_p, code_p, floor)
-    value = tl.where(code == LOWEST, float("-inf"), _value(code, BITS))
-    return value, tl.where(by_p, edge, NO_COLUMN), total
+# ---- device: the kernel ----------------------------------------------------------------------
 
 
 @triton.jit(
-    do_not_specialize=["row_stride", "vocab_size", "tiles", "top_k"],
+    do_not_specialize=["row_stride", "vocab_size", "rows", "tiles", "tiles_per_split", "splits",
+                       "steps", "top_k"],
     do_not_specialize_on_alignment=["logits"],
-)
+)  # fmt: skip
 def select_kernel(
-    logits, row_stride, vocab_size, tiles, uniforms, inverse_high, inverse_low, top_k, top_p_high,
-    top_p_low, least_high, least_low, max_out, token_out, logprob_out,
-    TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr,
+    logits, row_stride, vocab_size, rows, tiles, tiles_per_split, splits, steps, uniforms,
+    inverse_high, inverse_low, top_k, top_p_high, top_p_low, least_high, least_low, max_out,
+    sums, state, token_out, logprob_out,
+    TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr, WITH_BOUND: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
-    if tl.load(token_out + row) < 0:
+    """All steps of all rows, the first ones first."""
+    row = (tl.program_id(0) // splits % rows).to(tl.int64)
+    word = token_out + row
+    state += row * FIELDS
+    if turns.is_open(word):
+        number = turns.draw_number(word)
+        step = number // splits
         start = logits + row * row_stride
         skew = (start.to(tl.int64) % 16 * VEC // 16).to(tl.int32)
-        top = tl.load(max_out + row)
-        uniform = tl.load(uniforms + row)
-        inverse = uniform * 0.0 + inverse_high + inverse_low
-        top_p = uniform * 0.0 + top_p_high + top_p_low
-        least = uniform * 0.0 + least_high + least_low
-        floor, code_p, ties = _cut_codes(start, skew, tiles, vocab_size, top_k, top_p, top,
-                                         inverse_high, TILE, VEC, BITS)  # fmt: skip
-        token, logprob = _draw_kept(
-            start, skew, tiles, vocab_size, floor, code_p, ties, top, inverse, inverse_high, least,
-            uniform, TILE, VEC, BITS)  # fmt: skip
-        tl.store(token_out + row, token.to(tl.int64))
-        tl.store(logprob_out + row, logprob.to(tl.float32))
+        sums += row * tiles * PIVOTS
+        zero = (row * 0).to(tl.float64)
+        inverse = zero + inverse_high + inverse_low
+        top_p = zero + top_p_high + top_p_low
+        least = zero + least_high + least_low
+        if step > 0:
+            turns.wait_for(word, step)
+            kind, base, low, high = _load_state(state)
+            top = tl.load(state + TOP, cache_modifier=".cg").to(tl.float32)
+        else:
+            top = tl.load(max_out + row)
+            kind, base, low, high = _first_state(state, number, vocab_size, top_k, top_p, least,
+                                                 top, tl.load(uniforms + row), inverse,
+                                                 BITS)  # fmt: skip
+        if kind != DONE:
+            first = number % splits * tiles_per_split
+            for tile in range(first, tl.minimum(first + tiles_per_split, tiles)):
+                _store_sums(start, tile, skew, vocab_size, sums + tile * PIVOTS, kind, base, low,
+                            high, top, inverse_high, TILE, VEC, BITS)  # fmt: skip
+        arrived = turns.arrive(word)
+        if (arrived == (step + 1) * splits - 1) & (kind != DONE):
+            if kind == DRAWS:
+                _draw(start, skew, vocab_size, tiles, sums, state, top, inverse, inverse_high,
+                      logprob_out + row, TILE, VEC, BITS, WITH_BOUND)  # fmt: skip
+                turns.publish(word, steps - step)
+            else:
+                _narrow(state, sums, tiles, vocab_size, top_p, least, top, inverse, inverse_high,
+                        BITS)  # fmt: skip
+                turns.publish(word, step * 0 + 1)
+        if arrived == steps * splits - 1:  # the last of all: nobody looks at the word any more
+            tl.debug_barrier()
+            tl.store(word, tl.load(state + TOKEN, cache_modifier=".cg").to(tl.int64))
+    elif WITH_BOUND & (tl.program_id(0) < rows * splits):
+        tl.store(state + TOTAL, -1.0)
+
+
+# ---- host ------------------------------------------------------------------------------------
+
+
+def steps_of(cuts: Cuts, vocab_size: int, dtype: torch.dtype) -> int:
+    """Most steps of a row.
+
+    They find 4 bits of a cut each; one draws.
+    """
+    searched = (0 < cuts.top_k < vocab_size) + (cuts.top_p < 1)
+    return -(-CODE_BITS[dtype] // 4) * searched + 1
+
+
+def search(
+    logits: torch.Tensor,
+    uniforms: torch.Tensor,
+    cuts: Cuts,
+    vocab_size: int,
+    split: RowSplit,
+    max_logit: torch.Tensor,
+    token: torch.Tensor,
+    logprob: torch.Tensor,
+    bound: bool = False,
+) -> torch.Tensor:
+    """Draw for rows whose token is -1, in one launch.
+
+    Args:
+        uniforms: [B] float64, contiguous.
+        max_logit, token, logprob: as `sample_logits` returns them, contiguous; the latter two are
+            written.
+        bound: whether what is kept is asked for.
+
+    Returns:
+        f64 [B, FIELDS], with VALUE, EDGE and TOTAL where they are asked for.
+    """
+    rows, steps = logits.shape[0], steps_of(cuts, vocab_size, logits.dtype)
+
+    def new(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+        return torch.empty((rows, *shape), dtype=dtype, device=logits.device)
+
+    sums = new(split.tiles, PIVOTS.value, dtype=torch.float32)
+    state = new(FIELDS.value)
+    select_kernel[(rows * split.splits * steps,)](
+        logits, logits.stride(0), vocab_size, rows, split.tiles, split.tiles_per_split,
+        split.splits, steps, uniforms, *Scalars.of(cuts), max_logit, sums, state, token, logprob,
+        TILE=TILE, VEC=16 // logits.element_size(), BITS=CODE_BITS[logits.dtype],
+        WITH_BOUND=bound, **LAUNCH,
+    )  # fmt: skip
+    return state

@@ -12,7 +12,7 @@ from support import gpu_path
 from torch import Tensor
 
 import gpu_model  # isort: skip
-from gpu_model import CARDS, CONSTANTS, TARGETS, lines, measured, predict  # isort: skip
+from gpu_model import CARDS, CONSTANTS, TARGETS, lines, measured, predict, search  # isort: skip
 
 H100, H200 = CARDS
 PARAMS = (gpu_path.ROOT / "csrc/cuda/rows_params.h").read_text()
@@ -65,6 +65,15 @@ def test_what_bounds_a_launch() -> None:
     assert found.slots == pytest.approx(tiles * 275 / (4 * 0.75) / 1980, rel=1e-6)
     assert found.bound == "memory"
     assert predict(H200, 1).bound == "one warp"
+
+
+def test_the_search_for_a_cut() -> None:
+    """By hand: a tile a program at B = 1; at B = 64 the slots of 37 tiles on a multiprocessor."""
+    hand_over = 2 * (350 + 500) + 3 * 270 + 1500
+    cycles = 5 * hand_over + 5 * 270 + 2 * (4 * 1400 + 280)
+    assert search(H200, 1) == pytest.approx(2.0 + cycles / 1980, rel=1e-6)
+    cycles = 5 * hand_over + 37 * 4 * (4 * 1400 + 280) / (4 * 0.75)
+    assert search(H200, 64) == pytest.approx(2.0 + cycles / 1980, rel=1e-6)
 
 
 def threshold(x: Tensor, k: int) -> tuple[int, int, int, int]:
