@@ -9,9 +9,9 @@ Mathematics  With A(v) the sum over the elements above v, of 1 for top_k and of
              the t of top_p is above m + temperature * log((1 - top_p) / V): often that leaves 8
              bits to find. min_p is a value too. Steps: pivots.py for each cut, then the draw: the
              tile, then the column.
-Movement     In a step each program of a row reads its part of it, once, and stores sums of every
-             tile; the last of them to arrive merges these. After the draw it reads one tile again,
-             and a second one where the bound is asked for.
+Movement     In a step each part of a row is read once, by the program that has drawn it, which
+             stores sums of every tile; the last one to arrive merges these. After the draw it reads
+             one tile again, and a second one where the bound is asked for.
 Bytes        8 a program if decided; else vocab_size * itemsize a step, from L2 after the first,
              and 128 a tile. Steps are 4 (bf16), 5 (fp16) or 8 (fp32) at most for each of top_k and
              top_p, and one.
@@ -58,8 +58,8 @@ MASSES = tl.constexpr(1)
 DRAWS = tl.constexpr(2)
 DONE = tl.constexpr(3)
 # Fields of a row's state, float64. To draw, HIGH is the cut and BOUND the number of its ties that
-# are kept. From VALUE on there is the bound of what is kept, as in bounds.py, and the token; TOTAL
-# is -1 in a row that its list decides.
+# are kept; when that is done, LOW is how many programs have arrived. From VALUE on there is the
+# bound of what is kept, as in bounds.py, and the token; TOTAL is -1 where the list decides.
 KIND = tl.constexpr(0)
 BASE = tl.constexpr(1)
 LOW = tl.constexpr(2)
@@ -157,7 +157,8 @@ def _narrow(
 
 @triton.jit
 def _draw(
-    start, skew, vocab_size, tiles, sums, state, top, inverse, inverse_temperature, logprob_out,
+    start, skew, vocab_size, tiles, sums, state, arrived, top, inverse, inverse_temperature,
+    logprob_out,
     TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr, WITH_BOUND: tl.constexpr,
 ):  # fmt: skip
     """The token and its log-probability; the bound of what is kept, where that is asked for."""
@@ -183,6 +184,7 @@ def _draw(
         tl.store(state + EDGE, edge.to(tl.float64))
         tl.store(state + TOTAL, total)
     tl.store(state + TOKEN, token.to(tl.float64))
+    tl.store(state + LOW, arrived.to(tl.float64))
     tl.store(state + KIND, DONE)
 
 
@@ -190,23 +192,21 @@ def _draw(
 
 
 @triton.jit(
-    do_not_specialize=["row_stride", "vocab_size", "rows", "tiles", "tiles_per_split", "splits",
-                       "steps", "top_k"],
+    do_not_specialize=["row_stride", "vocab_size", "tiles", "tiles_per_split", "splits", "steps",
+                       "top_k"],
     do_not_specialize_on_alignment=["logits"],
 )  # fmt: skip
 def select_kernel(
-    logits, row_stride, vocab_size, rows, tiles, tiles_per_split, splits, steps, uniforms,
+    logits, row_stride, vocab_size, tiles, tiles_per_split, splits, steps, uniforms,
     inverse_high, inverse_low, top_k, top_p_high, top_p_low, least_high, least_low, max_out,
     sums, state, token_out, logprob_out,
     TILE: tl.constexpr, VEC: tl.constexpr, BITS: tl.constexpr, WITH_BOUND: tl.constexpr,
 ):  # fmt: skip
-    """All steps of all rows, the first ones first."""
-    row = (tl.program_id(0) // splits % rows).to(tl.int64)
+    """All steps of the rows that have no token."""
+    row = (tl.program_id(0) // splits).to(tl.int64)
     word = token_out + row
     state += row * FIELDS
     if turns.is_open(word):
-        number = turns.draw_number(word)
-        step = number // splits
         start = logits + row * row_stride
         skew = (start.to(tl.int64) % 16 * VEC // 16).to(tl.int32)
         sums += row * tiles * PIVOTS
@@ -214,34 +214,38 @@ def select_kernel(
         inverse = zero + inverse_high + inverse_low
         top_p = zero + top_p_high + top_p_low
         least = zero + least_high + least_low
-        if step > 0:
-            turns.wait_for(word, step)
-            kind, base, low, high = _load_state(state)
-            top = tl.load(state + TOP, cache_modifier=".cg").to(tl.float32)
-        else:
-            top = tl.load(max_out + row)
-            kind, base, low, high = _first_state(state, number, vocab_size, top_k, top_p, least,
-                                                 top, tl.load(uniforms + row), inverse,
-                                                 BITS)  # fmt: skip
-        if kind != DONE:
-            first = number % splits * tiles_per_split
-            for tile in range(first, tl.minimum(first + tiles_per_split, tiles)):
-                _store_sums(start, tile, skew, vocab_size, sums + tile * PIVOTS, kind, base, low,
-                            high, top, inverse_high, TILE, VEC, BITS)  # fmt: skip
-        arrived = turns.arrive(word)
-        if (arrived == (step + 1) * splits - 1) & (kind != DONE):
-            if kind == DRAWS:
-                _draw(start, skew, vocab_size, tiles, sums, state, top, inverse, inverse_high,
-                      logprob_out + row, TILE, VEC, BITS, WITH_BOUND)  # fmt: skip
-                turns.publish(word, steps - step)
+        top = tl.load(max_out + row)
+        kind = splits * 0
+        while kind != DONE:
+            number = turns.draw_number(word)
+            step = number // splits
+            if step > 0:
+                turns.wait_for(word, step)
+                kind, base, low, high = _load_state(state)
             else:
-                _narrow(state, sums, tiles, vocab_size, top_p, least, top, inverse, inverse_high,
-                        BITS)  # fmt: skip
-                turns.publish(word, step * 0 + 1)
-        if arrived == steps * splits - 1:  # the last of all: nobody looks at the word any more
-            tl.debug_barrier()
-            tl.store(word, tl.load(state + TOKEN, cache_modifier=".cg").to(tl.int64))
-    elif WITH_BOUND & (tl.program_id(0) < rows * splits):
+                kind, base, low, high = _first_state(state, number, vocab_size, top_k, top_p, least,
+                                                     top, tl.load(uniforms + row), inverse,
+                                                     BITS)  # fmt: skip
+            if kind != DONE:
+                first = number % splits * tiles_per_split
+                for tile in range(first, tl.minimum(first + tiles_per_split, tiles)):
+                    _store_sums(start, tile, skew, vocab_size, sums + tile * PIVOTS, kind, base,
+                                low, high, top, inverse_high, TILE, VEC, BITS)  # fmt: skip
+            arrived = turns.arrive(word)
+            if kind == DONE:
+                if arrived == low + splits - 1:  # nobody looks at the word any more
+                    token = tl.load(state + TOKEN, cache_modifier=".cg")
+                    tl.store(word, token.to(tl.int64))
+            elif arrived == (step + 1) * splits - 1:
+                if kind == DRAWS:
+                    _draw(start, skew, vocab_size, tiles, sums, state, arrived + 1, top, inverse,
+                          inverse_high, logprob_out + row, TILE, VEC, BITS,
+                          WITH_BOUND)  # fmt: skip
+                else:
+                    _narrow(state, sums, tiles, vocab_size, top_p, least, top, inverse,
+                            inverse_high, BITS)  # fmt: skip
+                turns.publish(word, tl.where(kind == DRAWS, steps - step, 1))
+    elif WITH_BOUND & (tl.program_id(0) % splits == 0):
         tl.store(state + TOTAL, -1.0)
 
 
@@ -286,8 +290,8 @@ def search(
 
     sums = new(split.tiles, PIVOTS.value, dtype=torch.float32)
     state = new(FIELDS.value)
-    select_kernel[(rows * split.splits * steps,)](
-        logits, logits.stride(0), vocab_size, rows, split.tiles, split.tiles_per_split,
+    select_kernel[(rows * split.splits,)](
+        logits, logits.stride(0), vocab_size, split.tiles, split.tiles_per_split,
         split.splits, steps, uniforms, *Scalars.of(cuts), max_logit, sums, state, token, logprob,
         TILE=TILE, VEC=16 // logits.element_size(), BITS=CODE_BITS[logits.dtype],
         WITH_BOUND=bound, **LAUNCH,

@@ -1,18 +1,21 @@
 """Steps of a row, one after another within a launch.
 
-Each is done by programs of its own.
+Programs share each of them.
 
-Mathematics  A row has steps * splits programs. Each draws the row's next number: those with the
-             numbers 0 to splits - 1 do the first step, the next ones the second. A program arrives
-             when it is done; the last of a step to arrive publishes it, and the next step begins.
+Mathematics  A step has as many parts as the row has programs, and a part its number: those of the
+             first step come first, then those of the second. Again and again a program draws the
+             row's next number, does that part, and arrives; the last of a step to arrive publishes
+             it, and the next step may begin.
 Movement     One word of the row, an int64 that is -1 before: three counts, all added to its
              complement. So a token of -1 serves as it is, and nothing has to be zeroed.
-Bytes        8 a program that finds the row closed; else 3 atomics, and those of the wait.
-Sync         A program waits for the step before its own, that is for lower numbers alone. Whoever
-             has drawn one runs, and waits for lower ones only, so the lowest that is not done waits
-             for nobody: no program waits for one that has not begun. Neither the order in which
-             programs begin nor how many run at once matters. Numbers, arrivals and publications are
-             additions to one word, so that what came before them is ordered (acquire, release).
+Bytes        8 a program that finds the row closed; else 3 atomics a part, and those of the wait.
+Sync         A program waits for the step before its own, that is for lower numbers alone. Who has
+             drawn one runs, and waits for lower ones only, so the lowest that is not done waits for
+             nobody: none waits for a program that has not begun. Neither the order in which they
+             begin nor how many run at once matters; one alone would do all parts. Numbers, arrivals
+             and publications are additions to one word, so that what came before them is ordered
+             (acquire, release). When all is done each program arrives once more: the last of those
+             may write the word, as no other will look at it.
 """
 
 from __future__ import annotations

@@ -100,7 +100,8 @@ TARGETS = {
     "greedy": Target("sample_logits_kernel", sample, _cases(GREEDY)),
     "cut": Target("sample_logits_kernel", sample, _cases(LISTED, [Case(97, 1, FIRST_RANKS)])),
     "select": Target("select_kernel", sample, _cases(ALL_CUTS, [
-        Case(TWO, 2, SEARCHED), Case(TWO, 2, (3.0, 100, 1.0, 0.0))], False)),
+        Case(TWO, 3, SEARCHED), Case(TWO, 3, (3.0, 100, 1.0, 0.0)), Case(4 * TILE, 4, SEARCHED)],
+        False)),
     "bounds": Target("bounds_kernel", accept, _cases(PLAIN, (), False)[:2]),
     "bounds, cut": Target("bounds_kernel", accept, _cases(ALL_CUTS, [
         Case(TWO, 2, SEARCHED), Case(TWO, 2, (3.0, 100, 1.0, 0.0)), Case(97, 1, FIRST_RANKS)],
@@ -137,10 +138,16 @@ def noticed(mutant: Mutant, made: list[Launch]) -> str:
 
 COVERED = "Triton puts a barrier before an atomic: of it and the kernel's own each covers the other"
 BEFORE = "another launch has written it: L1 is empty at the start of a launch"
+ALONE = "it orders nothing, and the interpreter's atomics are whole at any scope"
+OWN = "the same program has written it, or loads its own row's beyond the tiles there are"
 WHOLE = "the list is as long as what is returned, so no rank reaches k"
 EQUIVALENT = [  # kind, targets, what the line of the source holds, why
     ("barrier", None, "tl.debug_barrier()", COVERED),
     ("barrier", None, "tl.atomic_add(arrived", COVERED),
+    ("barrier", ("select",), "tl.atomic_add(word", COVERED),
+    ("atomic", ("select",), "tl.atomic_add(word, -1,", ALONE),
+    ("cache", ("select",), "tl.load(masses + tile", OWN),
+    ("cache", ("select",), "tl.load(sums + tile", OWN),
     ("cache", ("bounds", "bounds, cut"), 'cache_modifier=".cg"', BEFORE),
     ("mask", ("logit_stats", "plain", "greedy"), "(rank < k)", WHOLE),
 ]

@@ -126,24 +126,26 @@ def bytes_read(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
     return read
 
 
-def test_a_program_reads_its_part_once(made: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And one of a row, which draws, a tile and the token's logit more."""
+def test_a_step_reads_a_row_once(made: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All programs of a row together; the one that draws reads a tile and a logit more."""
     generator = torch.Generator().manual_seed(1)
     logits = (torch.randn(2, 4 * TILE, generator=generator) * 4).bfloat16()
-    launch = launched(made, (3.0, 0, 0.9, 0.0), 2, logits)
-    part, tile = 2 * TILE * 2, TILE * 2
-    assert launch.grid == 2 * 2 * 5
-    read = sorted(bytes_read(launch, monkeypatch).values())
-    assert read[-2:] == [part + tile + 2] * 2
-    assert set(read[:-2]) == {part}
-    assert len(read) <= launch.grid
+    cuts, splits = (3.0, 0, 0.9, 0.0), 2
+    launch = launched(made, cuts, splits, logits)
+    assert launch.grid == 2 * splits
+    read = bytes_read(launch, monkeypatch)
+    for row in range(2):
+        of_row = sum(read[1 + row * splits + i] for i in range(splits))
+        steps, rest = divmod(of_row - (TILE + 1) * 2, 4 * TILE * 2)
+        assert rest == 0
+        assert 2 <= steps <= select.steps_of(Cuts(*cuts), 4 * TILE, torch.bfloat16)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_programs_may_begin_in_any_order(made: Programs, seed: int) -> None:
-    """Blocks take turns by chance: those of late steps begin before those of the first."""
+    """Blocks take turns by chance, and so do the parts that each draws."""
     generator = torch.Generator().manual_seed(seed)
     logits = (torch.randn(2, 2 * TILE + 77, generator=generator) * 4).bfloat16()
     launch = launched(made, BOTH, 3, logits, seed)
-    assert launch.grid == 2 * 3 * 9
+    assert launch.grid == 2 * 3
