@@ -40,8 +40,6 @@ class Lowering(Operands):
         self.say(f"return {result}")
         return self.out
 
-    # ---- instructions
-
     def instruction(self, code: Instruction) -> str | None:
         """Write it; returns the variable that tells where threads go from here."""
         try:
