@@ -37,6 +37,7 @@ def interrupt(process: Any, number: int) -> tuple[int, str, str]:
     ("number", "ended", "word"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
+@pytest.mark.few(1)
 def test_ctrl_c_leaves_whole_steps_and_a_whole_trace(
     pair: list[str], tmp_path: Path, number: int, ended: int, word: str, launch: Launch
 ) -> None:

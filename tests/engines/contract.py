@@ -116,6 +116,7 @@ class EngineContract(ABC):
         )
 
     @pytest.mark.parametrize("known", [0, 4, 9])
+    @pytest.mark.few(4)
     def test_a_draft_is_read_token_by_token(self, pair: Pair, known: int) -> None:
         engine, rows = self.opened(pair, [9, 4])
         if known:
@@ -137,6 +138,7 @@ class EngineContract(ABC):
 
     @pytest.mark.parametrize("known", [0, 9])
     @pytest.mark.parametrize("right", [0, 2, 3])
+    @pytest.mark.few(6)
     def test_drafts_stay_up_to_the_first_that_is_wrong(
         self, pair: Pair, known: int, right: int
     ) -> None:
@@ -235,6 +237,7 @@ class EngineContract(ABC):
     @pytest.mark.parametrize(
         "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))]
     )
+    @pytest.mark.few(3)
     def test_whatever_comes_in_whatever_order(self, pair: Pair, seed: int) -> None:
         chance = random.Random(seed)
         engine, rows = self.opened(pair, [3, 10, 6, 2], part=chance.choice([None, 7]))

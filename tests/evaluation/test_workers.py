@@ -83,6 +83,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /
 @linux
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.few(1)
+@pytest.mark.slow
 def test_no_worker_outlives_its_parent(number: signal.Signals, launch: Launch) -> None:
     process = start(launch, threads=1, held=True)
     assert soon(lambda: len(children(process)) == 2)

@@ -162,6 +162,7 @@ def test_threads_and_batch_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.few(1)
 def test_opcheck(dtype: torch.dtype) -> None:
     op = torch.ops.steer_kernels.accept_drafts.default
     large, small = random_logits(2, 100, dtype), random_logits(2, 120, seed=1)
@@ -180,6 +181,7 @@ def step(logits: Tensor, drafts: Tensor, uniform: Tensor, small: Tensor) -> tupl
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_compiles_into_one_graph_with_any_shape(backend: str) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(step, fullgraph=True, backend=backend, dynamic=True)

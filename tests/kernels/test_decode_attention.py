@@ -89,7 +89,7 @@ def test_shapes_of_real_models(
 
 @pytest.mark.parametrize("start", [0, 1, 14, 15, 16, BLOCK - 2, BLOCK - 1, BLOCK, 2 * BLOCK])
 @pytest.mark.parametrize("queries", [1, 3])
-@pytest.mark.spread(3)
+@pytest.mark.spread(3, ci=12)
 def test_lengths_at_the_edges_of_blocks(attend: Attend, start: int, queries: int) -> None:
     arguments = problem(1, (4, 2), queries, start + queries, (16, 16))
     check(attend(*arguments, index(start)), *arguments, index(start))

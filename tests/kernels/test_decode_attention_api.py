@@ -95,6 +95,7 @@ def test_no_gradient_is_asked_for_under_no_grad() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.few(1)
 def test_opcheck(dtype: torch.dtype) -> None:
     op = torch.ops.steer_kernels.decode_attention.default
     query, keys, values = problem(2, (6, 2), 2, 40, (16, 24), dtype)
@@ -109,6 +110,7 @@ def step(query: Tensor, keys: Tensor, values: Tensor, starts: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_compiles_into_one_graph(backend: str) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(step, fullgraph=True, backend=backend, dynamic=True)

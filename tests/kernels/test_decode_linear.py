@@ -61,7 +61,7 @@ def check(actual: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 33, 125])
 @pytest.mark.parametrize(("size", "outputs"), [(896, 128), (2048, 64), (4864, 37)], ids=str)
-@pytest.mark.spread(4)
+@pytest.mark.spread(4, ci=16)
 def test_shapes_of_real_models(
     multiply: Multiply, tokens: int, size: int, outputs: int, dtype: torch.dtype
 ) -> None:
@@ -73,7 +73,7 @@ def test_shapes_of_real_models(
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100])
 @pytest.mark.parametrize("outputs", [1, 3, 4, 5])
-@pytest.mark.spread(4)
+@pytest.mark.spread(4, ci=16)
 def test_sizes_at_the_edges_of_vectors(
     multiply: Multiply, size: int, outputs: int, dtype: torch.dtype
 ) -> None:

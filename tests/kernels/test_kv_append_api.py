@@ -94,6 +94,7 @@ def test_empty_everything() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.few(1)
 def test_opcheck(dtype: torch.dtype) -> None:
     op = torch.ops.steer_kernels.kv_append_.default
     arguments = [
@@ -113,6 +114,7 @@ def decode(cache: Tensor, other: Tensor, x: Tensor, rows: Tensor, starts: Tensor
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_compiles_into_one_graph_and_still_mutates(backend: str) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(decode, fullgraph=True, backend=backend, dynamic=True)

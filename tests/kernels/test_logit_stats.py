@@ -60,7 +60,7 @@ def _shapes() -> list:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("rows", "columns"), _shapes())
-@pytest.mark.spread(6)
+@pytest.mark.spread(6, ci=24)
 def test_shapes_and_dtypes(run: Run, rows: int, columns: int, dtype: torch.dtype) -> None:
     k = min(8, columns)
     stats = run(random_logits(rows, columns, dtype), k)
@@ -69,7 +69,7 @@ def test_shapes_and_dtypes(run: Run, rows: int, columns: int, dtype: torch.dtype
 
 @pytest.mark.parametrize("k", [1, 2, 20, 64])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.spread(3)
+@pytest.mark.spread(3, ci=12)
 def test_every_k(run: Run, k: int, dtype: torch.dtype) -> None:
     for columns in (64, 5000):
         logits = random_logits(2, columns, dtype)
@@ -113,7 +113,7 @@ def test_padded_head_never_wins_and_never_counts(run: Run) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("masked", ["one", "many", "all but k", "all but one"])
-@pytest.mark.spread(3)
+@pytest.mark.spread(3, ci=12)
 def test_minus_infinity_contributes_nothing(run: Run, dtype: torch.dtype, masked: str) -> None:
     logits = random_logits(4, 3000, dtype)
     order = torch.randperm(3000)
@@ -147,7 +147,7 @@ def test_fewer_finite_elements_than_k(run: Run) -> None:
     "poison",
     ["all -inf", "NaN first", "NaN last", "NaN inside", "NaN everywhere", "NaN and inf"],
 )
-@pytest.mark.spread(3)
+@pytest.mark.spread(3, ci=12)
 def test_invalid_rows_are_flagged_and_stay_alone(run: Run, dtype: torch.dtype, poison: str) -> None:
     logits = random_logits(3, 2500, dtype)
     clean = run(logits, 4)
@@ -219,7 +219,7 @@ def test_extreme_finite_values(run: Run) -> None:
 
 @pytest.mark.parametrize("height", [0.0, 1.9, 2.1, 15.0, 90.0, 1e4])
 @pytest.mark.parametrize("depth", [0.0, 39.0, 41.0, 200.0])
-@pytest.mark.spread(3)
+@pytest.mark.spread(3, ci=12)
 def test_sums_need_no_luck_with_their_reference(run: Run, height: float, depth: float) -> None:
     """The C++ kernel sums relative to a sample of the row: the maximum is not in it, or far."""
     logits = random_logits(1, 8_300).div_(4)

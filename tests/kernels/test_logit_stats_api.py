@@ -130,6 +130,7 @@ def confidence(logits: Tensor, k: int) -> tuple[Tensor, ...]:
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_compiles_into_one_graph_with_any_shape(backend: str) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(confidence, fullgraph=True, backend=backend, dynamic=True)

@@ -118,6 +118,7 @@ def _gate_cases() -> list:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton carries its CUDA tools on Linux")
 @pytest.mark.parametrize(("kernel", "dtype", "capability"), _gate_cases())
+@pytest.mark.few(1)
 def test_compiled_code(
     made: Programs,
     kernel: str,

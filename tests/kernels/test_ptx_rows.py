@@ -225,6 +225,7 @@ def test_cuts_that_the_list_decides(dtype: torch.dtype, cuts: tuple) -> None:
         assert (cut(logits, uniform, cuts, k) >= 0).all()
 
 
+@pytest.mark.slow
 def test_every_token_of_a_nucleus() -> None:
     """By a number in the middle of each share, in columns' order, on a row with ties."""
     row = torch.full((300,), -9.0)
@@ -252,6 +253,7 @@ def test_what_the_list_does_not_decide_is_left_open() -> None:
     assert (cut(few, uniform, (3.0, 0, 0.95, 0.0)) >= 0).all()
 
 
+@pytest.mark.slow
 def test_cuts_of_masks_and_of_rows_that_are_not_valid() -> None:
     logits = torch.full((5, 3000), -INF)
     logits[0, 2999], logits[1, [5, 2000]], logits[2, :80] = 3.0, 1.0, 0.0

@@ -27,7 +27,7 @@ from steer_kernels import logit_stats, sample_logits
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("cuts", CUTS, ids=str)
-@pytest.mark.spread(4)
+@pytest.mark.spread(4, ci=16)
 def test_every_token_is_found_where_its_share_lies(
     sample: Sample, cuts: tuple, dtype: torch.dtype
 ) -> None:
@@ -71,7 +71,7 @@ def test_greedy_is_the_first_of_the_largest(sample: Sample) -> None:
 
 
 @pytest.mark.parametrize("cuts", CUTS[1:], ids=str)
-@pytest.mark.spread(3)
+@pytest.mark.spread(3, ci=12)
 def test_the_statistics_are_those_of_logit_stats(sample: Sample, cuts: tuple) -> None:
     logits = random_logits(3, 700, torch.bfloat16)
     logits[1, 5] = NAN

@@ -19,7 +19,7 @@ from steer_kernels import SampledLogits, reference
 
 @pytest.mark.parametrize("cuts", CUTS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.spread(4)
+@pytest.mark.spread(4, ci=16)
 def test_tokens_are_in_range_and_never_masked(
     sample: Sample, cuts: tuple, dtype: torch.dtype
 ) -> None:
@@ -38,7 +38,7 @@ def test_tokens_are_in_range_and_never_masked(
 
 
 @pytest.mark.parametrize("cuts", [*CUTS, (0.0, 0, 1.0, 0.0)], ids=str)
-@pytest.mark.spread(3)
+@pytest.mark.spread(3, ci=12)
 def test_invalid_rows_and_infinities(sample: Sample, cuts: tuple) -> None:
     logits = random_logits(5, 300)
     logits[0, 100] = NAN
@@ -60,7 +60,7 @@ def test_invalid_rows_and_infinities(sample: Sample, cuts: tuple) -> None:
         torch.testing.assert_close(out.logprob[3], torch.tensor(0.5).log())
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("min_p", [1e-3, 1.0])
 def test_more_infinities_than_a_list_holds_whatever_its_values(
     sample: Sample, min_p: float
@@ -102,7 +102,7 @@ def test_extreme_temperatures(sample: Sample) -> None:
 @pytest.mark.parametrize(
     "cuts", [{}, {"top_p": 0.5}, {"min_p": 0.5}, {"top_k": 4099, "top_p": 1e-9}], ids=str
 )
-@pytest.mark.spread(3)
+@pytest.mark.spread(3, ci=12)
 def test_heat_gives_no_weight_to_masked_columns(
     sample: Sample, temperature: float, cuts: dict
 ) -> None:

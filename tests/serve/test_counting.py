@@ -96,6 +96,7 @@ def collector() -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize("router", ["first-token", "both-sides"])
+@pytest.mark.few(1)
 def test_a_request_its_steps_and_hand_overs_are_spans(
     demo: Pair, router: str, collector: tuple[str, list[str]]
 ) -> None:

@@ -28,7 +28,7 @@ ROUTERS = [
 @pytest.mark.spread(1, ci=2)
 @pytest.mark.parametrize("domain", ["math", "qa", "planning"])
 @pytest.mark.parametrize("name", ROUTERS)
-@pytest.mark.few(7)
+@pytest.mark.few(5)
 def test_deltas_add_up(demo: Pair, name: str, domain: str) -> None:
     spec = RouterSpec.read(name)
     try:

@@ -170,6 +170,7 @@ class TestCalibrations:
             pytest.param(1, 0.4, marks=pytest.mark.exhaustive),
         ],
     )
+    @pytest.mark.few(1)
     def test_one_that_goes_on_is_one_that_was_not_cut_off(
         self, share: float | None, cohort: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

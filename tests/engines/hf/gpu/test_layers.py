@@ -90,6 +90,7 @@ def test_logits_of_sixteen_bits(family: str, dtype: torch.dtype, off: Callable[[
 
 @pytest.mark.parametrize("family", WHOLE)
 @pytest.mark.parametrize("ahead", [1, 5])
+@pytest.mark.few(2)
 def test_greedy_tokens_are_those_of_generate(family: str, ahead: int) -> None:
     pair = make_pair(family, 3)
     router = Router(pair, AlwaysLarge(), ahead=ahead)
@@ -168,6 +169,7 @@ def test_nothing_is_read_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there the kernels run by themselves")
+@pytest.mark.slow
 def test_the_kernels_themselves_in_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Interpreted, in place of the definitions."""
     pytest.importorskip("triton")

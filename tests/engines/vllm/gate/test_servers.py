@@ -120,7 +120,7 @@ def test_with_one_gate_the_small_models_calls_are_runs(
         assert len(servers["large"].asked) >= writers.count("large")
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_many_conversations_at_once(here: Pair, both: VllmPair, policy: Policy) -> None:
     wanted = [Router(here, policy).generate(prompt, **LENGTH) for prompt in PROMPTS]
     for found, out in zip(Router(both, policy).cohort(PROMPTS, **LENGTH), wanted, strict=True):
