@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from typing import Any
 
 from ..decode.router import Router
 from ..models.distant_pair import DistantPair
@@ -39,11 +38,10 @@ def answer(
     try:
         router = Router(load(), AlwaysLarge(), overlap=overlap)
         core = EngineCore(router, max_rows, keep_bytes, interval, inbox)
-        told: Any = DistantPair.of(router.routing.pair)
-    except Exception as error:
+        pipe.send(DistantPair.of(router.routing.pair))
+    except Exception as error:  # of a tokenizer that cannot be pickled, too
         pipe.send(sendable(error))
         return
-    pipe.send(told)
     core.run(lambda batch: pipe.send(_sendable(batch)))
 
 

@@ -151,9 +151,8 @@ class ThreadWorker(Worker):
         self._thread.join()
 
     def _begin(self, send: Callable[[Batch], object]) -> None:
-        args = (send,)
         self._thread = threading.Thread(
-            target=self.core.run, args=args, name="steer-engine", daemon=True
+            target=self.core.run, args=(send,), name="steer-engine", daemon=True
         )
         self._thread.start()
 

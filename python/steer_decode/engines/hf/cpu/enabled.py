@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from ....errors import SteerError
+from ..switch import switched_on
 
 VARIABLE = "STEER_DECODE_CPU"
 
@@ -17,7 +15,4 @@ def enabled() -> bool:
     Raises:
         SteerError: the variable is neither "on" nor "off".
     """
-    value = os.environ.get(VARIABLE, "on")
-    if value not in ("on", "off"):
-        raise SteerError(f"{VARIABLE} must be on or off, got {value!r}: unset it, or set either")
-    return value == "on"
+    return switched_on(VARIABLE)

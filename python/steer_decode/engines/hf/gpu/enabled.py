@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
-from ....errors import SteerError
+from ..switch import switched_on
 
 VARIABLE = "STEER_DECODE_GPU"
 DEVICES = ("cuda",)  # tests add the CPU, where definitions stand in for the kernels
@@ -20,10 +18,7 @@ def enabled() -> bool:
     Raises:
         SteerError: the variable is neither "on" nor "off".
     """
-    value = os.environ.get(VARIABLE, "on")
-    if value not in ("on", "off"):
-        raise SteerError(f"{VARIABLE} must be on or off, got {value!r}: unset it, or set either")
-    return value == "on"
+    return switched_on(VARIABLE)
 
 
 def serves(device: torch.device) -> bool:
