@@ -18,6 +18,20 @@ from steer_kernels.triton.tiles import load_tile
 
 
 @triton.jit
+def choice_so_far(tile, mass, target, chosen, last, below, running):
+    """What `choose_tile` knows after some more tiles.
+
+    The first that passes the target, the last with a mass, the mass below the former, and all mass.
+    """
+    through = running + tl.cumsum(mass, axis=0)
+    passed = (through > target) & (mass > 0.0)
+    chosen = tl.minimum(chosen, tl.min(tl.where(passed, tile, NO_COLUMN), axis=0))
+    last = tl.maximum(last, tl.max(tl.where(mass > 0.0, tile, 0), axis=0))
+    below = tl.maximum(below, tl.max(tl.where(through <= target, through, 0.0), axis=0))
+    return chosen, last, below, running + tl.sum(mass, axis=0)
+
+
+@triton.jit
 def choose_tile(masses, tiles, uniform, APART: tl.constexpr = 1):
     """The token's tile, the mass below it, target and total."""
     total = uniform * 0.0
@@ -33,12 +47,8 @@ def choose_tile(masses, tiles, uniform, APART: tl.constexpr = 1):
     for first in range(0, tiles, MERGE_TILES):
         tile = first + tl.arange(0, MERGE_TILES)
         mass = tl.load(masses + tile * APART, mask=tile < tiles, other=0.0, cache_modifier=".cg")
-        through = running + tl.cumsum(mass, axis=0)
-        passed = (through > target) & (mass > 0.0)
-        chosen = tl.minimum(chosen, tl.min(tl.where(passed, tile, NO_COLUMN), axis=0))
-        last = tl.maximum(last, tl.max(tl.where(mass > 0.0, tile, 0), axis=0))
-        below = tl.maximum(below, tl.max(tl.where(through <= target, through, 0.0), axis=0))
-        running += tl.sum(mass, axis=0)
+        chosen, last, below, running = choice_so_far(
+            tile, mass, target, chosen, last, below, running)  # fmt: skip
     return tl.where(chosen == NO_COLUMN, last, chosen), below, target, total
 
 

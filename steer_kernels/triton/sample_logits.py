@@ -27,6 +27,7 @@ from steer_kernels.ops._sampling import Cuts, cuts_something
 from steer_kernels.reference import Sampled
 from steer_kernels.triton.arguments import Scalars
 from steer_kernels.triton.cuts import NO_COLUMN, draw_from_list, exponent, tempered
+from steer_kernels.triton.draw import choice_so_far
 from steer_kernels.triton.heuristics import (
     LAUNCH,
     TILE,
@@ -93,12 +94,8 @@ def _choose_tile(moments, masses, tiles, top, inverse, uniform):
     running = total * 0.0
     for first in range(0, tiles, MERGE_TILES):
         tile, mass = _row_masses(moments, masses, first, tiles, top, inverse)
-        through = running + tl.cumsum(mass, axis=0)
-        passed = (through > target) & (mass > 0.0)
-        chosen = tl.minimum(chosen, tl.min(tl.where(passed, tile, NO_COLUMN), axis=0))
-        last = tl.maximum(last, tl.max(tl.where(mass > 0.0, tile, 0), axis=0))
-        below = tl.maximum(below, tl.max(tl.where(through <= target, through, 0.0), axis=0))
-        running += tl.sum(mass, axis=0)
+        chosen, last, below, running = choice_so_far(
+            tile, mass, target, chosen, last, below, running)  # fmt: skip
     return tl.where(chosen == NO_COLUMN, last, chosen), below, target, total
 
 
