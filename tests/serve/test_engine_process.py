@@ -160,6 +160,35 @@ def test_an_engine_that_is_killed_ends_its_answers_and_is_told(demo: Pair) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "seconds"), [(signal.SIGTERM, 60), (signal.SIGINT, 60), (signal.SIGTERM, 0)]
+)
+def test_what_is_cut_off_is_told_and_nothing_else_is_said(number: int, seconds: int) -> None:
+    """By a second signal, or by the end of the time that open answers have."""
+    command = [sys.executable, "-m", "steer_decode", "serve", "--port", "0", "--router", "large"]
+    command += ["--shutdown-timeout", str(seconds)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        url = next(server.stderr).split(" at ")[1].split()[0]
+        children = psutil.Process(server.pid).children(recursive=True)
+        engine = next(child for child in children if "spawn_main" in " ".join(child.cmdline()))
+        engine.suspend()  # so that what is asked is open for as long as it takes
+        asked = {"model": "large", "prompt": QUESTIONS[0], "stream": True}
+        with httpx2.stream("POST", f"{url}/v1/completions", json=asked, timeout=PATIENCE) as stream:
+            server.send_signal(number)
+            assert "1 answers to go" in next(server.stderr)
+            if seconds:
+                server.send_signal(number)
+            (only,) = (line[6:] for line in stream.iter_lines() if line.startswith("data: "))
+        assert json.loads(only)["error"]["code"] == "not_serving"
+        assert server.wait(60) == (0 if number == signal.SIGTERM else 130)
+        said = server.stderr.read()
+    assert "Traceback" not in said
+    assert "ERROR" not in said
+    assert psutil.wait_procs(children, 60)[1] == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_process_is_left(number: int) -> None:
     command = [sys.executable, "-m", "steer_decode", "serve", "--port", "0", "--router", "large"]

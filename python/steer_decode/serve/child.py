@@ -26,7 +26,8 @@ from ..util.interruption import SIGNALS
 if TYPE_CHECKING:
     from ..models.two_models import TwoModels
 
-_END_SECONDS = 10.0  # that an iteration may take when the end has come
+_END_SECONDS = 1.0  # for an iteration when the end has come; the process holds nothing to be lost
+_STATUS_SECONDS = 10.0
 
 
 class EngineOptions(NamedTuple):
@@ -78,7 +79,7 @@ class Child:
 
     def how_it_ended(self) -> str:
         """What has become of a process whose pipe has ended."""
-        self.process.join(_END_SECONDS)
+        self.process.join(_STATUS_SECONDS)
         status = self.process.exitcode
         if status is None or status >= 0:
             return f"has ended with status {status}"

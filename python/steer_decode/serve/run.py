@@ -23,6 +23,8 @@ from .app import Server
 LOG = logging.getLogger("steer.serve")
 _LOOK = 0.05  # seconds between two looks at what still runs
 HEADER_SECONDS = 15.0
+_CUT = "the server ends before the answer does"
+_CUT_SECONDS = 1.0  # in which clients are told so
 
 
 class PatientProtocol(H11Protocol):
@@ -75,13 +77,21 @@ class Listening(uvicorn.Server):
         if self.started:
             self._said()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn would leave open answers and the application as they are
+            if self.server_state.tasks:
+                await asyncio.wait(self.server_state.tasks, timeout=_CUT_SECONDS)
+            await self.lifespan.shutdown()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        loop = asyncio.get_running_loop()
         if self.signal is not None:
             self.should_exit = self.force_exit = True
+            loop.call_soon_threadsafe(self._server.worker.cut_off, _CUT)
             return
         self.signal = sig
         self._server.draining = True
-        loop = asyncio.get_running_loop()
         loop.call_soon_threadsafe(lambda: loop.create_task(self._drain()))
 
     async def _drain(self) -> None:
@@ -93,6 +103,7 @@ class Listening(uvicorn.Server):
             await asyncio.sleep(_LOOK)
         if left := self._server.worker.unanswered:
             LOG.warning("%d answers are cut off after %g seconds", left, self._seconds)
+            self._server.worker.cut_off(_CUT)
         self.should_exit = True
 
 

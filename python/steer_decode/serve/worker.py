@@ -101,9 +101,19 @@ class Worker:
             ticket.gone = True
             self._ask(ToEngine(ticket.number, None))
 
+    def cut_off(self, why: str) -> None:
+        """End all that runs or waits with an error.
+
+        It is called in the thread of the event loop.
+        """
+        broke = Broke(NotServing(why))
+        self._deliver(Batch([(number, broke) for number in self._tickets]))
+
     def _deliver(self, batch: Batch) -> None:
         for number, item in batch.items:
-            ticket = self._tickets[number]
+            ticket = self._tickets.get(number)
+            if ticket is None:
+                continue  # it was cut off
             if isinstance(item, Admitted):
                 ticket.begun = item.at
                 self.metrics.admitted(ticket, item.reused)
@@ -119,8 +129,7 @@ class Worker:
         self.metrics.now(batch.rows, batch.queue, batch.held)
         if batch.failed is not None:
             self.failed = batch.failed
-            error = NotServing(f"the engine has failed: {batch.failed}")
-            self._deliver(Batch([(number, Broke(error)) for number in self._tickets]))
+            self.cut_off(f"the engine has failed: {batch.failed}")
 
 
 class ThreadWorker(Worker):
